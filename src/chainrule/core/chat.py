@@ -1,0 +1,115 @@
+"""Messages, and the three things an application may ask of a model: chat, score, embed. Imports no torch."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from chainrule.core.errors import DataError
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolCall:
+    """One call of a tool by name; ``arguments`` are JSON values."""
+
+    name: str
+    arguments: Mapping[str, Any]
+    id: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The call in OpenAI's form, with the arguments as an object, as chat templates want it."""
+        call: dict[str, Any] = {"type": "function", "function": {"name": self.name, "arguments": dict(self.arguments)}}
+        return call if self.id is None else {"id": self.id, **call}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """One turn of a conversation. A tool call is a message of the assistant; its result one of the role ``tool``."""
+
+    role: str
+    content: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    name: str | None = None
+    tool_call_id: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise DataError(f"a message has role {self.role!r}; it must be one of {', '.join(ROLES)}")
+
+    @classmethod
+    def of(cls, message: "Message | Mapping[str, Any]") -> "Message":
+        """A message from OpenAI's dictionary form; ``tool_calls[].function.arguments`` may be JSON text."""
+        if isinstance(message, Message):
+            return message
+        known = {"role", "content", "tool_calls", "name", "tool_call_id"}
+        if "role" not in message or not set(message) <= known:
+            raise DataError(
+                f"a message has keys {sorted(message)}; it needs role and content and may have {sorted(known)}"
+            )
+        content = message.get("content")
+        if content is not None and not isinstance(content, str):
+            raise DataError(f"a message's content is {type(content).__name__}; it must be text")
+        calls = tuple(_tool_call(call) for call in message.get("tool_calls") or ())
+        return cls(
+            role=message["role"],
+            content=content or "",
+            tool_calls=calls,
+            name=message.get("name"),
+            tool_call_id=message.get("tool_call_id"),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The message as chat templates and JSON files want it; absent parts are left out."""
+        row: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.tool_calls:
+            row["tool_calls"] = [call.as_dict() for call in self.tool_calls]
+        if self.name is not None:
+            row["name"] = self.name
+        if self.tool_call_id is not None:
+            row["tool_call_id"] = self.tool_call_id
+        return row
+
+
+def _tool_call(call: "ToolCall | Mapping[str, Any]") -> ToolCall:
+    if isinstance(call, ToolCall):
+        return call
+    function = call.get("function", call)
+    if "name" not in function:
+        raise DataError(f"a tool call has keys {sorted(function)}; it needs name and arguments")
+    arguments = function.get("arguments", {})
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+        except json.JSONDecodeError as error:
+            raise DataError(f"the arguments of the tool call {function['name']!r} are not JSON: {error}") from error
+    return ToolCall(name=function["name"], arguments=arguments, id=call.get("id"))
+
+
+class Chat(Protocol):
+    """Anything that answers a conversation."""
+
+    def chat(self, messages: Sequence[Message | Mapping[str, Any]], /, **settings: Any) -> str:
+        """The assistant's reply."""
+        ...
+
+    def stream_chat(self, messages: Sequence[Message | Mapping[str, Any]], /, **settings: Any) -> Iterator[str]:
+        """The reply in pieces of whole characters."""
+        ...
+
+
+class Scorer(Protocol):
+    """Anything that gives a text its log-probability, in nats."""
+
+    def logp(self, text: str, /, *, prompt: str = "") -> float:
+        """log p(text | prompt)."""
+        ...
+
+
+class Embedder(Protocol):
+    """Anything that turns texts into vectors of one length."""
+
+    def embed(self, texts: Sequence[str], /) -> Sequence[Sequence[float]]:
+        """One vector a text."""
+        ...

@@ -1,0 +1,65 @@
+"""Where to compute and in which number format, by capability.
+
+``auto`` takes CUDA, then Apple's MPS, then the CPU. A device or format that is asked for and absent is an error, never
+a quiet fallback. Softmax, norms, routers, rope tables and log-probabilities stay float32 or wider in every format.
+"""
+
+import contextlib
+import os
+import platform
+
+import torch
+
+from chainrule.core.errors import DeviceError, nearest
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device of that name (``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``); raises ``DeviceError`` if absent."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
+        raise DeviceError(f"unknown device {name!r}{nearest(kind, ['auto', 'cpu', 'cuda', 'mps'])}")
+    if kind == "cuda" and not torch.cuda.is_available():
+        reason = "this torch was built without CUDA" if torch.version.cuda is None else "no CUDA device is visible"
+        raise DeviceError(f"device {name!r} is not here: {reason}; use cpu, or run: chainrule doctor")
+    if kind == "cuda" and index and int(index) >= torch.cuda.device_count():
+        raise DeviceError(f"device {name!r} is not here: this machine has {torch.cuda.device_count()} CUDA devices")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError(f"device {name!r} is not here: MPS needs a Mac with Apple silicon; use cpu")
+    return torch.device(name)
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The number format for matrix work: ``fp32``, ``bf16``, ``fp16``, or ``auto`` (bf16 where it is fast)."""
+    if name == "auto":
+        return torch.bfloat16 if fast_bf16(device) else torch.float32
+    if name not in DTYPES:
+        raise DeviceError(f"unknown number format {name!r}{nearest(name, ['auto', *DTYPES])}")
+    if name == "fp16" and device.type == "cpu":
+        raise DeviceError("fp16 on a CPU is slower and less exact than bf16; use bf16 or fp32")
+    return DTYPES[name]
+
+
+def fast_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bf16 matrices in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    return device.type == "cpu" and bool(cpu_features() & {"amx_bf16", "avx512_bf16"})
+
+
+def cpu_features() -> set[str]:
+    """The CPU's instruction sets that matter here (``avx2``, ``avx512f``, ``avx512_bf16``, ``amx_bf16``, ...)."""
+    wanted = {"avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8", "asimd", "bf16"}
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith(("flags", "Features")):
+                return wanted & set(line.split())
+    return {"asimd"} if platform.machine() == "arm64" else set()
+
+
+def cpu_threads() -> int:
+    """How many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if platform.system() == "Linux" else os.cpu_count() or 1

@@ -1,0 +1,56 @@
+"""Errors are for people: what is wrong with its value, what would be right, what to type next.
+
+Every one is a ``ValueError``. The command line prints the message alone and exits with 2; anything else that
+escapes is our own fault and exits with 1. Imports no torch.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class ChainruleError(ValueError):
+    """Something the user gave cannot be used; the message says what to do about it."""
+
+
+class ConfigError(ChainruleError):
+    """A setting, recipe key or part that does not fit."""
+
+
+class DataError(ChainruleError):
+    """A text, table, chat or corpus that cannot be read or holds nothing to learn."""
+
+
+class TokenizerError(ChainruleError):
+    """A text, vocabulary or template that a tokenizer cannot handle."""
+
+
+class CheckpointError(ChainruleError):
+    """A folder or file of weights that is missing, damaged or does not fit."""
+
+
+class RequestError(ChainruleError):
+    """A generation request that cannot be served as asked."""
+
+
+class DeviceError(ChainruleError):
+    """A device or number format this machine does not have."""
+
+
+class MissingExtra(ChainruleError):
+    """An optional package is needed; the message names the extra to install."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs the package {package!r}; install it with: pip install 'chainrule[{extra}]'")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A closing hint that names the known word nearest to a misspelt one.
+
+    >>> nearest("modle", ["model", "train"])
+    "; did you mean 'model'?"
+    >>> nearest("zzz", ["model", "train"])
+    '; known are: model, train'
+    """
+    known = sorted(known)
+    close = get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else f"; known are: {', '.join(known)}"

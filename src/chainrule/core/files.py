@@ -1,0 +1,91 @@
+"""Files that are complete or absent, never half: write aside, fsync, rename. Imports no torch."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from chainrule.core.errors import DataError
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A path to write to; it takes the name ``path`` only once it is complete and on the disk."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield aside
+        sync(aside)
+        os.replace(aside, path)
+        sync(path.parent)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill; it takes the name ``path``, replacing what was there, only once every file is on the disk."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        yield aside
+        for file in sorted(aside.rglob("*")):
+            sync(file)
+        sync(aside)
+        old = path.with_name(f".{path.name}.{os.getpid()}.old")
+        if path.exists():
+            os.replace(path, old)
+        os.replace(aside, path)
+        sync(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with whole_file(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def sync(path: Path) -> None:
+    """Ask the system to put a file or folder on the disk now."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_text(path: Path) -> str:
+    """A text file's content; a ``DataError`` says why it cannot be read (missing, empty, binary, not UTF-8)."""
+    if not path.exists():
+        raise DataError(f"{path} does not exist; check the spelling, or give another file")
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; give a file")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    if not data.strip():
+        raise DataError(f"{path} is empty; give a file with text in it")
+    if b"\x00" in data[:65536]:
+        raise DataError(f"{path} is a binary file (it holds a zero byte); give a text file in UTF-8")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is not UTF-8 (byte {error.start} is 0x{data[error.start]:02x}); "
+            f"convert it first, for example: iconv -f GBK -t UTF-8 {path.name} > utf8.txt"
+        ) from error
+
+
+def unwritable(path: Path, error: OSError) -> DataError:
+    """What to say where a file cannot be written: no room, no permission, not a folder."""
+    return DataError(f"cannot write {path}: {error.strerror}; nothing was left half-written")

@@ -1,0 +1,139 @@
+"""One model: p(x) = ∏ p(x_t | x_<t).
+
+A ``LanguageModel`` turns prefixes into states and reads distributions off them. ``log_softmax`` of its scores *is*
+log p(next token | prefix); since log_softmax(log p) = log p, a table of counts may return log-probabilities and a
+Transformer logits, and every consumer normalises.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from chainrule.core.cache import Cache, TokenCache
+from chainrule.core.datum import Given, Layout
+from chainrule.core.errors import ConfigError
+from chainrule.core.shapes import Float, Int, Tensor
+
+Tap = Callable[[str, Tensor], None]
+"""Called with a name in TransformerLens' spelling (``blocks.0.hook_resid_post``) and the tensor that flows there."""
+
+
+class LanguageModel(nn.Module, ABC):
+    """Prefixes to states, states to scores of the next token.
+
+    ``vocab_size`` counts the scores; ``context`` is the longest row the model can read, or None where it has no
+    limit. Subclasses implement ``hidden`` and ``readout``; one without a cache of its own begins ``hidden`` with
+
+        if cache is not None:
+            return replay(self, cache, tokens, layout=layout, given=given, tap=tap)
+    """
+
+    vocab_size: int
+    context: int | None = None
+
+    @abstractmethod
+    def hidden(
+        self,
+        tokens: Int[Tensor, "b t"],
+        cache: Cache | None = None,
+        *,
+        layout: Layout | None = None,
+        given: Given | None = None,
+        tap: Tap | None = None,
+    ) -> Float[Tensor, "b t d"]:
+        """The state after each token. With a cache the tokens continue its rows; without a layout each row is one
+        document. ``given`` conditions the rows, and a cache made with it need not be told again."""
+
+    @abstractmethod
+    def readout(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:
+        """The scores of the next token, given each state."""
+
+    @property
+    def readout_weight(self) -> Float[Tensor, "v d"] | None:
+        """The matrix of a readout that is exactly ``hidden @ weight.T``, else None.
+
+        Chunked and fused losses need it, so that soft caps and logit scales switch them off by themselves.
+        """
+        return None
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "b t"],
+        cache: Cache | None = None,
+        *,
+        layout: Layout | None = None,
+        given: Given | None = None,
+        tap: Tap | None = None,
+    ) -> Float[Tensor, "b t v"]:
+        """The scores of the token that follows each token: ``readout(hidden(...))``."""
+        return self.readout(self.hidden(tokens, cache, layout=layout, given=given, tap=tap))
+
+    def cache(self, rows: int, capacity: int, given: Given | None = None, pool: object | None = None) -> Cache:
+        """A memory for ``rows`` rows of at most ``capacity`` tokens. This default remembers tokens and recomputes."""
+        return TokenCache(rows, self.checked_capacity(capacity), given, device=self.device)
+
+    def checked_capacity(self, capacity: int) -> int:
+        """``capacity``, unless the model cannot read rows that long."""
+        if capacity < 1 or (self.context is not None and capacity > self.context):
+            raise ConfigError(f"a cache of {capacity} tokens does not suit a model that reads 1 to {self.context}")
+        return capacity
+
+    def given(self, x: Given) -> "Conditioned":
+        """This model with its condition filled in: p(y | x) for one caller."""
+        return Conditioned(self, x)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's first parameter or buffer lives; the CPU for a model that has none."""
+        for tensor in (*self.parameters(), *self.buffers()):
+            return tensor.device
+        return torch.device("cpu")
+
+
+def replay(
+    model: LanguageModel,
+    cache: Cache,
+    tokens: Int[Tensor, "b t"],
+    *,
+    layout: Layout | None,
+    given: Given | None,
+    tap: Tap | None,
+) -> Float[Tensor, "b t d"]:
+    """``hidden`` for models without a cache of their own: remember the tokens and read everything again."""
+    if not isinstance(cache, TokenCache):
+        raise ConfigError(f"{type(model).__name__} reads a TokenCache, not a {type(cache).__name__}; use model.cache()")
+    if given is not None:
+        cache.given = given
+    return cache.replay(model, tokens, layout=layout, tap=tap)
+
+
+class Conditioned(LanguageModel):
+    """A model with its condition filled in, so that a single caller need not pass ``given`` along."""
+
+    def __init__(self, model: LanguageModel, given: Given) -> None:
+        super().__init__()
+        self.model, self.x = model, given
+        self.vocab_size, self.context = model.vocab_size, model.context
+
+    def hidden(
+        self,
+        tokens: Int[Tensor, "b t"],
+        cache: Cache | None = None,
+        *,
+        layout: Layout | None = None,
+        given: Given | None = None,
+        tap: Tap | None = None,
+    ) -> Float[Tensor, "b t d"]:
+        return self.model.hidden(tokens, cache, layout=layout, given=self.x if given is None else given, tap=tap)
+
+    def readout(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:
+        return self.model.readout(hidden)
+
+    @property
+    def readout_weight(self) -> Float[Tensor, "v d"] | None:
+        return self.model.readout_weight
+
+    def cache(self, rows: int, capacity: int, given: Given | None = None, pool: object | None = None) -> Cache:
+        return self.model.cache(rows, capacity, self.x if given is None else given, pool)

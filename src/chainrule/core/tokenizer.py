@@ -1,0 +1,59 @@
+"""What a tokenizer is: text to ids and back, and the few ids that no text can yield. Imports no torch."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+
+class Tokenizer(ABC):
+    """Text to ids and back.
+
+    ``decode(encode(s)) == normalize(s)`` for every text, except that a tokenizer with ``lossless`` False may lose
+    what its ``normalize`` cannot express. ``specials`` maps the strings of special tokens to ids that ``encode``
+    never returns: a text that spells ``<|im_end|>`` is a text. ``encode`` adds nothing in front or behind.
+    """
+
+    vocab_size: int
+    lossless: bool
+    specials: Mapping[str, int]
+    bos: int | None = None
+    """Put before every document and prompt, once; None where the model was trained without."""
+    eos: tuple[int, ...] = ()
+    """Any of these ends a document or a reply; the first is the one that training appends."""
+
+    @property
+    def begin(self) -> int | None:
+        """The token a document's probability is conditioned on: BOS, else the end-of-text token, else None."""
+        return self.bos if self.bos is not None else self.end
+
+    @property
+    def end(self) -> int | None:
+        """The token that closes a document in training and scoring."""
+        return self.eos[0] if self.eos else None
+
+    @abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text; never a special id. Raises ``TokenizerError`` for what it cannot express."""
+
+    @abstractmethod
+    def decode(self, ids: Iterable[int], *, specials: bool = False) -> str:
+        """The text of ids; special tokens are left out, or spelt. Broken UTF-8 becomes U+FFFD."""
+
+    @abstractmethod
+    def token_bytes(self, id: int) -> bytes:
+        """The bytes an id contributes to a text (a special token: none). Partial UTF-8 is normal."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write the files from which ``tokenizers.load(folder)`` makes this tokenizer again."""
+
+    def normalize(self, text: str) -> str:
+        """The text as this tokenizer will give it back."""
+        return text
+
+    def piece(self, id: int) -> str:
+        """An id as a reader may see it: its text, or its special name."""
+        for name, special in self.specials.items():
+            if special == id:
+                return name
+        return self.token_bytes(id).decode("utf-8", errors="replace")

@@ -1,0 +1,68 @@
+"""The house rules: a room imports only rooms below it, and most rooms never meet a particular model."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "chainrule"
+FLOORS = """
+cli
+labs
+serve recipes
+apps
+train eval
+hub
+generate
+data models adapt
+logprobs tasks
+tokenizers layers world tools pages
+core
+"""
+FLOOR = {room: height for height, line in enumerate(reversed(FLOORS.split("\n"))) for room in line.split()}
+NEVER_MODELS = {"logprobs", "tasks", "data", "adapt", "generate", "train", "eval", "apps", "serve"}
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+def imports(file: Path) -> set[str]:
+    """The rooms a file imports, wherever in the file it does so."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name.split(".")[1] for name in names if name.startswith("chainrule.")} & set(FLOOR)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
+def test_a_room_imports_only_rooms_below_it(file: Path) -> None:
+    parts = file.relative_to(SOURCE).parts
+    if len(parts) == 1:  # the face, resolved lazily
+        return
+    room = parts[0]
+    for other in imports(file) - {room}:
+        assert FLOOR[other] < FLOOR[room], f"{room} imports {other}, which is not below it"
+        assert not (other == "models" and room in NEVER_MODELS), f"{room} must be handed its models"
+
+
+def test_there_is_no_room_without_a_name() -> None:
+    for file in FILES:
+        assert not {"utils", "common", "helpers", "base", "manager"} & set(
+            file.relative_to(SOURCE).with_suffix("").parts
+        )
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
+def test_every_module_says_its_idea(file: Path) -> None:
+    assert ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize(
+    "module", ["core.errors", "core.schema", "core.chat", "core.tokenizer", "core.files", "world", "pages", "cli"]
+)
+def test_light_modules_import_no_torch(module: str) -> None:
+    code = f"import sys, chainrule.{module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
