@@ -1,0 +1,36 @@
+"""Messages in OpenAI's form, checked when they are made."""
+
+import pytest
+
+from chainrule.core.chat import Message, ToolCall
+from chainrule.core.errors import DataError
+
+
+def test_arguments_may_be_json_text_or_an_object() -> None:
+    for arguments in ('{"expression": "37 * 48"}', {"expression": "37 * 48"}):
+        row = {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"function": {"name": "calculator", "arguments": arguments}}],
+        }
+        assert Message.of(row).tool_calls == (ToolCall(name="calculator", arguments={"expression": "37 * 48"}),)
+
+
+def test_a_message_and_its_dictionary_are_the_same() -> None:
+    message = Message(role="assistant", tool_calls=(ToolCall(name="f", arguments={}, id="1"),))
+    assert Message.of(message.as_dict()) == message
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        ({"role": "robot", "content": "hi"}, "role 'robot'"),
+        ({"from": "human", "value": "hi"}, "it needs role and content"),
+        ({"role": "user", "content": 3}, "content is int"),
+        ({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}, "are not JSON"),
+        ({"role": "assistant", "tool_calls": [{"function": {}}]}, "it needs name and arguments"),
+    ],
+)
+def test_a_malformed_message_says_what_is_wrong(row: dict[str, object], complaint: str) -> None:
+    with pytest.raises(DataError, match=complaint):
+        Message.of(row)

@@ -1,0 +1,57 @@
+"""Files are complete or absent; what cannot be read or written says why."""
+
+from pathlib import Path
+
+import pytest
+
+from chainrule.core.errors import DataError
+from chainrule.core.files import read_text, whole_file, whole_folder, write_text
+
+
+def test_a_write_that_fails_midway_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(ZeroDivisionError), whole_file(path) as aside:
+        aside.write_text(f"half{1 / 0}")
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "step"
+    with pytest.raises(ZeroDivisionError), whole_folder(folder) as aside:
+        (aside / "one").write_text(f"half{1 / 0}")
+    assert list(tmp_path.iterdir()) == []
+    for content in "12":
+        with whole_folder(folder) as aside:
+            (aside / content).write_text(content)
+    assert [file.name for file in folder.iterdir()] == ["2"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "does not exist"),
+        (b"", "is empty"),
+        (b" \n", "is empty"),
+        (b"abc\x00def", "is a binary file"),
+        ("天气".encode("gbk"), "is not UTF-8"),
+    ],
+)
+def test_an_unreadable_text_says_why(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "a.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_text(path)
+
+
+def test_a_byte_order_mark_is_not_text(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("\ufeff天".encode())
+    assert read_text(tmp_path / "a.txt") == "天"
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DataError, match=r"cannot write .*file/out\.txt"):
+        write_text(tmp_path / "file" / "out.txt", "x")
