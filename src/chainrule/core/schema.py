@@ -5,6 +5,9 @@ YAML or JSON and refuses an unknown key, naming the nearest known one; ``dump`` 
 field may be one of several dataclasses, the literal field ``kind`` tells them apart. Imports no torch.
 """
 
+# pyright: basic
+# (what comes out of a YAML file has no types yet: giving it some is this file's work)
+
 import dataclasses
 from collections.abc import Mapping
 from types import NoneType, UnionType
@@ -23,7 +26,8 @@ def parse(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
     if not isinstance(data, Mapping):
         raise ConfigError(f"{where or cls.__name__} is {data!r}; it must be a table of keys and values")
     hints = get_type_hints(cls)
-    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
+    settings: Any = cls
+    fields = {field.name: field for field in dataclasses.fields(settings) if field.init}
     for key in data:
         if key not in fields:
             raise ConfigError(f"unknown key {_path(where, str(key))!r}{nearest(str(key), fields)}")
@@ -45,6 +49,10 @@ def dump(value: Any) -> Any:
     return value
 
 
+def _is_settings(hint: Any) -> bool:
+    return dataclasses.is_dataclass(hint)
+
+
 def _path(where: str, key: str) -> str:
     return f"{where}.{key}" if where else key
 
@@ -59,7 +67,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return value
     if origin in (Union, UnionType):
         return _one_of(args, value, where)
-    if dataclasses.is_dataclass(hint):
+    if _is_settings(hint):
         return value if isinstance(value, hint) else parse(hint, value, where)
     if origin in (tuple, list):
         return _sequence(origin, args, value, where)
@@ -73,15 +81,15 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 def _one_of(args: tuple[Any, ...], value: Any, where: str) -> Any:
     if value is None and NoneType in args:
         return None
-    classes = [arg for arg in args if dataclasses.is_dataclass(arg)]
+    classes = [arg for arg in args if _is_settings(arg)]
     if isinstance(value, Mapping) and classes:
         if len(classes) == 1:
-            return parse(classes[0], value, where)  # type: ignore[arg-type]
+            return parse(classes[0], value, where)
         kinds = {get_args(get_type_hints(cls)["kind"])[0]: cls for cls in classes}
         if value.get("kind") not in kinds:
             kind = value.get("kind")
             raise ConfigError(f"{where!r} has kind {kind!r}{nearest(str(kind), map(str, kinds))}")
-        return parse(kinds[value["kind"]], value, where)  # type: ignore[arg-type]
+        return parse(kinds[value["kind"]], value, where)
     errors: list[str] = []
     for arg in args:
         if arg is not NoneType:
