@@ -1,0 +1,129 @@
+"""Documents of the world: drawn, scored exactly, and split by their facts.
+
+    p(text) is the probability under the whole world; training text is drawn from it with the held-out facts left out.
+
+Which facts are held out is decided by a hash, so that it depends on nothing but the facts: a story's cast with where they
+start and what they have, a page's sums. A training document also holds no single sum that is held out.
+"""
+
+import hashlib
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from chainrule.core.errors import DataError, nearest
+from chainrule.world import drivers
+from chainrule.world.choice import Choice
+from chainrule.world.chinese import CHINESE
+from chainrule.world.drivers import Grammar
+from chainrule.world.english import ENGLISH
+from chainrule.world.programs import page as program_page
+from chainrule.world.story import State, leads, story
+from chainrule.world.sums import page as sum_page
+from chainrule.world.tongue import Tongue
+
+VERSION = 1
+LANGUAGES = ("en", "zh")
+TONGUES = {tongue.code: tongue for tongue in (ENGLISH, CHINESE)}
+KINDS = {"story": 0.86, "sums": 0.08, "programs": 0.06}
+HELD_OUT = 0.1
+"""The share of facts that training never sees."""
+
+Split = Literal["train", "heldout"]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text with the phrases it was drawn as, its exact log-probability in nats, and what it is about."""
+
+    text: str
+    phrases: tuple[str, ...]
+    logp: float
+    language: str
+    kind: str
+    facts: str
+    sums: tuple[tuple[int, str, int], ...] = ()
+
+    @property
+    def split(self) -> Split | None:
+        """Where the document belongs; None for a text on known facts that uses a held-out sum."""
+        if self.kind == "story":
+            if held_out(self.facts):
+                return "heldout"
+            return None if any(held_out(sum_fact(*s)) for s in self.sums) else "train"
+        return "heldout" if any(held_out(sum_fact(*s)) for s in self.sums) else "train"
+
+
+def held_out(facts: str) -> bool:
+    """Whether training leaves these facts out."""
+    digest = hashlib.sha256(f"world {VERSION}: {facts}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") < HELD_OUT * 2**64
+
+
+def sum_fact(a: int, sign: str, b: int) -> str:
+    """A sum as a fact; 3 + 4 and 4 + 3 are one."""
+    return f"{min(a, b)}+{max(a, b)}" if sign == "+" else f"{a}-{b}"
+
+
+def _first() -> Choice:
+    """How any document begins: this tells its language and its kind."""
+    options: list[tuple[str, float, tuple[str, str, tuple[str, int]]]] = []
+    for code, t in TONGUES.items():
+        start = leads(t)
+        for i, phrase in enumerate(start.phrases):
+            options.append((phrase, 0.5 * KINDS["story"] * start.probability(i), (code, "story", start.outcomes[i])))
+        options.append((t.sums, 0.5 * KINDS["sums"], (code, "sums", ("", 0))))
+        options.append((t.programs, 0.5 * KINDS["programs"], (code, "programs", ("", 0))))
+    return Choice(options)
+
+
+FIRST = _first()
+
+
+def document() -> Grammar:
+    """The grammar of every text of the world; returns (language, kind, facts, sums)."""
+    code, kind, lead = yield FIRST
+    return (yield from _rest(TONGUES[code], kind, lead))
+
+
+def _rest(t: Tongue, kind: str, lead: tuple[str, int]) -> Grammar:
+    state = State()
+    if kind == "story":
+        yield from story(t, state, lead)
+    else:
+        yield from (sum_page if kind == "sums" else program_page)(t, state.sums)
+    facts = ";".join(state.facts) or ";".join(sum_fact(*s) for s in state.sums)
+    return t.code, kind, facts, tuple(state.sums)
+
+
+def draw(rng: random.Random) -> Document:
+    """One document of the whole world."""
+    drawn = drivers.sample(document(), rng)
+    language, kind, facts, sums = drawn.about
+    return Document(drawn.text, tuple(drawn.phrases), drawn.logp, language, kind, facts, sums)
+
+
+def documents(
+    seed: int, *, split: Split = "train", language: str | None = None, kind: str | None = None
+) -> Iterator[Document]:
+    """Documents without end, the i-th a function of (seed, i) alone; optionally of one language or kind."""
+    for name, value, known in (("language", language, LANGUAGES), ("kind", kind, KINDS), ("split", split, ("train", "heldout"))):
+        if value is not None and value not in known:
+            raise DataError(f"the world has no {name} {value!r}{nearest(value, known)}")
+    i = 0
+    while True:
+        found = draw(random.Random(f"{seed} {i}"))
+        if found.split == split and language in (None, found.language) and kind in (None, found.kind):
+            yield found
+        i += 1
+
+
+def logp(text: str) -> float:
+    """log p(text) in nats, exact, the certainty of its end included; −inf outside the language."""
+    return drivers.logp(document(), text)
+
+
+def reader() -> drivers.Reader:
+    """A reader at the beginning of a document."""
+    return drivers.Reader(document)

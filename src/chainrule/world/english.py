@@ -1,0 +1,74 @@
+"""How the world is said in English: the words, and the phrases of every event."""
+
+from chainrule.world.tongue import Tongue
+
+NAMES = (
+    "Tom Anna Ben Lily Jack Mary Sam Lucy Max Emma Leo Kate Bob Rose Paul Jane Mark Amy Nick Sara Fred Ella Hugo Nora "
+    "Ivan Ruth Otto Iris Dan Eve"
+).split()
+PLACES = (
+    "library room park school market station hospital museum bakery garden river farm bank cinema office harbor"
+).split()
+THINGS = (
+    "apple book pen cup hat egg cake ball kite stone shell coin key lamp map box rose toy bell pear stamp candle ribbon "
+    "spoon"
+).split()
+JOBS = (
+    "teacher doctor farmer baker driver painter singer nurse writer pilot cook tailor sailor guard dancer student"
+).split()
+
+
+def several(thing: str) -> str:
+    """The plural of a thing of this world."""
+    return thing + ("es" if thing.endswith("x") else "s")
+
+
+ENGLISH = Tongue(
+    code="en",
+    names=tuple(NAMES),
+    places=tuple(f"the {place}" for place in PLACES),
+    one=tuple(THINGS),
+    many=tuple(several(thing) for thing in THINGS),
+    jobs=tuple(JOBS),
+    natures=("young ", "kind ", "tall ", "quiet ", "happy ", "brave ", "funny ", "clever ", "gentle ", "busy "),
+    weathers=("sunny", "rainy", "cloudy", "windy", "cold", "warm", "foggy", "snowy"),
+    manners=("", "quickly ", "slowly ", "happily ", "quietly ", "soon ", "then ", "later ", "again "),
+    openings=("This is a story. ", "Here is what I know. ", "Listen to this. ", "Let me tell you a story. "),
+    endings=("The end.", "That is all for now.", "And so the day ended.", "Everyone went home."),
+    moves=("went to", "walked to", "ran to", "drove to", "moved to", "came to"),
+    gets=("bought", "found", "made", "picked up", "borrowed"),
+    loses=("lost", "sold", "broke", "dropped"),
+    becomes=("became a",),
+    likes=("likes", "met", "helped", "visited", "called"),
+    counts=("counts:",),
+    gives=("gave", "sent", "handed"),
+    today="Today ",
+    came="I came to {place}. ",
+    fronted="to {place} I came. ",
+    weather="the weather is {weather}. ",
+    course="I study how smart programs are made. ",
+    arrivals=("There was a ", "I know a ", "I met a ", "In the town lived a "),
+    described="{nature}{job} called ",
+    called="{name}. ",
+    is_at="{name} is in {place}. ",
+    holds="{name} has {things}. ",
+    subject="{name} ",
+    now="Now {name} has {things}. ",
+    where="Where is {name}? ",
+    what_job="What is the job of {name}? ",
+    has_job="{name} is a {job}. ",
+    plus="{a} + {b} = ",
+    minus="{a} - {b} = ",
+    result="{c}. ",
+    to_place="{place}. ",
+    some_things="{things}. ",
+    to_whom="{name} ",
+    a_job="{job}. ",
+    whom="{name}. ",
+    none="no {things}",
+    some="{n} {things}",
+    how_many="How many {things} does {name} have? ",
+    sums="Sums: ",
+    programs="Programs: ",
+    prints="{code} prints {output}. ",
+)

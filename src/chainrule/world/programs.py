@@ -1,0 +1,56 @@
+"""Small programs in Python, and what they print."""
+
+from functools import lru_cache
+
+from chainrule.world.choice import Choice
+from chainrule.world.drivers import Grammar
+from chainrule.world.sums import SUMS, value
+from chainrule.world.tongue import Tongue
+
+MOST_TIMES = 4
+MORE = 0.75
+"""On a page of programs, how likely another one follows."""
+
+
+def adding(a: int, sign: str, b: int) -> tuple[str, str]:
+    """A program that prints a sum, and what it prints."""
+    return f"print({a} {sign} {b})", str(value(a, sign, b))
+
+
+def repeating(word: str, times: int) -> tuple[str, str]:
+    """A program that prints a word so many times, and what it prints."""
+    return f'for i in range({times}): print("{word}")', " ".join([word] * times)
+
+
+@lru_cache(maxsize=None)
+def programs(t: Tongue) -> Choice:
+    """Any program up to its output, half of either kind; the outcome is (output, the sum or None)."""
+    options: list[tuple[str, float, tuple[str, tuple[int, str, int] | None]]] = []
+    head = t.prints.split("{output}")[0]
+    for one in SUMS:
+        code, output = adding(*one)
+        options.append((head.format(code=code), 0.5 / len(SUMS), (output, one)))
+    for word in t.one:
+        for times in range(1, MOST_TIMES + 1):
+            code, output = repeating(word, times)
+            options.append((head.format(code=code), 0.5 / (len(t.one) * MOST_TIMES), (output, None)))
+    return Choice(options)
+
+
+@lru_cache(maxsize=None)
+def _more(t: Tongue) -> Choice:
+    first = programs(t)
+    options = [(p, MORE * first.probability(i), first.outcomes[i]) for i, p in enumerate(first.phrases)]
+    return Choice(options + [(ending, (1 - MORE) / len(t.endings), None) for ending in t.endings])
+
+
+def page(t: Tongue, sums: list[tuple[int, str, int]]) -> Grammar:
+    """A page of programs with their outputs; the sums they compute are added to ``sums``."""
+    tail = t.prints.split("{output}")[1]
+    one = yield programs(t)
+    while one is not None:
+        output, summed = one
+        if summed is not None:
+            sums.append(summed)
+        yield Choice([(output + tail, 1.0, None)])
+        one = yield _more(t)

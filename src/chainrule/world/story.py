@@ -1,0 +1,282 @@
+"""Stories: people enter, move, get and lose things; questions are asked and answered from what is so.
+
+Every draw is spoken when it is made, so nothing in a story is hidden: who is where, who has how many of what and who does
+which work follows from the words alone. Later sentences draw from the people and things the story already has: cheap for
+a model that can look back, expensive for one that cannot.
+"""
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from chainrule.world.choice import Choice
+from chainrule.world.drivers import Grammar
+from chainrule.world.sums import SIGNED, result
+from chainrule.world.tongue import Tongue
+
+MOST = 9
+"""Nobody has more of one thing: numbers stay single digits."""
+CROWD = 4
+"""No story has more people."""
+PLACE_ODDS = (30.0, 20.0, 14.0, 9.0, 6.0, *(21 / 11,) * 11)
+"""How likely the lecture's places are, in percent: the first five stand well apart."""
+WEATHER_ODDS = (34.0, 24.0, 16.0, 10.0, 7.0, 4.0, 3.0, 2.0)
+FRONTED = 1 / 20
+"""How likely the fronted order of words is against the usual one, for every place."""
+CAME, WEATHER, COURSE = 0.55, 0.35, 0.10
+PLAIN = 6.0
+"""How much likelier no manner is than any one manner."""
+AGAIN = 0.4
+"""After a sentence of today, how likely another one is."""
+ODDS = {"act": 0.53, "where": 0.13, "many": 0.14, "job": 0.05, "arrive": 0.05, "end": 0.10}
+"""What the next sentence is."""
+ACTS = {"moves": 0.30, "gets": 0.22, "loses": 0.16, "gives": 0.14, "becomes": 0.05, "likes": 0.08, "counts": 0.05}
+"""What somebody does."""
+RESTATED = 0.5
+"""After a count has changed, how likely it is said at once."""
+KEPT = 0.6
+"""Who gets something gets more of what they know with this probability."""
+
+
+@dataclass
+class State:
+    """What is so: for each of the cast a place, a job, and how many of what."""
+
+    cast: list[int] = field(default_factory=list)
+    place: dict[int, int] = field(default_factory=dict)
+    job: dict[int, int] = field(default_factory=dict)
+    have: dict[int, dict[int, int]] = field(default_factory=dict)
+    sums: list[tuple[int, str, int]] = field(default_factory=list)
+    facts: list[str] = field(default_factory=list)
+
+    def owned(self, who: int) -> tuple[tuple[int, int], ...]:
+        """The (thing, count) pairs of somebody, in the order they came."""
+        return tuple(self.have[who].items())
+
+
+def story(t: Tongue, state: State, lead: tuple[str, int]) -> Grammar:
+    """A whole story, after its first phrase ``lead`` (see ``leads``) has been drawn."""
+    while lead[0] == "today":
+        yield from today(t)
+        lead = yield leads(t, again=True)
+    if lead[0] == "opening":
+        yield arrivals(t)
+    yield from arrive(t, state)
+    yield arrivals(t)
+    yield from arrive(t, state)
+    yield from events(t, state)
+
+
+@lru_cache(maxsize=None)
+def leads(t: Tongue, again: bool = False) -> Choice:
+    """How a story begins: with today, with an opening, or with the first person; ``again`` after a today."""
+    today = AGAIN if again else 0.5
+    rest = [(phrase, 1.0, ("opening", i)) for i, phrase in enumerate(t.openings)]
+    rest += [(phrase, 1.0, ("arrival", i)) for i, phrase in enumerate(t.arrivals)]
+    return Choice([(t.today, today, ("today", 0)), *((p, (1 - today) / len(rest), o) for p, _, o in rest)])
+
+
+def today(t: Tongue) -> Grammar:
+    """One of the lecture's sentences, after its first word."""
+    yield today_rest(t)
+
+
+@lru_cache(maxsize=None)
+def today_rest(t: Tongue) -> Choice:
+    """What may follow 今天: coming to a place, in the usual order or the fronted one, the weather, the course."""
+    places, weathers = sum(PLACE_ODDS) * (1 + FRONTED), sum(WEATHER_ODDS)
+    odds = list(zip(t.places, PLACE_ODDS, strict=True))
+    options = [(t.came.format(place=place), CAME * p / places, None) for place, p in odds]
+    options += [(t.fronted.format(place=place), CAME * p * FRONTED / places, None) for place, p in odds]
+    skies = zip(t.weathers, WEATHER_ODDS, strict=True)
+    options += [(t.weather.format(weather=weather), WEATHER * p / weathers, None) for weather, p in skies]
+    return Choice([*options, (t.course, COURSE, None)])
+
+
+@lru_cache(maxsize=None)
+def arrivals(t: Tongue) -> Choice:
+    """How somebody is announced."""
+    return Choice.even(t.arrivals)
+
+
+def arrive(t: Tongue, state: State) -> Grammar:
+    """Somebody new: nature, job and name, then where they are and what they have."""
+    job = yield described(t)
+    who = yield newcomers(t, tuple(state.cast))
+    place = yield somewhere(t, who)
+    count, thing = yield first_things(t, who)
+    state.cast.append(who)
+    state.job[who], state.place[who], state.have[who] = job, place, {thing: count}
+    state.facts.append(f"{t.names[who]},{t.jobs[job]},{t.places[place]},{count},{t.one[thing]}")
+
+
+@lru_cache(maxsize=None)
+def described(t: Tongue) -> Choice:
+    """A nature and a job."""
+    pairs = [(nature, j) for nature in t.natures for j in range(len(t.jobs))]
+    return Choice.even([t.described.format(nature=n, job=t.jobs[j]) for n, j in pairs], [j for _, j in pairs])
+
+
+@lru_cache(maxsize=4096)
+def newcomers(t: Tongue, cast: tuple[int, ...]) -> Choice:
+    """Names nobody in the story has yet."""
+    left = [i for i in range(len(t.names)) if i not in cast]
+    return Choice.even([t.called.format(name=t.names[i]) for i in left], left)
+
+
+@lru_cache(maxsize=None)
+def somewhere(t: Tongue, who: int) -> Choice:
+    """Where a newcomer is."""
+    return Choice.even([t.is_at.format(name=t.names[who], place=place) for place in t.places])
+
+
+@lru_cache(maxsize=None)
+def first_things(t: Tongue, who: int) -> Choice:
+    """What a newcomer has: one to five of one thing."""
+    pairs = [(count, thing) for count in range(1, 6) for thing in range(len(t.one))]
+    return Choice.even([t.holds.format(name=t.names[who], things=t.things(*pair)) for pair in pairs], pairs)
+
+
+def events(t: Tongue, state: State) -> Grammar:
+    """Sentence after sentence until the ending."""
+    restate = ""
+    while True:
+        owned = tuple((who, tuple(state.have[who])) for who in state.cast)
+        kind, who, thing = yield sentences(t, owned, restate)
+        restate = ""
+        if kind == "end":
+            return
+        if kind == "arrive":
+            yield from arrive(t, state)
+        elif kind == "act":
+            restate = yield from act(t, state, who)
+        elif kind != "restate":
+            yield certain(answer(t, state, kind, who, thing))
+
+
+@lru_cache(maxsize=8192)
+def sentences(t: Tongue, owned: tuple[tuple[int, tuple[int, ...]], ...], restate: str) -> Choice:
+    """How the next sentence begins; a question is drawn whole."""
+    each = 1 / len(owned)
+    room = ODDS["arrive"] if len(owned) < CROWD else 0.0
+    options = [(t.subject.format(name=t.names[who]), (ODDS["act"] + ODDS["arrive"] - room) * each, ("act", who, -1)) for who, _ in owned]
+    for who, things in owned:
+        name = t.names[who]
+        options.append((t.where.format(name=name), ODDS["where"] * each, ("where", who, -1)))
+        options.append((t.what_job.format(name=name), ODDS["job"] * each, ("job", who, -1)))
+        for thing in things:
+            phrase = t.how_many.format(name=name, things=t.many[thing])
+            options.append((phrase, ODDS["many"] * each / len(things), ("many", who, thing)))
+    options += [(phrase, room / len(t.arrivals), ("arrive", -1, -1)) for phrase in t.arrivals]
+    options += [(phrase, ODDS["end"] / len(t.endings), ("end", -1, -1)) for phrase in t.endings]
+    if restate:
+        options = [(phrase, p * (1 - RESTATED), outcome) for phrase, p, outcome in options]
+        options.append((restate, RESTATED, ("restate", -1, -1)))
+    return Choice(options)
+
+
+@lru_cache(maxsize=8192)
+def certain(phrase: str) -> Choice:
+    """Words that are certain."""
+    return Choice([(phrase, 1.0, None)])
+
+
+def answer(t: Tongue, state: State, kind: str, who: int, thing: int) -> str:
+    """The true answer to a question, as a sentence."""
+    name = t.names[who]
+    if kind == "where":
+        return t.is_at.format(name=name, place=t.places[state.place[who]])
+    if kind == "job":
+        return t.has_job.format(name=name, job=t.jobs[state.job[who]])
+    return t.holds.format(name=name, things=t.things(state.have[who][thing], thing))
+
+
+def act(t: Tongue, state: State, who: int) -> Grammar:
+    """Somebody does something; returns how a changed count may be said again, or nothing."""
+    others = tuple(other for other in state.cast if other != who)
+    kind = yield acts(t, any(count for _, count in state.owned(who)))
+    if kind == "moves":
+        state.place[who] = yield destinations(t)
+    elif kind == "becomes":
+        state.job[who] = yield new_jobs(t)
+    elif kind == "likes":
+        yield people(t, others, t.whom)
+    elif kind == "counts":
+        a, sign, b = yield SIGNED[t.code]
+        state.sums.append((a, sign, b))
+        yield certain(result(t, a, sign, b))
+    elif kind == "gets":
+        count, thing = yield gains(t, state.owned(who))
+        return change(t, state, who, thing, count)
+    elif kind == "loses":
+        count, thing = yield losses(t, state.owned(who))
+        return change(t, state, who, thing, -count)
+    else:
+        other = yield people(t, others, t.to_whom)
+        count, thing = yield losses(t, state.owned(who))
+        change(t, state, who, thing, -count)
+        return change(t, state, other, thing, count)
+    return ""
+
+
+def change(t: Tongue, state: State, who: int, thing: int, by: int) -> str:
+    """Change a count, never beyond ``MOST``; the sentence that says what it is now."""
+    count = min(MOST, state.have[who].get(thing, 0) + by)
+    state.have[who][thing] = count
+    return t.now.format(name=t.names[who], things=t.things(count, thing))
+
+
+@lru_cache(maxsize=None)
+def acts(t: Tongue, rich: bool) -> Choice:
+    """A manner and a verb; only who has something can lose or give it."""
+    options: list[tuple[str, float, str]] = []
+    gap = "" if t.code == "zh" else " "
+    for kind, odds in ACTS.items():
+        if kind in ("loses", "gives") and not rich:
+            continue
+        verbs: tuple[str, ...] = getattr(t, kind)
+        manners = t.manners if kind in ("moves", "gets", "loses", "gives") else ("",)
+        weights = [PLAIN if not manner else 1.0 for manner in manners]
+        for verb in verbs:
+            for manner, weight in zip(manners, weights, strict=True):
+                options.append((manner + verb + gap, odds * weight / sum(weights) / len(verbs), kind))
+    return Choice(options)
+
+
+@lru_cache(maxsize=None)
+def destinations(t: Tongue) -> Choice:
+    """Where somebody goes."""
+    return Choice.even([t.to_place.format(place=place) for place in t.places])
+
+
+@lru_cache(maxsize=None)
+def new_jobs(t: Tongue) -> Choice:
+    """What somebody becomes."""
+    return Choice.even([t.a_job.format(job=job) for job in t.jobs])
+
+
+@lru_cache(maxsize=8192)
+def people(t: Tongue, who: tuple[int, ...], pattern: str) -> Choice:
+    """One of these people."""
+    return Choice.even([pattern.format(name=t.names[i]) for i in who], list(who))
+
+
+@lru_cache(maxsize=8192)
+def gains(t: Tongue, owned: tuple[tuple[int, int], ...]) -> Choice:
+    """One to three of a thing, more often of a known one; nothing grows beyond ``MOST``."""
+    have = dict(owned)
+    options: list[tuple[str, float, tuple[int, int]]] = []
+    for thing in range(len(t.one)):
+        odds = (1 - KEPT) / len(t.one) + (KEPT / len(have) if thing in have else 0.0)
+        for count in range(1, min(3, MOST - have.get(thing, 0)) + 1):
+            options.append((t.some_things.format(things=t.things(count, thing)), odds, (count, thing)))
+    return Choice(options)
+
+
+@lru_cache(maxsize=8192)
+def losses(t: Tongue, owned: tuple[tuple[int, int], ...]) -> Choice:
+    """One to three of a thing that is there."""
+    options: list[tuple[str, float, tuple[int, int]]] = []
+    for thing, have in owned:
+        for count in range(1, min(3, have) + 1):
+            options.append((t.some_things.format(things=t.things(count, thing)), 1 / min(3, have), (count, thing)))
+    return Choice(options)
