@@ -1,7 +1,7 @@
 """The mlp of a block: what each token thinks by itself.
 
-    Gated(x) = down(act(gate x) ⊙ up x)      Shazeer 2020, arXiv:2002.05202 (SwiGLU where act is silu)
-    Plain(x) = down(act(up x))
+Gated(x) = down(act(gate x) ⊙ up x)      Shazeer 2020, arXiv:2002.05202 (SwiGLU where act is silu)
+Plain(x) = down(act(up x))
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """Norms keep the scale of a vector from running away; each computes in float32 and returns the caller's format.
 
-    RMSNorm(x)   = x / √(mean(x²) + ε) · w                    Zhang and Sennrich 2019, arXiv:1910.07467
-    LayerNorm(x) = (x − mean(x)) / √(var(x) + ε) · w + b      Ba et al. 2016, arXiv:1607.06450
+RMSNorm(x)   = x / √(mean(x²) + ε) · w                    Zhang and Sennrich 2019, arXiv:1910.07467
+LayerNorm(x) = (x − mean(x)) / √(var(x) + ε) · w + b      Ba et al. 2016, arXiv:1607.06450
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """What training makes smaller, as sums of log p.
 
-    cross entropy = -Σ_judged log p(x_t | x_<t),      averaged by the loop over all judged tokens of a step
+cross entropy = -Σ_judged log p(x_t | x_<t),      averaged by the loop over all judged tokens of a step
 """
 
 import torch

@@ -20,8 +20,8 @@ from chainrule.core.model import LanguageModel, Tap
 from chainrule.core.shapes import Bool, Float, Int, Tensor
 from chainrule.layers.attention import GroupedQuery, Kernel
 from chainrule.layers.cache import KVCache
-from chainrule.layers.mlp import Gated, Mlp, Plain
-from chainrule.layers.norm import LayerNorm, Norm, RMSNorm
+from chainrule.layers.mlp import Gated, Plain
+from chainrule.layers.norm import LayerNorm, RMSNorm
 from chainrule.layers.rope import Rope, Turns, turns
 
 

@@ -14,8 +14,8 @@ from typing import Literal
 
 from chainrule.core.errors import DataError, nearest
 from chainrule.world import drivers
-from chainrule.world.choice import Choice
 from chainrule.world.chinese import CHINESE
+from chainrule.world.choice import Choice
 from chainrule.world.drivers import Grammar
 from chainrule.world.english import ENGLISH
 from chainrule.world.programs import page as program_page
@@ -108,7 +108,11 @@ def documents(
     seed: int, *, split: Split = "train", language: str | None = None, kind: str | None = None
 ) -> Iterator[Document]:
     """Documents without end, the i-th a function of (seed, i) alone; optionally of one language or kind."""
-    for name, value, known in (("language", language, LANGUAGES), ("kind", kind, KINDS), ("split", split, ("train", "heldout"))):
+    for name, value, known in (
+        ("language", language, LANGUAGES),
+        ("kind", kind, KINDS),
+        ("split", split, ("train", "heldout")),
+    ):
         if value is not None and value not in known:
             raise DataError(f"the world has no {name} {value!r}{nearest(value, known)}")
     i = 0

@@ -2,20 +2,10 @@
 
 from chainrule.world.tongue import Tongue
 
-NAMES = (
-    "Tom Anna Ben Lily Jack Mary Sam Lucy Max Emma Leo Kate Bob Rose Paul Jane Mark Amy Nick Sara Fred Ella Hugo Nora "
-    "Ivan Ruth Otto Iris Dan Eve"
-).split()
-PLACES = (
-    "library room park school market station hospital museum bakery garden river farm bank cinema office harbor"
-).split()
-THINGS = (
-    "apple book pen cup hat egg cake ball kite stone shell coin key lamp map box rose toy bell pear stamp candle ribbon "
-    "spoon"
-).split()
-JOBS = (
-    "teacher doctor farmer baker driver painter singer nurse writer pilot cook tailor sailor guard dancer student"
-).split()
+NAMES = ["Tom", "Anna", "Ben", "Lily", "Jack", "Mary", "Sam", "Lucy", "Max", "Emma", "Leo", "Kate", "Bob", "Rose", "Paul", "Jane", "Mark", "Amy", "Nick", "Sara", "Fred", "Ella", "Hugo", "Nora", "Ivan", "Ruth", "Otto", "Iris", "Dan", "Eve"]
+PLACES = ["library", "room", "park", "school", "market", "station", "hospital", "museum", "bakery", "garden", "river", "farm", "bank", "cinema", "office", "harbor"]
+THINGS = ["apple", "book", "pen", "cup", "hat", "egg", "cake", "ball", "kite", "stone", "shell", "coin", "key", "lamp", "map", "box", "rose", "toy", "bell", "pear", "stamp", "candle", "ribbon", "spoon"]
+JOBS = ["teacher", "doctor", "farmer", "baker", "driver", "painter", "singer", "nurse", "writer", "pilot", "cook", "tailor", "sailor", "guard", "dancer", "student"]
 
 
 def several(thing: str) -> str:

@@ -1,6 +1,6 @@
 """Small programs in Python, and what they print."""
 
-from functools import lru_cache
+from functools import cache
 
 from chainrule.world.choice import Choice
 from chainrule.world.drivers import Grammar
@@ -22,7 +22,7 @@ def repeating(word: str, times: int) -> tuple[str, str]:
     return f'for i in range({times}): print("{word}")', " ".join([word] * times)
 
 
-@lru_cache(maxsize=None)
+@cache
 def programs(t: Tongue) -> Choice:
     """Any program up to its output, half of either kind; the outcome is (output, the sum or None)."""
     options: list[tuple[str, float, tuple[str, tuple[int, str, int] | None]]] = []
@@ -37,7 +37,7 @@ def programs(t: Tongue) -> Choice:
     return Choice(options)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _more(t: Tongue) -> Choice:
     first = programs(t)
     options = [(p, MORE * first.probability(i), first.outcomes[i]) for i, p in enumerate(first.phrases)]

@@ -6,7 +6,7 @@ a model that can look back, expensive for one that cannot.
 """
 
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from chainrule.world.choice import Choice
 from chainrule.world.drivers import Grammar
@@ -27,10 +27,12 @@ PLAIN = 6.0
 """How much likelier no manner is than any one manner."""
 AGAIN = 0.4
 """After a sentence of today, how likely another one is."""
-ODDS = {"act": 0.53, "where": 0.13, "many": 0.14, "job": 0.05, "arrive": 0.05, "end": 0.10}
+ODDS = {"act": 0.55, "where": 0.13, "many": 0.14, "job": 0.05, "arrive": 0.05, "end": 0.08}
 """What the next sentence is."""
 ACTS = {"moves": 0.30, "gets": 0.22, "loses": 0.16, "gives": 0.14, "becomes": 0.05, "likes": 0.08, "counts": 0.05}
 """What somebody does."""
+LONGEST = 12
+"""So many sentences after the first two people, and the story ends."""
 RESTATED = 0.5
 """After a count has changed, how likely it is said at once."""
 KEPT = 0.6
@@ -66,7 +68,7 @@ def story(t: Tongue, state: State, lead: tuple[str, int]) -> Grammar:
     yield from events(t, state)
 
 
-@lru_cache(maxsize=None)
+@cache
 def leads(t: Tongue, again: bool = False) -> Choice:
     """How a story begins: with today, with an opening, or with the first person; ``again`` after a today."""
     today = AGAIN if again else 0.5
@@ -80,7 +82,7 @@ def today(t: Tongue) -> Grammar:
     yield today_rest(t)
 
 
-@lru_cache(maxsize=None)
+@cache
 def today_rest(t: Tongue) -> Choice:
     """What may follow 今天: coming to a place, in the usual order or the fronted one, the weather, the course."""
     places, weathers = sum(PLACE_ODDS) * (1 + FRONTED), sum(WEATHER_ODDS)
@@ -92,7 +94,7 @@ def today_rest(t: Tongue) -> Choice:
     return Choice([*options, (t.course, COURSE, None)])
 
 
-@lru_cache(maxsize=None)
+@cache
 def arrivals(t: Tongue) -> Choice:
     """How somebody is announced."""
     return Choice.even(t.arrivals)
@@ -109,7 +111,7 @@ def arrive(t: Tongue, state: State) -> Grammar:
     state.facts.append(f"{t.names[who]},{t.jobs[job]},{t.places[place]},{count},{t.one[thing]}")
 
 
-@lru_cache(maxsize=None)
+@cache
 def described(t: Tongue) -> Choice:
     """A nature and a job."""
     pairs = [(nature, j) for nature in t.natures for j in range(len(t.jobs))]
@@ -123,13 +125,13 @@ def newcomers(t: Tongue, cast: tuple[int, ...]) -> Choice:
     return Choice.even([t.called.format(name=t.names[i]) for i in left], left)
 
 
-@lru_cache(maxsize=None)
+@cache
 def somewhere(t: Tongue, who: int) -> Choice:
     """Where a newcomer is."""
     return Choice.even([t.is_at.format(name=t.names[who], place=place) for place in t.places])
 
 
-@lru_cache(maxsize=None)
+@cache
 def first_things(t: Tongue, who: int) -> Choice:
     """What a newcomer has: one to five of one thing."""
     pairs = [(count, thing) for count in range(1, 6) for thing in range(len(t.one))]
@@ -139,7 +141,7 @@ def first_things(t: Tongue, who: int) -> Choice:
 def events(t: Tongue, state: State) -> Grammar:
     """Sentence after sentence until the ending."""
     restate = ""
-    while True:
+    for _ in range(LONGEST):
         owned = tuple((who, tuple(state.have[who])) for who in state.cast)
         kind, who, thing = yield sentences(t, owned, restate)
         restate = ""
@@ -151,6 +153,7 @@ def events(t: Tongue, state: State) -> Grammar:
             restate = yield from act(t, state, who)
         elif kind != "restate":
             yield certain(answer(t, state, kind, who, thing))
+    yield Choice.even(t.endings)
 
 
 @lru_cache(maxsize=8192)
@@ -158,7 +161,10 @@ def sentences(t: Tongue, owned: tuple[tuple[int, tuple[int, ...]], ...], restate
     """How the next sentence begins; a question is drawn whole."""
     each = 1 / len(owned)
     room = ODDS["arrive"] if len(owned) < CROWD else 0.0
-    options = [(t.subject.format(name=t.names[who]), (ODDS["act"] + ODDS["arrive"] - room) * each, ("act", who, -1)) for who, _ in owned]
+    options = [
+        (t.subject.format(name=t.names[who]), (ODDS["act"] + ODDS["arrive"] - room) * each, ("act", who, -1))
+        for who, _ in owned
+    ]
     for who, things in owned:
         name = t.names[who]
         options.append((t.where.format(name=name), ODDS["where"] * each, ("where", who, -1)))
@@ -225,7 +231,7 @@ def change(t: Tongue, state: State, who: int, thing: int, by: int) -> str:
     return t.now.format(name=t.names[who], things=t.things(count, thing))
 
 
-@lru_cache(maxsize=None)
+@cache
 def acts(t: Tongue, rich: bool) -> Choice:
     """A manner and a verb; only who has something can lose or give it."""
     options: list[tuple[str, float, str]] = []
@@ -242,13 +248,13 @@ def acts(t: Tongue, rich: bool) -> Choice:
     return Choice(options)
 
 
-@lru_cache(maxsize=None)
+@cache
 def destinations(t: Tongue) -> Choice:
     """Where somebody goes."""
     return Choice.even([t.to_place.format(place=place) for place in t.places])
 
 
-@lru_cache(maxsize=None)
+@cache
 def new_jobs(t: Tongue) -> Choice:
     """What somebody becomes."""
     return Choice.even([t.a_job.format(job=job) for job in t.jobs])

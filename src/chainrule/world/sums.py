@@ -3,8 +3,8 @@
 The stated range of what a model of this world should add in its head; beyond it there is a calculator.
 """
 
-from chainrule.world.choice import Choice
 from chainrule.world.chinese import CHINESE
+from chainrule.world.choice import Choice
 from chainrule.world.drivers import Grammar
 from chainrule.world.english import ENGLISH
 from chainrule.world.tongue import Tongue

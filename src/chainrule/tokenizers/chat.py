@@ -1,0 +1,260 @@
+"""Chat templates: a Jinja program writes a conversation as one string, which becomes ids and a mask.
+
+The mask is 1 on what the assistant wrote, the token that ends its turn included. A template may mark that itself with
+``{% generation %}``. Otherwise it is found by rendering prefixes: what stands between the conversation before a turn, as it
+is when the assistant is asked to speak, and the conversation after it. Only where a prefix does not render to a prefix
+of the whole is it an error.
+
+Special-token strings inside contents are text: while the template runs they are replaced by stand-ins, which are put back
+after the special tokens of the template itself have been found. So no content can open a turn.
+"""
+
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from chainrule.core.chat import Message
+from chainrule.core.errors import TokenizerError
+from chainrule.core.tokenizer import Tokenizer
+
+IM_START, IM_END = "<|im_start|>", "<|im_end|>"
+CHATML = (
+    "{%- for message in messages %}"
+    "{{- '<|im_start|>' + message.role + '\\n' }}"
+    "{%- if message.role == 'assistant' %}{% generation %}"
+    "{%- if message.tool_calls %}{%- for call in message.tool_calls %}"
+    "{{- '<tool_call>' + (call.function | tojson) + '</tool_call>' }}{%- endfor %}{%- endif %}"
+    "{{- message.content + '<|im_end|>' }}{% endgeneration %}"
+    "{%- else %}{{- message.content + '<|im_end|>' }}{%- endif %}"
+    "{{- '\\n' }}"
+    "{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+"""Our own template: ChatML, with the assistant's words marked and tool calls as JSON."""
+
+_OPEN, _CLOSE = "\ue000", "\ue001"
+_MARK_ON, _MARK_OFF = "\ue002", "\ue003"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Ids, and 1 for each that the assistant wrote."""
+
+    ids: list[int]
+    mask: list[int]
+
+
+@dataclass
+class ChatTemplate:
+    """A template with the tokenizer whose special tokens it writes. ``variables`` are seen by the template."""
+
+    source: str
+    tokenizer: Tokenizer
+    variables: Mapping[str, Any] = field(default_factory=dict)
+
+    def render(
+        self,
+        messages: Sequence[Message | Mapping[str, Any]],
+        *,
+        tools: Sequence[Any] | None = None,
+        generate: bool = False,
+    ) -> str:
+        """The conversation as one string; with ``generate`` it ends where the assistant is to speak."""
+        text = self._run([Message.of(message) for message in messages], tools, generate)
+        return _restore(text.replace(_MARK_ON, "").replace(_MARK_OFF, ""), self._stand_ins)
+
+    def encode(
+        self,
+        messages: Sequence[Message | Mapping[str, Any]],
+        *,
+        tools: Sequence[Any] | None = None,
+        generate: bool = False,
+    ) -> Encoded:
+        """The ids of the conversation and the mask of what the assistant wrote.
+
+        Raises ``TokenizerError`` where the template fails, or hides which tokens are the assistant's.
+        """
+        turns = [Message.of(message) for message in messages]
+        text = self._run(turns, tools, generate)
+        if "generation %}" in self.source:
+            return self._encode_marked(text)
+        spans = [self._span(text, turns, tools, i) for i, turn in enumerate(turns) if turn.role == "assistant"]
+        return self._encode_spans(text, spans)
+
+    @property
+    def _stand_ins(self) -> dict[str, str]:
+        names = sorted(_all_specials(self.tokenizer), key=len, reverse=True)
+        return {name: f"{_OPEN}{i}{_CLOSE}" for i, name in enumerate(names)}
+
+    def _run(self, turns: list[Message], tools: Sequence[Any] | None, generate: bool) -> str:
+        rows = [_shield(turn.as_dict(), self._stand_ins) for turn in turns]
+        names = {
+            f"{name}_token": self._name(id) for name, id in (("bos", self.tokenizer.begin), ("eos", self.tokenizer.end))
+        }
+        known = {**names, **self.variables}
+        return _render(
+            self.source, messages=rows, tools=_shield(tools, self._stand_ins), add_generation_prompt=generate, **known
+        )
+
+    def _name(self, id: int | None) -> str:
+        return next((name for name, special in _all_specials(self.tokenizer).items() if special == id), "")
+
+    def _span(self, text: str, turns: list[Message], tools: Sequence[Any] | None, i: int) -> tuple[int, int]:
+        """Where the i-th message's own words stand in the rendered text."""
+        before = self._run(turns[:i], tools, True)
+        after = self._run(turns[: i + 1], tools, False)
+        if not (text.startswith(before) and after.startswith(before)):
+            raise TokenizerError(_not_a_prefix(i, text, before))
+        if not text.startswith(after):
+            # the template closes the last message otherwise; the turn ends where both still agree
+            after = text[: _agree(text, after)]
+            if len(after) <= len(before):
+                raise TokenizerError(_not_a_prefix(i, text, after))
+        return len(before), self._turn_end(text, len(before), len(after))
+
+    def _turn_end(self, text: str, start: int, stop: int) -> int:
+        """The end of the last special token in the span, or of the span: what follows it opens the next turn."""
+        ends = [m.end() for m in self._special_pattern().finditer(text, start, stop)]
+        return ends[-1] if ends else stop
+
+    def _special_pattern(self) -> re.Pattern[str]:
+        names = sorted(_all_specials(self.tokenizer), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, names)) or r"(?!)")
+
+    def _encode_marked(self, text: str) -> Encoded:
+        spans: list[tuple[int, int]] = []
+        plain = ""
+        for i, part in enumerate(re.split(f"[{_MARK_ON}{_MARK_OFF}]", text)):
+            if i % 2:
+                spans.append((len(plain), len(plain) + len(part)))
+            plain += part
+        return self._encode_spans(plain, spans)
+
+    def _encode_spans(self, text: str, spans: list[tuple[int, int]]) -> Encoded:
+        """Encode between special tokens and span borders, so that no token straddles either."""
+        specials = _all_specials(self.tokenizer)
+        ids: list[int] = []
+        mask: list[int] = []
+        pattern = self._special_pattern()
+        for start, stop, counts in _pieces(text, pattern, spans):
+            piece = text[start:stop]
+            new = [specials[piece]] if piece in specials else self.tokenizer.encode(_restore(piece, self._stand_ins))
+            ids += new
+            mask += [counts] * len(new)
+        return Encoded(ids, mask)
+
+
+def find_template(folder: Path) -> str | None:
+    """The chat template published in a folder, or None."""
+    if (folder / "chat_template.jinja").exists():
+        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    config = folder / "tokenizer_config.json"
+    template = json.loads(config.read_text(encoding="utf-8")).get("chat_template") if config.exists() else None
+    if isinstance(template, list):
+        named = {entry["name"]: entry["template"] for entry in template}
+        return named.get("default", template[0]["template"])
+    return template
+
+
+def _pieces(text: str, special: re.Pattern[str], spans: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """(start, stop, whether the assistant wrote it): special tokens and the text between them, cut where spans begin."""
+    cuts = {0, len(text)} | {border for span in spans for border in span}
+    for match in special.finditer(text):
+        cuts |= {match.start(), match.end()}
+    inside = [border for border in sorted(cuts) if not _in_special(text, special, border)]
+    pairs = itertools.pairwise(inside)
+    return [(a, b, int(any(start <= a and b <= stop for start, stop in spans))) for a, b in pairs]
+
+
+def _in_special(text: str, special: re.Pattern[str], at: int) -> bool:
+    return any(match.start() < at < match.end() for match in special.finditer(text, max(0, at - 64), at + 64))
+
+
+def _all_specials(tokenizer: Tokenizer) -> dict[str, int]:
+    return {name: id for name, id in tokenizer.specials.items() if name}
+
+
+def _shield(value: Any, stand_ins: Mapping[str, str]) -> Any:
+    """The same data with every special-token string in it replaced by its stand-in."""
+    if isinstance(value, str):
+        for name, stand_in in stand_ins.items():
+            value = value.replace(name, stand_in)
+        return value
+    if isinstance(value, Mapping):
+        return {key: _shield(item, stand_ins) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shield(item, stand_ins) for item in value]
+    return value
+
+
+def _restore(text: str, stand_ins: Mapping[str, str]) -> str:
+    for name, stand_in in stand_ins.items():
+        text = text.replace(stand_in, name)
+    return text
+
+
+def _agree(a: str, b: str) -> int:
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def _not_a_prefix(i: int, text: str, prefix: str) -> str:
+    at = _agree(text, prefix)
+    return (
+        f"the chat template does not show which words of message {i} are the assistant's: the conversation up to it renders "
+        f"as …{prefix[max(0, at - 20) : at + 20]!r}, the whole as …{text[max(0, at - 20) : at + 20]!r}. Put "
+        "{% generation %} and {% endgeneration %} around the assistant's words in the template"
+    )
+
+
+def _render(source: str, **variables: Any) -> str:
+    from jinja2 import TemplateError
+
+    try:
+        return _environment().from_string(source).render(**variables)
+    except TemplateError as error:
+        raise TokenizerError(f"the chat template refuses this conversation: {error}") from error
+
+
+def _environment() -> Any:
+    """Jinja as chat templates expect it: sandboxed, blocks trimmed, with ``raise_exception`` and plain JSON."""
+    from jinja2 import TemplateError, nodes
+    from jinja2.ext import Extension
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(Extension):
+        """``{% generation %} … {% endgeneration %}`` marks what the assistant wrote."""
+
+        tags = {"generation"}  # noqa: RUF012
+
+        def parse(self, parser: Any) -> Any:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
+            return nodes.CallBlock(self.call_method("_mark"), [], [], body).set_lineno(line)
+
+        def _mark(self, caller: Any) -> str:
+            return f"{_MARK_ON}{caller()}{_MARK_OFF}"
+
+    def refuse(message: str) -> None:
+        raise TemplateError(message)
+
+    def to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **rest: Any) -> str:
+        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **rest)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = to_json
+    environment.globals["raise_exception"] = refuse
+    environment.globals["strftime_now"] = _no_clock
+    return environment
+
+
+def _no_clock(format: str) -> str:
+    raise TokenizerError(
+        "the chat template asks for today's date; pass it, so that a run does not hang on the clock: "
+        "ChatTemplate(..., variables={'strftime_now': lambda format: '26 Jul 2024'})"
+    )

@@ -1,0 +1,166 @@
+"""The `tokenizers` library as engine behind our interface, and our BPE written down in its file format.
+
+The library runs any ``tokenizer.json``; what it would do beyond encoding (adding BOS, matching the special tokens that a text
+spells) is left undone here: a text never yields a special id.
+"""
+
+import itertools
+import json
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from chainrule.core.errors import TokenizerError
+from chainrule.core.files import write_text
+from chainrule.core.tokenizer import Tokenizer
+from chainrule.tokenizers.bpe import BPE
+from chainrule.tokenizers.patterns import letter_bytes, spell, unspell
+
+
+class LibraryTokenizer(Tokenizer):
+    """A ``tokenizer.json`` (as text) with its begin and end ids."""
+
+    def __init__(self, source: str, *, bos: int | None = None, eos: tuple[int, ...] = (), config: Any = None) -> None:
+        from tokenizers import Tokenizer as Engine
+
+        try:
+            self._engine = Engine.from_str(source)
+        except Exception as error:  # the library raises bare Exceptions
+            raise TokenizerError(f"this tokenizer.json cannot be read by the tokenizers library: {error}") from error
+        self._engine.encode_special_tokens = True
+        self._engine.no_padding()
+        self._engine.no_truncation()
+        self._source, self._config = source, config or {}
+        self._json = json.loads(source)
+        added = self._json.get("added_tokens") or []
+        self.specials = {token["content"]: token["id"] for token in added if token["special"]}
+        self.added = {token["content"]: token["id"] for token in added}
+        self._names = {id: name for name, id in self.added.items()}
+        self.vocab_size = max(self._engine.get_vocab(with_added_tokens=True).values()) + 1
+        self.bos, self.eos = bos, eos
+        self.lossless = self._byte_level and not self._json.get("normalizer")
+
+    @cached_property
+    def _byte_level(self) -> bool:
+        return _holds(self._json.get("decoder"), "ByteLevel")
+
+    def encode(self, text: str) -> list[int]:
+        return self._engine.encode(text, add_special_tokens=False).ids
+
+    def encode_many(self, texts: list[str]) -> list[list[int]]:
+        """The ids of many texts, on all cores."""
+        return [encoding.ids for encoding in self._engine.encode_batch(texts, add_special_tokens=False)]
+
+    def decode(self, ids: Iterable[int], *, specials: bool = False) -> str:
+        return self._engine.decode(list(ids), skip_special_tokens=not specials)
+
+    def token_bytes(self, id: int) -> bytes:
+        token = self._engine.id_to_token(id)
+        if token is None or token in self.specials:
+            return b""
+        if id in self._names:
+            return token.encode()
+        if self._byte_level and all(letter in letter_bytes() for letter in token):
+            return unspell(token)
+        if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+            return bytes([int(token[3:5], 16)])
+        return token.replace("▁", " ").removeprefix("##").encode()
+
+    def normalize(self, text: str) -> str:
+        if self.lossless:
+            return text
+        return self._engine.normalizer.normalize_str(text) if self._engine.normalizer else text
+
+    def save(self, folder: Path) -> None:
+        write_text(folder / "tokenizer.json", self._source)
+        write_text(folder / "tokenizer_config.json", json.dumps(self._settings(), ensure_ascii=False, indent=2))
+
+    def _settings(self) -> dict[str, Any]:
+        names = {id: name for name, id in self.specials.items()}
+        settings = {key: value for key, value in self._config.items() if key != "chat_template"}
+        settings |= {
+            "backend": "tokenizers",
+            "tokenizer_class": "TokenizersBackend",
+            "add_bos_token": self.bos is not None,
+        }
+        if self.bos in names:
+            settings["bos_token"] = names[self.bos]
+        if self.end in names:
+            settings["eos_token"] = names[self.end]
+        return settings
+
+
+def _holds(part: Any, kind: str) -> bool:
+    """Whether a tokenizer.json part is of a kind, or a sequence with one of it."""
+    if not isinstance(part, dict):
+        return False
+    inner = part.get("decoders") or part.get("pretokenizers") or part.get("normalizers") or []
+    return part.get("type") == kind or any(_holds(one, kind) for one in inner)
+
+
+def library_json(bpe: BPE) -> str:
+    """Our BPE in the library's format."""
+    merges = _merges_of_ranks(bpe) if bpe.merges is None else bpe.merges
+    added = [
+        {
+            "id": id,
+            "content": name,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
+        }
+        for name, id in sorted(bpe.specials.items(), key=lambda item: item[1])
+    ]
+    split = {"type": "Split", "pattern": {"Regex": bpe.pattern}, "behavior": "Isolated", "invert": False}
+    letters = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+    vocab = {spell(symbol): id for symbol, id in bpe.vocab.items()} | dict(bpe.specials.items())
+    return json.dumps(
+        {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": added,
+            "normalizer": {"type": "NFC"} if bpe.nfc else None,
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, letters]},
+            "post_processor": None,
+            "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False},
+            "model": {
+                "type": "BPE",
+                "dropout": None,
+                "unk_token": None,
+                "continuing_subword_prefix": None,
+                "end_of_word_suffix": None,
+                "fuse_unk": False,
+                "byte_fallback": False,
+                "ignore_merges": bpe.merges is None,
+                "vocab": dict(sorted(vocab.items(), key=lambda item: item[1])),
+                "merges": [[spell(left), spell(right)] for left, right in merges],
+            },
+        },
+        ensure_ascii=False,
+    )
+
+
+def _merges_of_ranks(bpe: BPE) -> list[tuple[bytes, bytes]]:
+    """Tiktoken writes no merges: each symbol was made from the two that its own bytes merge to without it."""
+    merges: list[tuple[bytes, bytes]] = []
+    for symbol, rank in sorted(bpe.vocab.items(), key=lambda item: item[1]):
+        if len(symbol) > 1:
+            parts = _split_below(bpe.vocab, symbol, rank)
+            if len(parts) == 2:
+                merges.append((parts[0], parts[1]))
+    return merges
+
+
+def _split_below(vocab: dict[bytes, int], symbol: bytes, limit: int) -> list[bytes]:
+    parts = [bytes([byte]) for byte in symbol]
+    while len(parts) > 2:
+        ranks = [(vocab.get(a + b, limit), i) for i, (a, b) in enumerate(itertools.pairwise(parts))]
+        rank, i = min(ranks)
+        if rank >= limit:
+            break
+        parts[i : i + 2] = [parts[i] + parts[i + 1]]
+    return parts

@@ -1,0 +1,174 @@
+"""Any published tokenizer, by what its files look like.
+
+A folder may hold ``tokenizer.json``; ``vocab.json`` + ``merges.txt`` (Qwen2, GPT-2); ``encoder.json`` + ``vocab.bpe`` (GPT-2);
+a ``.tiktoken`` file; or llama2.c's ``tok*.bin``. Begin and end tokens come from ``tokenizer_config.json``,
+``generation_config.json`` and ``config.json``, in the layouts of transformers 4 and 5.
+"""
+
+import base64
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from chainrule.core.errors import TokenizerError
+from chainrule.core.files import read_text
+from chainrule.core.tokenizer import Tokenizer
+from chainrule.tokenizers.bpe import BPE
+from chainrule.tokenizers.byte import END_OF_TEXT, ByteTokenizer
+from chainrule.tokenizers.char import CharTokenizer
+from chainrule.tokenizers.library import LibraryTokenizer
+from chainrule.tokenizers.llama2c import Llama2cTokenizer
+from chainrule.tokenizers.patterns import split_pattern, unspell
+
+TIKTOKEN = {
+    "cl100k_base": ("cl100k", {END_OF_TEXT: 100257, "<|fim_prefix|>": 100258, "<|fim_middle|>": 100259,
+                               "<|fim_suffix|>": 100260, "<|endofprompt|>": 100276}),
+    "o200k_base": ("o200k", {END_OF_TEXT: 199999, "<|endofprompt|>": 200018}),
+    "r50k_base": ("r50k", {END_OF_TEXT: 50256}),
+    "p50k_base": ("p50k", {END_OF_TEXT: 50256}),
+}  # fmt: skip
+"""The split pattern and special tokens of each published ``.tiktoken`` file, which holds neither."""
+
+
+def load(path: str | Path) -> Tokenizer:
+    """The tokenizer in a file or folder; raises ``TokenizerError`` saying what was found and what would be right."""
+    path = Path(path)
+    if not path.exists():
+        raise TokenizerError(f"{path} does not exist; give a tokenizer file or a folder that holds one")
+    return _from_folder(path) if path.is_dir() else _from_file(path)
+
+
+def _from_folder(folder: Path) -> Tokenizer:
+    kind = _json(folder / "tokenizer_config.json").get("tokenizer_class")
+    if kind == "ByteTokenizer":
+        return ByteTokenizer()
+    if kind == "CharTokenizer":
+        return CharTokenizer(_json(folder / "tokenizer_config.json")["characters"])
+    for names, read in _FORMATS:
+        if all((folder / name).exists() for name in names):
+            return read(folder / names[0])
+    bins = sorted([*folder.glob("tok*.bin"), *folder.glob("*.tiktoken")])
+    if len(bins) == 1:
+        return _from_file(bins[0])
+    found = ", ".join(sorted(file.name for file in folder.iterdir())[:12]) or "nothing"
+    wanted = "; ".join(" + ".join(names) for names, _ in _FORMATS)
+    raise TokenizerError(f"{folder} holds no one tokenizer (it holds {found}); there should be one of: {wanted}")
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds the files of a tokenizer at all."""
+    named = any(all((folder / name).exists() for name in names) for names, _ in _FORMATS)
+    return named or (folder / "tokenizer_config.json").exists() or any(folder.glob("tok*.bin"))
+
+
+def _from_file(path: Path) -> Tokenizer:
+    for names, read in _FORMATS:
+        if path.name in names:
+            return read(path.with_name(names[0]))
+    if path.suffix == ".tiktoken":
+        return _tiktoken(path)
+    if path.suffix == ".json":
+        return _tokenizer_json(path)
+    if path.suffix == ".bin":
+        return Llama2cTokenizer.read(path)
+    raise TokenizerError(
+        f"{path} is no tokenizer file known here; known are tokenizer.json, vocab files, .tiktoken, .bin"
+    )
+
+
+def _tokenizer_json(path: Path) -> Tokenizer:
+    source = read_text(path)
+    config = _json(path.with_name("tokenizer_config.json"))
+    bare = LibraryTokenizer(source)
+    bos, eos = _begin_and_end(path.parent, bare.added, _adds_bos(json.loads(source), config))
+    return LibraryTokenizer(source, bos=bos, eos=eos, config=config)
+
+
+def _adds_bos(source: Any, config: Any) -> bool:
+    """Whether the tokenizer as published puts its BOS before a text."""
+    if "add_bos_token" in config:
+        return bool(config["add_bos_token"])
+    post = source.get("post_processor") or {}
+    parts = post.get("processors", [post])
+    singles = [part.get("single", []) for part in parts if part.get("type") == "TemplateProcessing"]
+    return any(single and "SpecialToken" in single[0] for single in singles)
+
+
+def _begin_and_end(folder: Path, added: dict[str, int], adds_bos: bool) -> tuple[int | None, tuple[int, ...]]:
+    config = _json(folder / "tokenizer_config.json") | _json(folder / "special_tokens_map.json")
+    model = _json(folder / "config.json") | _json(folder / "generation_config.json")
+    bos = added.get(_name(config.get("bos_token")), model.get("bos_token_id"))
+    end = added.get(_name(config.get("eos_token")))
+    listed = model.get("eos_token_id")
+    eos = ([] if end is None else [end]) + (listed if isinstance(listed, list) else [] if listed is None else [listed])
+    return (bos if adds_bos else None), tuple(dict.fromkeys(eos))
+
+
+def _name(token: Any) -> str:
+    return token.get("content", "") if isinstance(token, dict) else token or ""
+
+
+def _json(path: Path) -> Any:
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise TokenizerError(f"{path} is not JSON: {error}") from error
+
+
+def _vocab_and_merges(vocab: Path, merges: Path, *, pattern: str, nfc: bool, specials: dict[str, int]) -> BPE:
+    ids: dict[str, int] = _json(vocab)
+    lines = [line for line in read_text(merges).splitlines() if line and not line.startswith("#version")]
+    pairs = [tuple(unspell(half) for half in line.split(" ")) for line in lines]
+    if bad := next((line for line, pair in zip(lines, pairs, strict=True) if len(pair) != 2), None):
+        raise TokenizerError(f"{merges}: {bad!r} is no merge; a merge is two symbols with a space between")
+    named = {name: id for name, id in ids.items() if name in specials} | specials
+    symbols = {unspell(name): id for name, id in ids.items() if name not in named}
+    end = END_OF_TEXT if END_OF_TEXT in named else None
+    return BPE(symbols, [(a, b) for a, b in pairs], pattern=split_pattern(pattern), specials=named, eos=end, nfc=nfc)
+
+
+def _gpt2(encoder: Path) -> BPE:
+    ids: dict[str, int] = _json(encoder)
+    merges = encoder.with_name("vocab.bpe")
+    return _vocab_and_merges(encoder, merges, pattern="gpt2", nfc=False, specials={END_OF_TEXT: ids[END_OF_TEXT]})
+
+
+def _vocab_json(vocab: Path) -> BPE:
+    config = _json(vocab.with_name("tokenizer_config.json"))
+    qwen = config.get("tokenizer_class", "").startswith("Qwen2") or END_OF_TEXT not in _json(vocab)
+    decoder = config.get("added_tokens_decoder", {})
+    specials = {token["content"]: int(id) for id, token in decoder.items() if token.get("special")}
+    if not specials:
+        ids = _json(vocab)
+        specials = {END_OF_TEXT: ids.get(END_OF_TEXT, len(ids))}
+    merges = vocab.with_name("merges.txt")
+    tokenizer = _vocab_and_merges(vocab, merges, pattern="qwen2" if qwen else "gpt2", nfc=qwen, specials=specials)
+    named = tokenizer.specials.get(_name(config.get("eos_token")))
+    tokenizer.eos = tokenizer.eos if named is None else tuple(dict.fromkeys((named, *tokenizer.eos)))
+    return tokenizer
+
+
+def _tiktoken(path: Path) -> BPE:
+    if path.stem not in TIKTOKEN:
+        known = ", ".join(TIKTOKEN)
+        raise TokenizerError(f"{path.name} does not say its split pattern; the files known by name are {known}")
+    pattern, specials = TIKTOKEN[path.stem]
+    ranks: dict[bytes, int] = {}
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        try:
+            symbol, rank = line.split()
+            ranks[base64.b64decode(symbol)] = int(rank)
+        except ValueError as error:
+            raise TokenizerError(f"{path}:{number} is {line!r}; it should be base64 and a rank") from error
+    return BPE(ranks, None, pattern=split_pattern(pattern), specials=specials, eos=END_OF_TEXT)
+
+
+_FORMATS: list[tuple[tuple[str, ...], Callable[[Path], Tokenizer]]] = [
+    (("tokenizer.json",), _tokenizer_json),
+    (("encoder.json", "vocab.bpe"), _gpt2),
+    (("vocab.json", "merges.txt"), _vocab_json),
+    (("tokenizer.bin",), Llama2cTokenizer.read),
+]
