@@ -60,9 +60,7 @@ class Llama2cTokenizer(Tokenizer):
             data = character.encode()
             ids += [self._ids[data]] if data in self._ids else [FIRST_BYTE + byte for byte in data]
         while True:
-            mergers = [
-                self._ids.get(self.token_bytes(a) + self.token_bytes(b)) for a, b in itertools.pairwise(ids)
-            ]
+            mergers = [self._ids.get(self.token_bytes(a) + self.token_bytes(b)) for a, b in itertools.pairwise(ids)]
             found = [(-self.scores[new], i, new) for i, new in enumerate(mergers) if new is not None]
             if not found:
                 return ids

@@ -1,0 +1,250 @@
+"""The engine: many requests at once, one step at a time.
+
+    step:  admit what waits → one forward pass over all rows → filter, draw, report → drop what is done
+
+Rows are ragged: in one pass a new request brings its whole prompt and a running one its last token. Each request has its
+own seed and settings, and gets exactly what it would get alone. The engine is synchronous and sees ids; with a tokenizer
+it also reports the text that has become certain.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from chainrule.core.cache import Cache
+from chainrule.core.datum import Given, Layout
+from chainrule.core.errors import RequestError
+from chainrule.core.model import LanguageModel
+from chainrule.core.shapes import Float, Tensor
+from chainrule.core.tokenizer import Tokenizer
+from chainrule.generate.text import TextStream
+from chainrule.logprobs.filters import MinP, Temperature, TopK, TopP, repetition_penalty
+
+Done = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A prompt (ids) and how to continue it. Temperature 0 is greedy; ``logprobs`` asks for so many alternatives."""
+
+    tokens: list[int]
+    max_tokens: int = 128
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
+    seed: int = 0
+    stop_ids: frozenset[int] = frozenset()
+    stop: tuple[str, ...] = ()
+    logprobs: int = 0
+    given: Given | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise RequestError(f"max_tokens is {self.max_tokens}; it must be 1 or more")
+        if self.temperature < 0:
+            raise RequestError(f"temperature is {self.temperature}; it must be 0 (greedy) or above")
+        if not self.repetition_penalty > 0:
+            raise RequestError(f"repetition_penalty is {self.repetition_penalty}; it must be above 0")
+        if any(not stop for stop in self.stop):
+            raise RequestError("a stop string is empty; it would stop every text before it begins")
+        if not self.tokens:
+            raise RequestError("the prompt is empty and the model has no begin token; give at least one character")
+        self.filters()
+
+    def filters(self) -> list[Temperature | TopK | TopP | MinP]:
+        """The filters asked for, in transformers' order."""
+        asked: list[Temperature | TopK | TopP | MinP] = []
+        if self.temperature > 0:
+            asked.append(Temperature(self.temperature))
+        if self.top_k is not None:
+            asked.append(TopK(self.top_k))
+        if self.top_p is not None:
+            asked.append(TopP(self.top_p))
+        if self.min_p is not None:
+            asked.append(MinP(self.min_p))
+        return asked
+
+
+@dataclass(frozen=True)
+class Event:
+    """One token of one request: its id, its log p under the model itself, the text that became certain by it.
+
+    ``done`` says why the request ended with this token, ``top`` holds the likeliest (id, log p) where they were asked for.
+    """
+
+    id: int
+    token: int
+    logp: float
+    text: str
+    done: Done | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass
+class _Row:
+    """A request at work: what the model must read next, and all it has seen."""
+
+    id: int
+    request: Request
+    unread: list[int]
+    seen: list[int]
+    generator: torch.Generator
+    text: TextStream | None
+    written: int = 0
+
+
+@dataclass
+class Engine:
+    """Serves requests with a model. ``rows`` is how many run at once; the others wait their turn."""
+
+    model: LanguageModel
+    tokenizer: Tokenizer | None = None
+    rows: int = 64
+    _waiting: deque[_Row] = field(default_factory=deque)
+    _running: list[_Row] = field(default_factory=list)
+    _cache: Cache | None = None
+    _next_id: int = 0
+
+    def submit(self, request: Request) -> int:
+        """Take a request in; its id stands in its events. Refuses, before any work, what cannot be served."""
+        worst = max(request.tokens)
+        if worst >= self.model.vocab_size or min(request.tokens) < 0:
+            raise RequestError(
+                f"the prompt holds the id {worst}; this model knows ids 0 to {self.model.vocab_size - 1}"
+            )
+        limit = self.model.context
+        if limit is not None and len(request.tokens) >= limit:
+            raise RequestError(
+                f"the prompt is {len(request.tokens)} tokens long, but the model reads {limit} with its answer; "
+                f"shorten it to {limit - 1} or fewer"
+            )
+        if request.stop and self.tokenizer is None:
+            raise RequestError("stop strings need a tokenizer; this model came without one, so use stop_ids")
+        generator = torch.Generator().manual_seed(request.seed)
+        text = None if self.tokenizer is None else TextStream(self.tokenizer, request.stop)
+        row = _Row(self._next_id, request, list(request.tokens), list(request.tokens), generator, text)
+        self._waiting.append(row)
+        self._next_id += 1
+        return row.id
+
+    def cancel(self, id: int) -> None:
+        """Forget a request, wherever it is."""
+        self._waiting = deque(row for row in self._waiting if row.id != id)
+        self._drop([row for row in self._running if row.id == id])
+
+    @property
+    def busy(self) -> bool:
+        """Whether any request is waiting or running."""
+        return bool(self._waiting or self._running)
+
+    @torch.inference_mode()
+    def step(self) -> list[Event]:
+        """One token for every running request."""
+        self._admit()
+        if not self._running:
+            return []
+        scores = self._read()
+        events = [self._draw(row, scores[i]) for i, row in enumerate(self._running)]
+        self._drop([row for row, event in zip(self._running, events, strict=True) if event.done])
+        return events
+
+    def _admit(self) -> None:
+        """A full house reads on; when every row is done, the next requests get a fresh cache of the size they need."""
+        if self._running or not self._waiting:
+            return
+        self._running = [self._waiting.popleft() for _ in range(min(self.rows, len(self._waiting)))]
+        longest = max(len(row.seen) + row.request.max_tokens for row in self._running)
+        limit = self.model.context
+        capacity = longest if limit is None else min(longest, limit)
+        self._cache = self.model.cache(
+            len(self._running), capacity, _stack([row.request.given for row in self._running])
+        )
+
+    def _read(self) -> Float[Tensor, "b v"]:
+        """Let the model read what is unread; the scores after each row's last token."""
+        assert self._cache is not None
+        device = self.model.device
+        lengths = torch.tensor([len(row.unread) for row in self._running], device=device)
+        t = int(lengths.max())
+        tokens = torch.tensor([row.unread + [0] * (t - len(row.unread)) for row in self._running], device=device)
+        place = Layout.lengths(lengths, t)
+        place = Layout(place.position + self._cache.lengths.to(device)[:, None] * place.real, place.document)
+        hidden = self.model.hidden(tokens, self._cache, layout=place)
+        scores = self.model.readout(hidden[torch.arange(len(tokens), device=device), lengths - 1])
+        for row in self._running:
+            row.unread = []
+        return scores.to(torch.promote_types(scores.dtype, torch.float32)).cpu()
+
+    def _draw(self, row: _Row, scores: Float[Tensor, "v"]) -> Event:
+        logp = scores.log_softmax(-1)
+        if bool(logp.isnan().any()):
+            raise RequestError(
+                f"the model's scores are not numbers after {len(row.seen)} tokens; its weights are damaged"
+            )
+        token = self._choose(row, scores)
+        row.seen.append(token)
+        row.unread = [token]
+        row.written += 1
+        best = logp.topk(min(row.request.logprobs, len(logp)))
+        top = tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+        done, text = self._ending(row, token)
+        return Event(row.id, token, float(logp[token]), text, done, top)
+
+    def _choose(self, row: _Row, scores: Float[Tensor, "v"]) -> int:
+        request = row.request
+        one = scores[None]
+        if request.repetition_penalty != 1.0:
+            one = repetition_penalty(one, torch.tensor([row.seen]), request.repetition_penalty)
+        logp = one.log_softmax(-1)
+        for filter in request.filters():
+            logp = filter(logp)
+        if request.temperature == 0:
+            return int(logp.argmax())
+        return int(torch.multinomial(logp[0].exp(), 1, generator=row.generator))
+
+    def _ending(self, row: _Row, token: int) -> tuple[Done | None, str]:
+        """Whether the request ends with this token, and the text that became certain."""
+        full = self.model.context is not None and len(row.seen) >= self.model.context
+        if token in row.request.stop_ids:
+            return "stop", row.text.flush() if row.text else ""
+        text = row.text.feed(token) if row.text else ""
+        if row.text and row.text.stopped:
+            return "stop", text
+        if row.written >= row.request.max_tokens or full:
+            return "length", text + (row.text.flush() if row.text else "")
+        return None, text
+
+    def _drop(self, gone: list[_Row]) -> None:
+        if not gone or self._cache is None:
+            return
+        ids = {row.id for row in gone}
+        stay = [i for i, row in enumerate(self._running) if row.id not in ids]
+        self._running = [self._running[i] for i in stay]
+        if stay:
+            self._cache.keep(stay)
+        else:
+            self._cache = None
+
+
+def _stack(conditions: list[Given | None]) -> Given | None:
+    """The conditions of several rows as one; all rows have one, or none has."""
+    given = [condition for condition in conditions if condition is not None]
+    if not given:
+        return None
+    if len(given) != len(conditions):
+        raise RequestError("some requests of one batch bring a condition and others do not; submit them apart")
+    return {name: torch.cat([condition[name] for condition in given]) for name in given[0]}
+
+
+def run(engine: Engine, requests: list[Request]) -> list[list[Event]]:
+    """Serve these requests to their ends; the events of each, in the order of the requests."""
+    ids = [engine.submit(request) for request in requests]
+    events: dict[int, list[Event]] = {id: [] for id in ids}
+    while engine.busy:
+        for event in engine.step():
+            events[event.id].append(event)
+    return [events[id] for id in ids]

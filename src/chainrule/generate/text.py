@@ -1,0 +1,51 @@
+"""Ids to text that may be shown: whole characters only, and nothing of a stop string.
+
+A Chinese character is three bytes and may be several tokens; it is shown when it is complete. A text that might be the
+beginning of a stop string is held back until that is clear.
+"""
+
+import codecs
+
+from chainrule.core.tokenizer import Tokenizer
+
+
+class TextStream:
+    """Takes ids one at a time and gives the text that has become certain."""
+
+    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...] = (), *, trim: bool = False) -> None:
+        """``trim`` drops one space in front, which SentencePiece tokenizers put there."""
+        self._bytes = tokenizer.token_bytes
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._stop, self._held, self._trim = stop, "", trim
+        self.stopped = False
+
+    def feed(self, id: int) -> str:
+        """The text that may be shown after this id; afterwards ``stopped`` tells whether a stop string was met."""
+        return self._release(self._utf8.decode(self._bytes(id)))
+
+    def flush(self) -> str:
+        """What is still held back, when no more ids come; an unfinished character becomes U+FFFD."""
+        text = self._release(self._utf8.decode(b"", final=True))
+        if self.stopped:
+            return text
+        text, self._held = text + self._held, ""
+        return text
+
+    def _release(self, new: str) -> str:
+        if self.stopped:
+            return ""
+        text = self._held + new
+        if self._trim and text:
+            text, self._trim = text.removeprefix(" "), False
+        found = [at for at in (text.find(stop) for stop in self._stop) if at >= 0]
+        if found:
+            self.stopped, self._held = True, ""
+            return text[: min(found)]
+        keep = max((_overlap(text, stop) for stop in self._stop), default=0)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How long an end of the text is a beginning of the stop string."""
+    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
