@@ -7,7 +7,7 @@ differ. Parameters bear the names of published LLaMA checkpoints, without their 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -31,7 +31,7 @@ class Block:
 
     attention: GroupedQuery
     mlp: Gated | Plain
-    norm: RMSNorm | LayerNorm = RMSNorm()
+    norm: RMSNorm | LayerNorm = field(default_factory=RMSNorm)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +44,8 @@ class DecoderConfig:
     d_model: int
     context: int
     blocks: tuple[Block, ...]
-    norm: RMSNorm | LayerNorm = RMSNorm()
-    position: Rope = Rope()
+    norm: RMSNorm | LayerNorm = field(default_factory=RMSNorm)
+    position: Rope = field(default_factory=Rope)
     tied: bool = False
 
     def __post_init__(self) -> None:
@@ -59,14 +59,23 @@ class DecoderConfig:
 
     @classmethod
     def uniform(
-        cls, *, n_layers: int, d_model: int, n_heads: int, n_kv_heads: int | None = None, d_mlp: int, **rest: Any
+        cls,
+        *,
+        n_layers: int,
+        d_model: int,
+        n_heads: int,
+        n_kv_heads: int | None = None,
+        d_mlp: int,
+        norm: RMSNorm | None = None,
+        **rest: Any,
     ) -> "DecoderConfig":
         """LLaMA's shape: ``n_layers`` equal blocks of RMSNorm, grouped-query attention and a gated mlp."""
         if d_model % n_heads:
             raise ConfigError(f"d_model={d_model} is not a multiple of n_heads={n_heads}")
+        norm = norm or RMSNorm()
         heads = GroupedQuery(n_heads=n_heads, n_kv_heads=n_kv_heads or n_heads, d_head=d_model // n_heads)
-        block = Block(attention=heads, mlp=Gated(d_mlp=d_mlp))
-        return cls(d_model=d_model, blocks=(block,) * n_layers, **rest)
+        block = Block(attention=heads, mlp=Gated(d_mlp=d_mlp), norm=norm)
+        return cls(d_model=d_model, blocks=(block,) * n_layers, norm=norm, **rest)
 
 
 class BlockLayer(nn.Module):

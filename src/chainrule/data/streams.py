@@ -1,0 +1,66 @@
+"""Streams: the micro-batches of every step, as a pure function of (seed, step).
+
+Row g of the endless stream is row ``shuffle(seed, epoch)[g mod n]`` of the data, with epoch = g div n. Nothing is remembered
+between steps, so a run that goes on from a checkpoint sees exactly what it would have seen.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chainrule.core.datum import Batch
+from chainrule.core.errors import DataError
+from chainrule.data.packing import Rows
+
+
+class Stream(Protocol):
+    """What the loop asks of data."""
+
+    def batches(self, step: int) -> list[Batch]:
+        """The micro-batches of one optimizer step; the same for the same step."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What a reader of the run should know of the data, as plain data."""
+        ...
+
+
+@dataclass(frozen=True)
+class PackedStream:
+    """``rows_per_step`` packed rows a step, in micro-batches of ``micro_rows``, shuffled anew each epoch."""
+
+    rows: Rows
+    rows_per_step: int
+    micro_rows: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rows_per_step % self.micro_rows:
+            raise DataError(f"batch_rows={self.rows_per_step} is not a multiple of micro_rows={self.micro_rows}")
+        judged = (self.rows.mask != 0) & (self.rows.position > 0)
+        if not judged.any():
+            raise DataError("no token of the data is to be learned: its mask is 0 everywhere; check the chats' roles")
+
+    def batches(self, step: int) -> list[Batch]:
+        """The micro-batches of one step."""
+        first = step * self.rows_per_step
+        index = np.array([self._row(g) for g in range(first, first + self.rows_per_step)])
+        return [self.rows.batch(part) for part in np.split(index, self.rows_per_step // self.micro_rows)]
+
+    def _row(self, g: int) -> int:
+        epoch, at = divmod(g, len(self.rows))
+        return int(_shuffle(self.seed, epoch, len(self.rows))[at])
+
+    def describe(self) -> dict[str, Any]:
+        """Rows, tokens and what share of them is padding or judged."""
+        n, t = self.rows.tokens.shape
+        judged = float((self.rows.mask != 0).mean())
+        return {"rows": n, "context": t, "fill": round(self.rows.fill, 4), "judged": round(judged, 4)}
+
+
+@lru_cache(maxsize=4)
+def _shuffle(seed: int, epoch: int, n: int) -> NDArray[np.intp]:
+    return np.random.default_rng([seed, epoch]).permutation(n)

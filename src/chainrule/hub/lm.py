@@ -1,0 +1,168 @@
+"""A language model one can use: the model, its tokenizer and its chat template, together."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from chainrule.core.chat import Message
+from chainrule.core.datum import Batch
+from chainrule.core.errors import RequestError
+from chainrule.core.model import LanguageModel
+from chainrule.core.tokenizer import Tokenizer
+from chainrule.generate.engine import Engine, Request
+from chainrule.generate.next import next_pieces
+from chainrule.logprobs.measures import bits_per_byte, judged_ids
+from chainrule.logprobs.scoring import token_logprobs
+from chainrule.tokenizers.chat import ChatTemplate
+
+
+@dataclass(frozen=True)
+class Score:
+    """A text's tokens as pieces, log p of each in nats, their sum, and bits per byte. ``end`` counts among the tokens."""
+
+    tokens: list[int]
+    pieces: list[str]
+    logp: list[float]
+    total: float
+    bits_per_byte: float
+    unjudged_bytes: int = 0
+
+    def __str__(self) -> str:
+        rows = [
+            f"{piece!r:>16} {logp:9.4f}  p = {math.exp(logp):.4g}"
+            for piece, logp in zip(self.pieces, self.logp, strict=True)
+        ]
+        note = f"  ({self.unjudged_bytes} bytes unjudged: no begin token)" if self.unjudged_bytes else ""
+        return "\n".join([*rows, f"{'total':>16} {self.total:9.4f} nats  {self.bits_per_byte:.4f} bits per byte{note}"])
+
+
+class LM:
+    """``model`` is a ``LanguageModel``; ``tokenizer`` and ``template`` are None where the files brought none."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        tokenizer: Tokenizer | None = None,
+        template: ChatTemplate | None = None,
+        *,
+        name: str = "",
+    ) -> None:
+        self.model, self.template, self.name = model, template, name
+        self._tokenizer = tokenizer
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer; raises ``RequestError`` where the model came without one."""
+        if self._tokenizer is None:
+            raise RequestError(
+                f"the model {self.name} came without a tokenizer, so it has no texts; use lm.model on ids"
+            )
+        return self._tokenizer
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether the model came with a tokenizer."""
+        return self._tokenizer is not None
+
+    def score(self, text: str, *, end: bool = False, force: bool = False) -> Score:
+        """log p of every token of a text given its beginning; with ``end`` also that it ends there."""
+        judged = judged_ids(self.tokenizer, text, end=end, force=force)
+        logp = self._logp(judged.ids)[1:]
+        total = math.fsum(logp)
+        ids = judged.ids[1:]
+        bits = bits_per_byte(-total, judged.n_bytes) if judged.n_bytes else math.nan
+        return Score(ids, [self.tokenizer.piece(id) for id in ids], logp, total, bits, judged.unjudged_bytes)
+
+    def logp(self, text: str, *, prompt: str = "") -> float:
+        """log p(text | prompt) in nats; the two are tokenised apart."""
+        head = self._prompt(prompt)
+        return math.fsum(self._logp([*head, *self.tokenizer.encode(text)])[len(head) :])
+
+    @torch.inference_mode()
+    def _logp(self, ids: list[int]) -> list[float]:
+        """log p of each id given those before it; a row longer than the context is refused."""
+        if self.model.context is not None and len(ids) > self.model.context:
+            raise RequestError(
+                f"the text is {len(ids)} tokens long, but {self.name} reads {self.model.context}; give less at a time, "
+                "or use chainrule eval, which reads long texts in windows"
+            )
+        tokens = torch.tensor([ids], device=self.model.device)
+        return token_logprobs(self.model, Batch(tokens, torch.ones(tokens.shape, device=tokens.device)))[0].tolist()
+
+    def next(self, text: str, k: int = 5) -> list[tuple[str, float]]:
+        """The ``k`` most probable continuations of a text as (piece, probability)."""
+        return next_pieces(self.model, self.tokenizer, self._prompt(text), k)
+
+    def generate(self, prompt: str = "", **settings: Any) -> str:
+        """The continuation of a prompt; settings are those of ``generate.engine.Request``."""
+        return "".join(self.stream(prompt, **settings))
+
+    def stream(self, prompt: str = "", **settings: Any) -> Iterator[str]:
+        """The continuation in pieces of whole characters."""
+        return self._stream(self._prompt(prompt), settings)
+
+    def chat(self, messages: Sequence[Message | Mapping[str, Any]], /, **settings: Any) -> str:
+        """The assistant's reply to a conversation; greedy unless a temperature is given."""
+        return "".join(self.stream_chat(messages, **settings))
+
+    def stream_chat(self, messages: Sequence[Message | Mapping[str, Any]], /, **settings: Any) -> Iterator[str]:
+        """The reply in pieces of whole characters."""
+        return self._stream(self.chat_ids(messages), {"temperature": 0.0, **settings})
+
+    def chat_ids(self, messages: Sequence[Message | Mapping[str, Any]]) -> list[int]:
+        """The conversation as the model reads it before it answers."""
+        if self.template is None:
+            raise RequestError(
+                f"{self.name} has no chat template, so it was not taught to chat; use generate, or fine-tune it first: "
+                "chainrule train sft model.path=..."
+            )
+        ids = self.template.encode(messages, generate=True).ids
+        bos = self.tokenizer.bos
+        return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
+
+    def save(self, folder: str | Path, *, force: bool = False) -> Path:
+        """Write the Hugging Face layout, whole or not at all."""
+        from chainrule.hub.save import save
+
+        source = None if self.template is None else self.template.source
+        return save(folder, self.model, self._tokenizer, source, force=force)
+
+    def request(self, tokens: list[int], **settings: Any) -> Request:
+        """A request that stops where this model's texts end; unknown settings are refused."""
+        stops = frozenset(self._tokenizer.eos) if self._tokenizer is not None else frozenset[int]()
+        stop = settings.pop("stop", ())
+        settings["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
+        unknown = set(settings) - set(Request.__dataclass_fields__)
+        if unknown:
+            raise RequestError(
+                f"unknown setting {sorted(unknown)[0]!r}; known are {', '.join(Request.__dataclass_fields__)}"
+            )
+        return Request(tokens=tokens, stop_ids=stops | self._turn_ends(), **settings)
+
+    def _turn_ends(self) -> frozenset[int]:
+        """The token that ends a turn in ChatML, where the template writes it."""
+        from chainrule.tokenizers.chat import IM_END
+
+        if self.template is None or IM_END not in self.template.source or IM_END not in self.tokenizer.specials:
+            return frozenset()
+        return frozenset({self.tokenizer.specials[IM_END]})
+
+    def _prompt(self, text: str) -> list[int]:
+        ids = self.tokenizer.encode(text)
+        return ids if self.tokenizer.bos is None else [self.tokenizer.bos, *ids]
+
+    def _stream(self, tokens: list[int], settings: Mapping[str, Any]) -> Iterator[str]:
+        engine = Engine(self.model, self.tokenizer)
+        engine.submit(self.request(tokens, **settings))
+        return self._pieces(engine)
+
+    @staticmethod
+    def _pieces(engine: Engine) -> Iterator[str]:
+        while engine.busy:
+            for event in engine.step():
+                if event.text:
+                    yield event.text

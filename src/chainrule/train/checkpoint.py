@@ -1,0 +1,95 @@
+"""Checkpoints: complete or absent, never half.
+
+``checkpoints/step-00000100/`` holds the weights, the optimizer, the random state and where the run stood; it is written aside,
+put on the disk and renamed. A run killed at any moment goes on from the newest one to the same weights, bit for bit, as
+long as what the arithmetic depends on (threads, number format, compile mode) is the same; a change is refused.
+"""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from chainrule.core.errors import CheckpointError
+from chainrule.core.files import whole_folder
+from chainrule.train.optim import Optimizer
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What the last bit of a training step depends on, besides the recipe."""
+
+    recipe: str
+    threads: int
+    dtype: str
+    compile: bool
+    device: str
+    torch: str
+
+    def check(self, now: "Circumstances") -> None:
+        """Raises ``CheckpointError`` naming what has changed."""
+        changed = [(key, old, asdict(now)[key]) for key, old in asdict(self).items() if asdict(now)[key] != old]
+        if changed:
+            what = "; ".join(
+                f"{key} was {old}, is {new}" if key != "recipe" else "the recipe" for key, old, new in changed
+            )
+            raise CheckpointError(
+                f"the run would not go on as it began ({what}); restore that, start anew under another --name, "
+                "or accept other last bits with --force"
+            )
+
+
+def save_checkpoint(
+    folder: Path, step: int, model: nn.Module, optimizer: Optimizer, circumstances: Circumstances, *, keep: int
+) -> Path:
+    """Write ``folder/step-XXXXXXXX`` whole, then remove all but the newest ``keep``."""
+    path = folder / f"step-{step:08d}"
+    with whole_folder(path) as aside:
+        save_file(_own_tensors(model), aside / "model.safetensors", metadata={"format": "pt"})
+        torch.save({"optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}, aside / "optimizer.pt")
+        state = {"step": step, "circumstances": asdict(circumstances)}
+        (aside / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
+    for old in checkpoints(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return path
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The complete checkpoints, oldest first; what a killed write left behind does not count."""
+    found = sorted(path for path in folder.glob("step-*") if path.is_dir()) if folder.exists() else []
+    return [path for path in found if (path / "state.json").exists()]
+
+
+def load_checkpoint(
+    path: Path, model: nn.Module, optimizer: Optimizer, circumstances: Circumstances, *, force: bool = False
+) -> int:
+    """Put model, optimizer and random state back; returns the step to go on from."""
+    state: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    if not force:
+        Circumstances(**state["circumstances"]).check(circumstances)
+    try:
+        model.load_state_dict(load_file(path / "model.safetensors"), strict=False)
+        saved = torch.load(path / "optimizer.pt", weights_only=True)
+    except Exception as error:  # damaged files fail in the libraries' own ways
+        raise CheckpointError(
+            f"{path} is damaged ({error}); remove it, and the run goes on from the one before"
+        ) from error
+    optimizer.load_state_dict(saved["optimizer"])
+    torch.set_rng_state(saved["rng"])
+    return int(state["step"])
+
+
+def _own_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Every tensor once: a tied head is its embedding."""
+    seen: set[int] = set()
+    own: dict[str, torch.Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        if tensor.data_ptr() not in seen or tensor.numel() == 0:
+            seen.add(tensor.data_ptr())
+            own[name] = tensor.contiguous()
+    return own

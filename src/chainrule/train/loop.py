@@ -1,0 +1,166 @@
+"""The one loop: batches in, better weights out. It knows no model and no training method.
+
+    for each step:   total, weight = Σ loss(micro-batch);   backward;   gradient / weight;   clip;   optimizer step
+
+The sum of totals is divided by the sum of weights once, so the way a batch is split changes nothing.
+"""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+
+from chainrule.core.errors import ChainruleError, DataError
+from chainrule.data.streams import Stream
+from chainrule.train.optim import Optimizer
+from chainrule.train.progress import Progress
+from chainrule.train.schedule import Schedule
+
+PATIENCE = 10
+"""So many steps in a row may be not finite before the run stops."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the loop needs to know besides model, data and optimizer."""
+
+    steps: int
+    schedule: Schedule
+    clip: float = 1.0
+    dtype: torch.dtype = torch.float32
+    device: torch.device = torch.device("cpu")
+    eval_every: int = 100
+    save_every: int = 100
+    label: str = "train"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hooks:
+    """What happens beside the steps: ``log`` takes a row of metrics, ``save`` a step, ``evaluate`` gives held-out metrics."""
+
+    log: Callable[[dict[str, Any]], None]
+    save: Callable[[int], None]
+    evaluate: Callable[[], dict[str, float]]
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user asked to stop, and a checkpoint has been written."""
+
+
+def train(
+    objective: nn.Module, stream: Stream, optimizer: Optimizer, settings: Settings, hooks: Hooks, *, start: int = 0
+) -> None:
+    """Run the steps from ``start``. Raises ``ChainruleError`` where training cannot go right.
+
+    On Ctrl-C the step is finished, saved, and ``Interrupted`` raised.
+    """
+    parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+    progress = Progress(settings.steps, settings.label, start)
+    bad = 0
+    with _stop_requests() as stopping:
+        for step in range(start, settings.steps):
+            began = time.monotonic()
+            loss, weight, tokens, metrics = _accumulate(objective, stream, step, settings)
+            if step == start:
+                _check_gradients(objective)
+            norm = _scale_and_clip(parameters, weight, settings.clip)
+            finite = math.isfinite(loss) and math.isfinite(norm)
+            bad = 0 if finite else bad + 1
+            scale = settings.schedule.scale(step, settings.steps)
+            if finite:
+                optimizer.step(scale)
+            elif bad >= PATIENCE:
+                raise ChainruleError(
+                    f"{bad} steps in a row up to {step} were not finite (loss {loss}); lower the learning rate"
+                )
+            for parameter in parameters:
+                parameter.grad = None
+            seconds = time.monotonic() - began
+            row = {
+                "step": step + 1,
+                "loss": loss,
+                "scale": scale,
+                "grad_norm": norm,
+                "skipped": not finite,
+                "tokens": tokens,
+            }
+            hooks.log(row | metrics | {"seconds": round(seconds, 4)})
+            progress.update(step, loss, tokens)
+            last = step + 1 == settings.steps
+            if (step + 1) % settings.eval_every == 0 or last:
+                hooks.log({"step": step + 1} | {f"held_out_{key}": value for key, value in hooks.evaluate().items()})
+            if (step + 1) % settings.save_every == 0 or last or stopping.is_set():
+                hooks.save(step + 1)
+            if stopping.is_set() and not last:
+                progress.close()
+                raise Interrupted
+    progress.close()
+
+
+def _accumulate(
+    objective: nn.Module, stream: Stream, step: int, settings: Settings
+) -> tuple[float, float, int, dict[str, float]]:
+    """Gradients of the summed loss of all micro-batches; returns (mean loss, weight, tokens, metrics)."""
+    total = weight = 0.0
+    tokens = 0
+    sums: dict[str, float] = {}
+    for batch in stream.batches(step):
+        batch = batch.to(settings.device)
+        with torch.autocast(settings.device.type, settings.dtype, enabled=settings.dtype != torch.float32):
+            loss = objective(batch)
+        loss.total.backward()
+        total += float(loss.total)
+        weight += float(loss.weight)
+        tokens += batch.tokens.numel()
+        for key, value in loss.metrics.items():
+            sums[key] = sums.get(key, 0.0) + float(value)
+    if not weight > 0:
+        raise DataError(f"the batch of step {step} has nothing to learn: every token of it is masked")
+    return total / weight, weight, tokens, {key: value / weight for key, value in sums.items()}
+
+
+def _scale_and_clip(parameters: list[nn.Parameter], weight: float, clip: float) -> float:
+    """Divide the gradients by the weight and bring their norm under ``clip``; returns the norm before."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = float(torch.nn.utils.get_total_norm(gradients)) / weight
+    torch._foreach_mul_(gradients, min(1.0, clip / (norm + 1e-6)) / weight)
+    return norm
+
+
+def _check_gradients(objective: nn.Module) -> None:
+    """Every parameter to be learned has a gradient at the first step."""
+    idle = [
+        name for name, parameter in objective.named_parameters() if parameter.requires_grad and parameter.grad is None
+    ]
+    if idle:
+        raise ChainruleError(
+            f"{len(idle)} parameters get no gradient (such as {idle[0]}); freeze them or use them in the loss"
+        )
+
+
+@contextmanager
+def _stop_requests() -> Iterator[threading.Event]:
+    """An event that Ctrl-C sets, once; a second Ctrl-C stops at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,26 @@
+"""What is trained: a model with its loss, as one module whose forward is the loss of a batch.
+
+Data parallelism, sharding and ``torch.compile`` wrap this, never the bare model.
+"""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from chainrule.core.datum import Batch
+from chainrule.core.loss import Loss
+from chainrule.core.model import LanguageModel
+
+LossFunction = Callable[[LanguageModel, Batch], Loss]
+
+
+class Objective(nn.Module):
+    """``forward(batch)`` is ``loss(model, batch)``."""
+
+    def __init__(self, model: LanguageModel, loss: LossFunction) -> None:
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, batch: Batch) -> Loss:
+        """The sum to make smaller, and what it averages over."""
+        return self.loss(self.model, batch)

@@ -1,0 +1,137 @@
+"""Optimizers: AdamW, and Muon for the matrices inside a model with AdamW for the rest.
+
+    AdamW   m ← β₁m + (1−β₁)g;  v ← β₂v + (1−β₂)g²;  w ← (1 − lr·λ)w − lr·m̂ / (√v̂ + ε)     arXiv:1711.05101
+    Muon    m ← μm + (1−μ)g;  u = orthogonal((1−μ)g + μm);  w ← (1 − lr·λ)w − lr·√max(1, rows/cols)·u
+
+Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) replaces a matrix's update by the nearest orthogonal one, found by
+five Newton–Schulz steps, so that no direction is starved. Matrices of one shape are orthogonalised together. Embeddings,
+heads, norms and biases take AdamW.
+"""
+
+from collections import defaultdict
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from chainrule.core.model import LanguageModel
+from chainrule.core.shapes import Float, Tensor
+
+A, B, C = 3.4445, -4.7750, 2.0315
+"""The quintic whose iteration drives singular values towards one (Jordan 2024)."""
+
+
+class Optimizer(Protocol):
+    """What the loop asks of an optimizer."""
+
+    def step(self, scale: float) -> None:
+        """Change the weights, every learning rate multiplied by ``scale``."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that must be remembered between steps."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Remember again what ``state_dict`` said."""
+        ...
+
+
+def orthogonal(g: Float[Tensor, "n r c"]) -> Float[Tensor, "n r c"]:
+    """The nearest orthogonal matrix to each g, nearly: U Vᵀ of its U S Vᵀ, by five Newton–Schulz steps in bf16."""
+    x = g.bfloat16()
+    wide = x.mT if g.shape[1] > g.shape[2] else x
+    wide = wide / wide.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(5):
+        gram = wide @ wide.mT
+        wide = A * wide + (B * gram + C * gram @ gram) @ wide
+    return (wide.mT if g.shape[1] > g.shape[2] else wide).to(g.dtype)
+
+
+class AdamW:
+    """AdamW over all parameters; weight decay on matrices alone."""
+
+    def __init__(
+        self, model: LanguageModel, *, lr: float, betas: tuple[float, float] = (0.9, 0.95), weight_decay: float = 0.0
+    ) -> None:
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._adam = _adam(parameters, lr, betas, weight_decay)
+        self._lr = lr
+
+    def step(self, scale: float) -> None:
+        _step(self._adam, self._lr * scale)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"adam": self._adam.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._adam.load_state_dict(state["adam"])
+
+
+class Muon:
+    """Muon for the matrices between embedding and head, AdamW for everything else."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        *,
+        lr: float,
+        adam_lr: float,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.95),
+        weight_decay: float = 0.0,
+    ) -> None:
+        matrices, rest = split_parameters(model)
+        self._lr, self._adam_lr, self._momentum, self._decay = lr, adam_lr, momentum, weight_decay
+        self._adam = _adam(rest, adam_lr, betas, 0.0)
+        groups: dict[tuple[int, ...], list[nn.Parameter]] = defaultdict(list)
+        for matrix in matrices:
+            groups[tuple(matrix.shape)].append(matrix)
+        self._groups = list(groups.values())
+        self._momenta = [torch.zeros_like(torch.stack([m.detach() for m in group])) for group in self._groups]
+
+    @torch.no_grad()
+    def step(self, scale: float) -> None:
+        _step(self._adam, self._adam_lr * scale)
+        lr = self._lr * scale
+        for group, momentum in zip(self._groups, self._momenta, strict=True):
+            gradient = torch.stack([matrix.grad for matrix in group if matrix.grad is not None])
+            momentum.lerp_(gradient, 1 - self._momentum)
+            update = orthogonal(gradient.lerp_(momentum, self._momentum))
+            rows, columns = group[0].shape
+            update *= -lr * max(1, rows / columns) ** 0.5
+            torch._foreach_mul_(group, 1 - lr * self._decay)
+            torch._foreach_add_(group, list(update.unbind()))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"adam": self._adam.state_dict(), "momenta": self._momenta}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._adam.load_state_dict(state["adam"])
+        for momentum, saved in zip(self._momenta, state["momenta"], strict=True):
+            momentum.copy_(saved)
+
+
+def split_parameters(model: LanguageModel) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """(matrices inside the model, everything else): embeddings and the readout are not inside."""
+    outside = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    if model.readout_weight is not None:
+        outside.add(id(model.readout_weight))
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    inside = [parameter for parameter in learned if parameter.ndim == 2 and id(parameter) not in outside]
+    chosen = {id(parameter) for parameter in inside}
+    return inside, [parameter for parameter in learned if id(parameter) not in chosen]
+
+
+def _adam(parameters: list[nn.Parameter], lr: float, betas: tuple[float, float], decay: float) -> torch.optim.AdamW:
+    groups = [
+        {"params": [parameter for parameter in parameters if parameter.ndim >= 2], "weight_decay": decay},
+        {"params": [parameter for parameter in parameters if parameter.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, betas=betas, eps=1e-8, fused=True)
+
+
+def _step(adam: torch.optim.AdamW, lr: float) -> None:
+    for group in adam.param_groups:
+        group["lr"] = lr
+    adam.step()

@@ -1,0 +1,200 @@
+"""Recipes: what to train, on what, how. A YAML file checked against the dataclasses below; imports no torch.
+
+An unknown key is an error that names the nearest known one; ``key.sub=value`` on the command line overrides. Nothing in a
+recipe depends on the wall clock: a run is so many steps.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from chainrule.core.errors import ConfigError
+from chainrule.core.files import read_text
+from chainrule.core.schema import dump, parse
+from chainrule.train.schedule import Schedule
+
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fresh:
+    """A new decoder of LLaMA's shape."""
+
+    kind: Literal["fresh"] = "fresh"
+    n_layers: int = 4
+    d_model: int = 192
+    n_heads: int = 3
+    n_kv_heads: int | None = None
+    d_mlp: int = 512
+    rope_theta: float = 10000.0
+    tied: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Go on from the model (and tokenizer) of a run or folder."""
+
+    kind: Literal["start"] = "start"
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bytes:
+    """Every byte a token."""
+
+    kind: Literal["bytes"] = "bytes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bpe:
+    """BPE trained on the training text (the first ``sample_bytes`` of it)."""
+
+    kind: Literal["bpe"] = "bpe"
+    vocab_size: int = 2048
+    pattern: str = "cl100k"
+    sample_bytes: int = 4_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A tokenizer file or folder."""
+
+    kind: Literal["published"] = "published"
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """Documents from a text file, a folder, .jsonl or parquet; a share of them is held out."""
+
+    kind: Literal["text"] = "text"
+    path: str
+    held_out: float = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chats:
+    """Conversations from a .jsonl file; a share of them is held out."""
+
+    kind: Literal["chats"] = "chats"
+    path: str
+    held_out: float = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """So many documents of the world."""
+
+    kind: Literal["world"] = "world"
+    documents: int = 40_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldChats:
+    """So many chats of the world."""
+
+    kind: Literal["world_chats"] = "world_chats"
+    chats: int = 20_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizing:
+    """The optimizer: ``muon`` for the matrices inside with AdamW (``adam_lr``) for the rest, or ``adamw`` for all."""
+
+    kind: Literal["muon", "adamw"] = "muon"
+    lr: float = 0.02
+    adam_lr: float = 0.005
+    momentum: float = 0.95
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One training run."""
+
+    version: int = VERSION
+    model: Fresh | Start = field(default_factory=Fresh)
+    tokenizer: Bytes | Bpe | Published = field(default_factory=Bpe)
+    data: Text | Chats | World | WorldChats
+    optimizer: Optimizing = field(default_factory=Optimizing)
+    schedule: Schedule = field(default_factory=Schedule)
+    context: int = 256
+    batch_rows: int = 16
+    micro_rows: int | None = None
+    steps: int = 800
+    clip: float = 1.0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: bool = False
+    device: str = "auto"
+    threads: int | None = None
+    seed: int = 0
+    eval_every: int = 100
+    save_every: int = 100
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        if self.version != VERSION:
+            raise ConfigError(f"this recipe has version {self.version}; this chainrule reads version {VERSION}")
+        for name in ("context", "batch_rows", "steps", "eval_every", "save_every", "keep"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name!r} is {getattr(self, name)}; it must be 1 or more")
+        if not self.optimizer.lr > 0 or not self.clip > 0:
+            raise ConfigError(f"optimizer.lr={self.optimizer.lr} and clip={self.clip} must be above 0")
+
+
+SHIPPED = Path(__file__).parent.parent / "recipes"
+"""Where the recipes that ship are; ``chainrule train NAME`` looks there."""
+
+
+def read_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a YAML file, or of a shipped one's name, with ``key.sub=value`` overrides applied."""
+    return parse_recipe(read_text(_find(name)), overrides, where=name)
+
+
+def parse_recipe(text: str, overrides: Sequence[str] = (), where: str = "recipe") -> Recipe:
+    """A recipe from YAML text."""
+    import yaml
+
+    try:
+        data = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where} is not YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{where} is a {type(data).__name__}; a recipe is keys and values")
+    for override in overrides:
+        _override(data, override)
+    return parse(Recipe, data)
+
+
+def write_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML, every default spelt out."""
+    import yaml
+
+    return yaml.safe_dump(dump(recipe), sort_keys=False, allow_unicode=True)
+
+
+def _find(name: str) -> Path:
+    shipped = SHIPPED / f"{name}.yaml"
+    if Path(name).exists() or not shipped.exists():
+        if not Path(name).exists():
+            known = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.yaml")))
+            raise ConfigError(f"there is no recipe {name!r}; give a YAML file, or one that ships: {known}")
+        return Path(name)
+    return shipped
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    import yaml
+
+    path, equals, value = override.partition("=")
+    if not equals or not path:
+        raise ConfigError(f"{override!r} is no override; write key.sub=value, for example steps=500")
+    *parents, last = path.split(".")
+    table = data
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"{override!r}: {parent!r} is not a table of keys")
+    table[last] = yaml.safe_load(value)
