@@ -50,9 +50,7 @@ def test_a_room_imports_only_rooms_below_it(file: Path) -> None:
 
 def test_there_is_no_room_without_a_name() -> None:
     for file in FILES:
-        assert not {"utils", "common", "helpers", "base", "manager"} & set(
-            file.relative_to(SOURCE).with_suffix("").parts
-        )
+        assert not {"utils", "common", "helpers", "base", "manager"} & set(file.relative_to(SOURCE).with_suffix("").parts)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))

@@ -66,9 +66,7 @@ def slots(lengths: Int[Tensor, "b"], layout: Layout, trash: int) -> Int[Tensor, 
 class TokenCache(Cache):
     """Remembers tokens with their layout and recomputes everything: the specification of every other cache."""
 
-    def __init__(
-        self, rows: int, capacity: int, given: Given | None = None, device: torch.device | None = None
-    ) -> None:
+    def __init__(self, rows: int, capacity: int, given: Given | None = None, device: torch.device | None = None) -> None:
         self.capacity = capacity
         self.given = given
         self.lengths = torch.zeros(rows, dtype=torch.long, device=device)

@@ -45,9 +45,7 @@ class Message:
             return message
         known = {"role", "content", "tool_calls", "name", "tool_call_id"}
         if "role" not in message or not set(message) <= known:
-            raise DataError(
-                f"a message has keys {sorted(message)}; it needs role and content and may have {sorted(known)}"
-            )
+            raise DataError(f"a message has keys {sorted(message)}; it needs role and content and may have {sorted(known)}")
         content = message.get("content")
         if content is not None and not isinstance(content, str):
             raise DataError(f"a message's content is {type(content).__name__}; it must be text")

@@ -28,9 +28,7 @@ def read_chats(path: str | Path) -> list[list[dict[str, Any]]]:
     return chats
 
 
-def encode_chats(
-    chats: Iterable[Conversation], template: ChatTemplate
-) -> list[tuple[NDArray[np.int32], NDArray[np.uint8]]]:
+def encode_chats(chats: Iterable[Conversation], template: ChatTemplate) -> list[tuple[NDArray[np.int32], NDArray[np.uint8]]]:
     """(ids, mask) of each chat, BOS in front where the tokenizer has one and the template writes none.
 
     Raises ``DataError`` for a chat in which the assistant says nothing: it would teach nothing.

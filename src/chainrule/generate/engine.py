@@ -113,9 +113,7 @@ class Engine:
         """Take a request in; its id stands in its events. Refuses, before any work, what cannot be served."""
         worst = max(request.tokens)
         if worst >= self.model.vocab_size or min(request.tokens) < 0:
-            raise RequestError(
-                f"the prompt holds the id {worst}; this model knows ids 0 to {self.model.vocab_size - 1}"
-            )
+            raise RequestError(f"the prompt holds the id {worst}; this model knows ids 0 to {self.model.vocab_size - 1}")
         limit = self.model.context
         if limit is not None and len(request.tokens) >= limit:
             raise RequestError(
@@ -160,9 +158,7 @@ class Engine:
         longest = max(len(row.seen) + row.request.max_tokens for row in self._running)
         limit = self.model.context
         capacity = longest if limit is None else min(longest, limit)
-        self._cache = self.model.cache(
-            len(self._running), capacity, _stack([row.request.given for row in self._running])
-        )
+        self._cache = self.model.cache(len(self._running), capacity, _stack([row.request.given for row in self._running]))
 
     def _read(self) -> Float[Tensor, "b v"]:
         """Let the model read what is unread; the scores after each row's last token."""
@@ -182,9 +178,7 @@ class Engine:
     def _draw(self, row: _Row, scores: Float[Tensor, "v"]) -> Event:
         logp = scores.log_softmax(-1)
         if bool(logp.isnan().any()):
-            raise RequestError(
-                f"the model's scores are not numbers after {len(row.seen)} tokens; its weights are damaged"
-            )
+            raise RequestError(f"the model's scores are not numbers after {len(row.seen)} tokens; its weights are damaged")
         token = self._choose(row, scores)
         row.seen.append(token)
         row.unread = [token]

@@ -57,16 +57,14 @@ def _extend(
     """Look one token further: a piece ends, or grows by what is sure, or (mid-character) by whatever is likely."""
     after = _logp(model, [*ids, *piece])
     best = after.topk(min(width, len(after)))
-    options = [
-        (value, token) for value, token in zip(best.values.tolist(), best.indices.tolist(), strict=True) if value > -50
-    ]
+    options = [(value, token) for value, token in zip(best.values.tolist(), best.indices.tolist(), strict=True) if value > -50]
     data = b"".join(tokenizer.token_bytes(token) for token in piece)
     if piece and _complete(data):
         value, token = options[0]
         grown = data + tokenizer.token_bytes(token)
         special = token in tokenizer.specials.values()
         if special or value < torch.tensor(SURE).log() or not _within_word(data, grown):
-            heapq.heappush(done, (-logp, data.decode()))
+            heapq.heappush(done, (-logp, _word(data.decode())))
         else:
             heapq.heappush(queue, (-(logp + value), [*piece, token]))
         return
@@ -96,6 +94,13 @@ def _complete(data: bytes) -> bool:
 def _within_word(data: bytes, grown: bytes) -> bool:
     """Whether what was added carries on the word: no space, no sentence punctuation."""
     new = grown.decode(errors="ignore")[len(data.decode()) :]
-    return all(
-        not character.isspace() and unicodedata.category(character) not in ("Po", "Pe", "Ps") for character in new
-    )
+    return not any(_ends_word(character) for character in new) and not _ends_word(data.decode()[-1])
+
+
+def _ends_word(character: str) -> bool:
+    return character.isspace() or unicodedata.category(character) in ("Po", "Pe", "Ps")
+
+
+def _word(text: str) -> str:
+    """A piece without the punctuation that a character of several tokens turned out to be."""
+    return text[:-1] if len(text) > 1 and _ends_word(text[-1]) and not text[-1].isspace() else text

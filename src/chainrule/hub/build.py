@@ -21,9 +21,7 @@ def family(model_type: str) -> Any:
     """The module of a published family; raises ``CheckpointError`` naming the families there are."""
     if model_type not in FAMILIES:
         known = ", ".join(sorted([*FAMILIES, *OWN]))
-        raise CheckpointError(
-            f"model_type {model_type!r} is not supported{nearest(model_type, FAMILIES)} (all: {known})"
-        )
+        raise CheckpointError(f"model_type {model_type!r} is not supported{nearest(model_type, FAMILIES)} (all: {known})")
     return import_module(FAMILIES[model_type])
 
 

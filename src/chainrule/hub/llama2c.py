@@ -41,9 +41,7 @@ def read_llama2c(path: Path) -> Decoder:
     order = _order(d, f, n, d // h * g, v, t * (d // h) // 2, tied)
     floats = sum(int(np.prod(shape)) for _, shape in order)
     if len(data) != 28 + 4 * floats:
-        raise CheckpointError(
-            f"{path} is {len(data):,} bytes long, but its header asks for {28 + 4 * floats:,}; copy it again"
-        )
+        raise CheckpointError(f"{path} is {len(data):,} bytes long, but its header asks for {28 + 4 * floats:,}; copy it again")
     flat = torch.from_numpy(np.frombuffer(data, np.float32, offset=28).copy())
     tensors: dict[str, Tensor] = {}
     at = 0

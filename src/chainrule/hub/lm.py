@@ -33,8 +33,7 @@ class Score:
 
     def __str__(self) -> str:
         rows = [
-            f"{piece!r:>16} {logp:9.4f}  p = {math.exp(logp):.4g}"
-            for piece, logp in zip(self.pieces, self.logp, strict=True)
+            f"{piece!r:>16} {logp:9.4f}  p = {math.exp(logp):.4g}" for piece, logp in zip(self.pieces, self.logp, strict=True)
         ]
         note = f"  ({self.unjudged_bytes} bytes unjudged: no begin token)" if self.unjudged_bytes else ""
         return "\n".join([*rows, f"{'total':>16} {self.total:9.4f} nats  {self.bits_per_byte:.4f} bits per byte{note}"])
@@ -58,9 +57,7 @@ class LM:
     def tokenizer(self) -> Tokenizer:
         """The tokenizer; raises ``RequestError`` where the model came without one."""
         if self._tokenizer is None:
-            raise RequestError(
-                f"the model {self.name} came without a tokenizer, so it has no texts; use lm.model on ids"
-            )
+            raise RequestError(f"the model {self.name} came without a tokenizer, so it has no texts; use lm.model on ids")
         return self._tokenizer
 
     @property
@@ -138,9 +135,7 @@ class LM:
         settings["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
         unknown = set(settings) - set(Request.__dataclass_fields__)
         if unknown:
-            raise RequestError(
-                f"unknown setting {sorted(unknown)[0]!r}; known are {', '.join(Request.__dataclass_fields__)}"
-            )
+            raise RequestError(f"unknown setting {sorted(unknown)[0]!r}; known are {', '.join(Request.__dataclass_fields__)}")
         return Request(tokens=tokens, stop_ids=stops | self._turn_ends(), **settings)
 
     def _turn_ends(self) -> frozenset[int]:

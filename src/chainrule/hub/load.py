@@ -79,9 +79,7 @@ def _count(text: str, order: int, name: str) -> LM:
 
 def _file(path: Path) -> LM:
     if path.suffix != ".bin":
-        raise CheckpointError(
-            f"{path} is no model file known here; llama2.c's end in .bin (for a text, say ngram:{path})"
-        )
+        raise CheckpointError(f"{path} is no model file known here; llama2.c's end in .bin (for a text, say ngram:{path})")
     model = read_llama2c(path)
     beside = sorted(path.parent.glob("tok*.bin"))
     tokenizer = load_tokenizer(beside[0]) if len(beside) == 1 else None

@@ -41,9 +41,7 @@ def save(
     ids = _ids(tokenizer)
     config |= ids | {"dtype": DTYPES.get(next(iter(names.values())).dtype, "float32")}
     with whole_folder(folder) as aside:
-        _write(
-            aside / "config.json", config if not extra else config | {"chainrule": config.get("chainrule", dict(extra))}
-        )
+        _write(aside / "config.json", config if not extra else config | {"chainrule": config.get("chainrule", dict(extra))})
         _write(aside / "generation_config.json", ids)
         save_file(names, aside / SINGLE, metadata={"format": "pt"})
         if tokenizer is not None:

@@ -46,9 +46,7 @@ def read_weights(folder: Path, dtype: torch.dtype | None) -> dict[str, Tensor]:
                     tensor = file.get_tensor(name)
                     tensors[name] = tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
         except Exception as error:  # safetensors raises its own family for truncated and corrupted files
-            raise CheckpointError(
-                f"{path} cannot be read ({error}); it is damaged or cut off, copy it again"
-            ) from error
+            raise CheckpointError(f"{path} cannot be read ({error}); it is damaged or cut off, copy it again") from error
     return tensors
 
 
@@ -58,9 +56,7 @@ def assign(model: nn.Module, tensors: Mapping[str, Tensor], where: Path | str) -
     extra = sorted(set(tensors) - set(wanted))
     missing = sorted(set(wanted) - set(tensors))
     if missing or extra:
-        what = [f"lacks {_some(missing)}"] * bool(missing) + [f"has {_some(extra)}, which the model does not"] * bool(
-            extra
-        )
+        what = [f"lacks {_some(missing)}"] * bool(missing) + [f"has {_some(extra)}, which the model does not"] * bool(extra)
         raise CheckpointError(f"{where} {' and '.join(what)}; config and weights do not belong together")
     for name, shape in wanted.items():
         if tuple(tensors[name].shape) != shape:

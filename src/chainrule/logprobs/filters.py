@@ -25,9 +25,7 @@ class Temperature:
 
     def __post_init__(self) -> None:
         if not self.t > 0:
-            raise RequestError(
-                f"temperature is {self.t}; it must be above 0 (0 asks for greedy decoding: draw nothing)"
-            )
+            raise RequestError(f"temperature is {self.t}; it must be above 0 (0 asks for greedy decoding: draw nothing)")
 
     def __call__(self, logp: Float[Tensor, "b v"]) -> Float[Tensor, "b v"]:
         return (logp / self.t).log_softmax(-1)
@@ -84,9 +82,7 @@ class MinP:
 Filter = Temperature | TopK | TopP | MinP
 
 
-def repetition_penalty(
-    scores: Float[Tensor, "b v"], tokens: Int[Tensor, "b s"], penalty: float
-) -> Float[Tensor, "b v"]:
+def repetition_penalty(scores: Float[Tensor, "b v"], tokens: Int[Tensor, "b s"], penalty: float) -> Float[Tensor, "b v"]:
     """Make tokens that already occurred less likely: positive scores divided by the penalty, negative ones multiplied.
 
     Acts on the model's own scores (Keskar et al. 2019, arXiv:1909.05858).

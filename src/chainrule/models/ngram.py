@@ -81,9 +81,7 @@ class NGram(LanguageModel):
         """Count documents of ids. A document's first id is given, never predicted: let it be a begin token."""
         levels = count_ngrams(documents, order, vocab_size)
         sizes = tuple(len(level.keys) for level in levels)
-        model = cls(
-            NGramConfig(order=order, vocab_size=vocab_size, smoothing=smoothing, alpha=alpha, never=never, sizes=sizes)
-        )
+        model = cls(NGramConfig(order=order, vocab_size=vocab_size, smoothing=smoothing, alpha=alpha, never=never, sizes=sizes))
         for k, level in enumerate(levels, 1):
             adjusted = smoothing == "kneser-ney" and k < order
             counts = _continuations(level) if adjusted else level.count

@@ -57,9 +57,7 @@ def _flatten(documents: Sequence[Sequence[int] | Ints], vocab_size: int) -> tupl
         raise DataError("there is nothing to count; give at least one document with a token in it")
     tokens = np.concatenate(arrays)
     if tokens.min() < 0 or tokens.max() >= vocab_size:
-        raise DataError(
-            f"the documents hold ids from {tokens.min()} to {tokens.max()}; the vocabulary has {vocab_size}"
-        )
+        raise DataError(f"the documents hold ids from {tokens.min()} to {tokens.max()}; the vocabulary has {vocab_size}")
     return tokens, np.concatenate([np.arange(len(array)) for array in arrays])
 
 

@@ -70,9 +70,7 @@ class BPE(Tokenizer):
         to merge.
         """
         if vocab_size < 256 + len(specials):
-            raise TokenizerError(
-                f"a vocabulary of {vocab_size} cannot hold 256 bytes and {len(specials)} special tokens"
-            )
+            raise TokenizerError(f"a vocabulary of {vocab_size} cannot hold 256 bytes and {len(specials)} special tokens")
         split = split_pattern(pattern)
         alphabet = sorted(range(256), key=lambda byte: byte_letters()[byte])
         symbols = [name.encode() for name in specials] + [bytes([byte]) for byte in alphabet]
@@ -114,9 +112,7 @@ class BPE(Tokenizer):
 
     def decode(self, ids: Iterable[int], *, specials: bool = False) -> str:
         names = self._names if specials else {}
-        return b"".join(names[id].encode() if id in names else self.token_bytes(id) for id in ids).decode(
-            errors="replace"
-        )
+        return b"".join(names[id].encode() if id in names else self.token_bytes(id) for id in ids).decode(errors="replace")
 
     def token_bytes(self, id: int) -> bytes:
         return self._symbols.get(id, b"")

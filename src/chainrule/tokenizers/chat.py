@@ -92,9 +92,7 @@ class ChatTemplate:
 
     def _run(self, turns: list[Message], tools: Sequence[Any] | None, generate: bool) -> str:
         rows = [_shield(turn.as_dict(), self._stand_ins) for turn in turns]
-        names = {
-            f"{name}_token": self._name(id) for name, id in (("bos", self.tokenizer.begin), ("eos", self.tokenizer.end))
-        }
+        names = {f"{name}_token": self._name(id) for name, id in (("bos", self.tokenizer.begin), ("eos", self.tokenizer.end))}
         known = {**names, **self.variables}
         return _render(
             self.source, messages=rows, tools=_shield(tools, self._stand_ins), add_generation_prompt=generate, **known

@@ -42,9 +42,7 @@ class Llama2cTokenizer(Tokenizer):
                 raise TokenizerError(f"{path} ends inside piece {len(pieces)}; copy the file again")
             score, length = struct.unpack_from("<fi", data, at)
             if not 0 <= length <= len(data) - at - 8:
-                raise TokenizerError(
-                    f"{path}: piece {len(pieces)} claims {length} bytes; this is no llama2.c tokenizer"
-                )
+                raise TokenizerError(f"{path}: piece {len(pieces)} claims {length} bytes; this is no llama2.c tokenizer")
             pieces.append(data[at + 8 : at + 8 + length])
             scores.append(score)
             at += 8 + length

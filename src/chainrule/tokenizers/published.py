@@ -72,9 +72,7 @@ def _from_file(path: Path) -> Tokenizer:
         return _tokenizer_json(path)
     if path.suffix == ".bin":
         return Llama2cTokenizer.read(path)
-    raise TokenizerError(
-        f"{path} is no tokenizer file known here; known are tokenizer.json, vocab files, .tiktoken, .bin"
-    )
+    raise TokenizerError(f"{path} is no tokenizer file known here; known are tokenizer.json, vocab files, .tiktoken, .bin")
 
 
 def _tokenizer_json(path: Path) -> Tokenizer:

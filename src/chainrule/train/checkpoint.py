@@ -35,9 +35,7 @@ class Circumstances:
         """Raises ``CheckpointError`` naming what has changed."""
         changed = [(key, old, asdict(now)[key]) for key, old in asdict(self).items() if asdict(now)[key] != old]
         if changed:
-            what = "; ".join(
-                f"{key} was {old}, is {new}" if key != "recipe" else "the recipe" for key, old, new in changed
-            )
+            what = "; ".join(f"{key} was {old}, is {new}" if key != "recipe" else "the recipe" for key, old, new in changed)
             raise CheckpointError(
                 f"the run would not go on as it began ({what}); restore that, start anew under another --name, "
                 "or accept other last bits with --force"
@@ -76,9 +74,7 @@ def load_checkpoint(
         model.load_state_dict(load_file(path / "model.safetensors"), strict=False)
         saved = torch.load(path / "optimizer.pt", weights_only=True)
     except Exception as error:  # damaged files fail in the libraries' own ways
-        raise CheckpointError(
-            f"{path} is damaged ({error}); remove it, and the run goes on from the one before"
-        ) from error
+        raise CheckpointError(f"{path} is damaged ({error}); remove it, and the run goes on from the one before") from error
     optimizer.load_state_dict(saved["optimizer"])
     torch.set_rng_state(saved["rng"])
     return int(state["step"])

@@ -36,7 +36,7 @@ class Settings:
     schedule: Schedule
     clip: float = 1.0
     dtype: torch.dtype = torch.float32
-    device: torch.device = torch.device("cpu")
+    device: torch.device
     eval_every: int = 100
     save_every: int = 100
     label: str = "train"
@@ -137,13 +137,9 @@ def _scale_and_clip(parameters: list[nn.Parameter], weight: float, clip: float) 
 
 def _check_gradients(objective: nn.Module) -> None:
     """Every parameter to be learned has a gradient at the first step."""
-    idle = [
-        name for name, parameter in objective.named_parameters() if parameter.requires_grad and parameter.grad is None
-    ]
+    idle = [name for name, parameter in objective.named_parameters() if parameter.requires_grad and parameter.grad is None]
     if idle:
-        raise ChainruleError(
-            f"{len(idle)} parameters get no gradient (such as {idle[0]}); freeze them or use them in the loss"
-        )
+        raise ChainruleError(f"{len(idle)} parameters get no gradient (such as {idle[0]}); freeze them or use them in the loss")
 
 
 @contextmanager

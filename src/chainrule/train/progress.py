@@ -28,9 +28,7 @@ class Progress:
         left = passed / (step + 1 - self.start) * (self.steps - step - 1)
         done = round(WIDTH * (step + 1) / self.steps)
         bar = "█" * done + "·" * (WIDTH - done)
-        line = (
-            f"{self.label} {bar} {step + 1}/{self.steps}  loss {loss:.3f}  {self.speed:,.0f} tok/s  {clock(left)} left"
-        )
+        line = f"{self.label} {bar} {step + 1}/{self.steps}  loss {loss:.3f}  {self.speed:,.0f} tok/s  {clock(left)} left"
         sys.stderr.write(f"\r\x1b[K{line}" if tty else f"{line}\n")
         sys.stderr.flush()
 

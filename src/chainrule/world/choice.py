@@ -50,9 +50,7 @@ class Choice:
     @classmethod
     def even(cls, phrases: Sequence[str], outcomes: Sequence[Any] | None = None) -> "Choice":
         """Every phrase equally likely; its outcome is its index, or the one given."""
-        return cls(
-            zip(phrases, [1.0] * len(phrases), range(len(phrases)) if outcomes is None else outcomes, strict=True)
-        )
+        return cls(zip(phrases, [1.0] * len(phrases), range(len(phrases)) if outcomes is None else outcomes, strict=True))
 
     def probability(self, index: int) -> float:
         """The probability of one phrase."""
@@ -78,9 +76,7 @@ class Choice:
                 node = node.next.setdefault(byte, Node())
                 node.mass += mass
                 if node.leaf is not None:
-                    raise ConfigError(
-                        f"{self.phrases[node.leaf]!r} begins {phrase!r}; a reader could not tell them apart"
-                    )
+                    raise ConfigError(f"{self.phrases[node.leaf]!r} begins {phrase!r}; a reader could not tell them apart")
             if node.next or not phrase:
                 raise ConfigError(f"{phrase!r} begins another phrase of {self.phrases}")
             node.leaf = index

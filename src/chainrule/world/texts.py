@@ -104,9 +104,7 @@ def draw(rng: random.Random) -> Document:
     return Document(drawn.text, tuple(drawn.phrases), drawn.logp, language, kind, facts, sums)
 
 
-def documents(
-    seed: int, *, split: Split = "train", language: str | None = None, kind: str | None = None
-) -> Iterator[Document]:
+def documents(seed: int, *, split: Split = "train", language: str | None = None, kind: str | None = None) -> Iterator[Document]:
     """Documents without end, the i-th a function of (seed, i) alone; optionally of one language or kind."""
     for name, value, known in (
         ("language", language, LANGUAGES),

@@ -35,9 +35,7 @@ def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
     """The decoder that a published config means; raises ``CheckpointError`` for what it does not implement."""
     for key in config:
         if key not in READ | HARMLESS:
-            raise CheckpointError(
-                f"config.json has a key that LLaMA does not: {key!r} = {config[key]!r}{nearest(key, READ)}"
-            )
+            raise CheckpointError(f"config.json has a key that LLaMA does not: {key!r} = {config[key]!r}{nearest(key, READ)}")
     if config.get("pretraining_tp", 1) != 1:
         raise CheckpointError(
             f"pretraining_tp={config['pretraining_tp']} is not supported; set it to 1 (the result is the same)"
@@ -85,9 +83,7 @@ def _scaling(scaling: Mapping[str, Any], context: int) -> Scaling | None:
     if kind == "llama3":
         low, high = float(scaling["low_freq_factor"]), float(scaling["high_freq_factor"])
         return Llama3(factor=float(scaling["factor"]), low=low, high=high, original=original)
-    raise CheckpointError(
-        f"rope scaling {kind!r} is not supported{nearest(kind, ['default', 'linear', 'dynamic', 'llama3'])}"
-    )
+    raise CheckpointError(f"rope scaling {kind!r} is not supported{nearest(kind, ['default', 'linear', 'dynamic', 'llama3'])}")
 
 
 def to_published(config: DecoderConfig) -> dict[str, Any]:

@@ -1,0 +1,165 @@
+"""What a recipe trains on: its model, tokenizer, template, and streams of training and held-out batches."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from chainrule.core.errors import ConfigError, DataError
+from chainrule.core.model import LanguageModel
+from chainrule.core.tokenizer import Tokenizer
+from chainrule.data.chats import Conversation, encode_chats, read_chats
+from chainrule.data.documents import hold_out, read_documents
+from chainrule.data.packing import Rows, pack
+from chainrule.data.streams import PackedStream
+from chainrule.hub.build import fresh
+from chainrule.tokenizers import load as load_tokenizer
+from chainrule.tokenizers.bpe import BPE
+from chainrule.tokenizers.byte import END_OF_TEXT, ByteTokenizer
+from chainrule.tokenizers.chat import CHATML, IM_END, IM_START, ChatTemplate
+from chainrule.tokenizers.library import LibraryTokenizer
+from chainrule.train.recipe import Bpe, Bytes, Chats, Recipe, Start, Text, World, WorldChats
+
+SPECIALS = (END_OF_TEXT, IM_START, IM_END)
+HELD_OUT_ROWS = 32
+"""So many held-out rows are looked at during training."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """Everything a run needs besides settings."""
+
+    model: LanguageModel
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+    stream: PackedStream
+    held_out: PackedStream | None
+
+
+def prepare(recipe: Recipe, folder: Path) -> Material:
+    """Read the data, make or load tokenizer and model, pack. A tokenizer that is trained is kept in the run's folder."""
+    if isinstance(recipe.data, Chats | WorldChats):
+        return _for_chats(recipe)
+    train, held = _documents(recipe)
+    model, tokenizer = _start(recipe) if isinstance(recipe.model, Start) else (None, _tokenizer(recipe, train, folder))
+    rows = pack_texts(train, tokenizer, recipe.context)
+    if len(rows) == 1 and rows.fill < 0.5:
+        held_tokens = int(rows.fill * recipe.context)
+        raise DataError(
+            f"the text is {held_tokens} tokens long, less than one context of {recipe.context}; give more text, or set context lower"
+        )
+    model = model or _fresh(recipe, tokenizer)
+    return Material(
+        model, tokenizer, None, _stream(recipe, rows), _held_out(recipe, pack_texts(held, tokenizer, recipe.context))
+    )
+
+
+def _for_chats(recipe: Recipe) -> Material:
+    if not isinstance(recipe.model, Start):
+        raise ConfigError("chats fine-tune a model that exists; set model to {kind: start, path: runs/NAME}")
+    model, tokenizer = _start(recipe)
+    if IM_END not in tokenizer.specials:
+        raise ConfigError(
+            f"the tokenizer of {recipe.model.path} has no {IM_END}, which the chat template writes; train it with BPE here"
+        )
+    template = ChatTemplate(CHATML, tokenizer)
+    train, held = _chats(recipe)
+    rows = [pack(encode_chats(chats, template), recipe.context, split=False) for chats in (train, held)]
+    return Material(model, tokenizer, template, _stream(recipe, rows[0]), _held_out(recipe, rows[1]))
+
+
+def _documents(recipe: Recipe) -> tuple[list[str], list[str]]:
+    if isinstance(recipe.data, Text):
+        return hold_out(read_documents(recipe.data.path), recipe.data.held_out)
+    assert isinstance(recipe.data, World)
+    from chainrule.world import documents
+
+    train = islice(documents(recipe.seed), recipe.data.documents)
+    return [document.text for document in train], [d.text for d in islice(documents(recipe.seed, split="heldout"), 200)]
+
+
+def _chats(recipe: Recipe) -> tuple[list[Conversation], list[Conversation]]:
+    if isinstance(recipe.data, Chats):
+        chats: list[Conversation] = list(read_chats(recipe.data.path))
+        n = max(1, round(len(chats) * recipe.data.held_out))
+        if len(chats) < 2:
+            raise DataError(f"{recipe.data.path} holds {len(chats)} chats; give at least 2, one is held out")
+        return chats[:-n], chats[-n:]
+    assert isinstance(recipe.data, WorldChats)
+    from chainrule.world.chats import chats as world_chats
+
+    train = [chat.messages for chat in islice(world_chats(recipe.seed), recipe.data.chats)]
+    return train, [chat.messages for chat in islice(world_chats(recipe.seed, split="heldout"), 200)]
+
+
+def _tokenizer(recipe: Recipe, train: list[str], folder: Path) -> Tokenizer:
+    if (folder / "tokenizer").exists():
+        return load_tokenizer(folder / "tokenizer")
+    wanted = recipe.tokenizer
+    if isinstance(wanted, Bytes):
+        return ByteTokenizer()
+    if not isinstance(wanted, Bpe):
+        return load_tokenizer(wanted.path)
+    texts = _vocabulary_texts(recipe, _first(train, wanted.sample_bytes))
+    tokenizer = BPE.train(texts, wanted.vocab_size, pattern=wanted.pattern, specials=SPECIALS).fast()
+    tokenizer.save(folder / "tokenizer")
+    return tokenizer
+
+
+def _vocabulary_texts(recipe: Recipe, sample: list[str]) -> Iterable[str]:
+    """The sample; for the world with Chinese cut into its words, since no spaces show where they end."""
+    if not isinstance(recipe.data, World):
+        return sample
+    from chainrule.world.words import cut_words
+
+    return (word for text in sample for word in cut_words(text))
+
+
+def _first(texts: list[str], size: int) -> list[str]:
+    """The first texts of about so many bytes together."""
+    taken: list[str] = []
+    for text in texts:
+        if size <= 0:
+            break
+        taken.append(text[:size])
+        size -= len(text.encode())
+    return taken
+
+
+def _start(recipe: Recipe) -> tuple[LanguageModel, Tokenizer]:
+    from chainrule.hub.load import load
+
+    assert isinstance(recipe.model, Start)
+    lm = load(recipe.model.path, device="cpu", dtype="fp32")
+    limit = lm.model.context
+    if limit is not None and recipe.context > limit:
+        raise ConfigError(f"context={recipe.context} is more than the {limit} tokens that {recipe.model.path} reads; lower it")
+    return lm.model, lm.tokenizer
+
+
+def _fresh(recipe: Recipe, tokenizer: Tokenizer) -> LanguageModel:
+    m = recipe.model
+    assert not isinstance(m, Start)
+    return fresh(
+        vocab_size=tokenizer.vocab_size, context=recipe.context, n_layers=m.n_layers, d_model=m.d_model, n_heads=m.n_heads,
+        n_kv_heads=m.n_kv_heads, d_mlp=m.d_mlp, rope_theta=m.rope_theta, tied=m.tied, seed=recipe.seed,
+    )  # fmt: skip
+
+
+def pack_texts(texts: list[str], tokenizer: Tokenizer, context: int) -> Rows:
+    """Packed rows of begin, text, end; a text longer than the context goes on in pieces that stand alone."""
+    ids = tokenizer.encode_many(texts) if isinstance(tokenizer, LibraryTokenizer) else [tokenizer.encode(t) for t in texts]
+    begin = [] if tokenizer.begin is None else [tokenizer.begin]
+    end = [] if tokenizer.end is None else [tokenizer.end]
+    return pack(((np.array([*begin, *one, *end], np.int32), None) for one in ids), context, split=True)
+
+
+def _stream(recipe: Recipe, rows: Rows) -> PackedStream:
+    return PackedStream(rows, recipe.batch_rows, recipe.micro_rows or recipe.batch_rows, recipe.seed)
+
+
+def _held_out(recipe: Recipe, rows: Rows) -> PackedStream | None:
+    n = min(HELD_OUT_ROWS, len(rows))
+    return PackedStream(rows, n, n, 0) if n else None

@@ -1,0 +1,179 @@
+"""A run: a folder that holds everything about one training, and can be gone on with.
+
+    runs/NAME/recipe.yaml      as resolved          runs/NAME/checkpoints/step-00000100/
+    runs/NAME/metrics.jsonl    a row a step         runs/NAME/model/    the result, in the Hugging Face layout
+
+Two processes never share a run folder; a folder that exists is gone on with (``resume``), replaced (``force``) or refused.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from chainrule.core.device import cpu_threads, pick_device, pick_dtype
+from chainrule.core.errors import CheckpointError, ConfigError, DataError
+from chainrule.core.files import unwritable, write_text
+from chainrule.core.model import LanguageModel
+from chainrule.core.tokenizer import Tokenizer
+from chainrule.data.streams import Stream
+from chainrule.hub.save import save
+from chainrule.logprobs.losses import cross_entropy
+from chainrule.tokenizers.chat import ChatTemplate
+from chainrule.train.checkpoint import Circumstances, checkpoints, load_checkpoint, save_checkpoint
+from chainrule.train.loop import Hooks, Settings, train
+from chainrule.train.material import Material, prepare
+from chainrule.train.objective import Objective
+from chainrule.train.optim import AdamW, Muon, Optimizer
+from chainrule.train.recipe import Recipe, write_recipe
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a finished training gives: its folder, model, tokenizer and chat template."""
+
+    folder: Path
+    model: LanguageModel
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+
+
+def run_recipe(
+    recipe: Recipe, name: str, *, resume: bool = False, force: bool = False, runs: Path = RUNS, label: str = "train"
+) -> Run:
+    """Train what the recipe says into ``runs/NAME``. Raises ``ChainruleError`` before work starts where it cannot go right."""
+    folder = runs / name
+    threads = recipe.threads or cpu_threads()
+    torch.set_num_threads(threads)
+    device = pick_device(recipe.device)
+    dtype = pick_dtype(recipe.precision, device)
+    with locked(folder):
+        _enter(folder, resume=resume, force=force)
+        material = prepare(recipe, folder)
+        model = material.model.to(device)
+        optimizer = _optimizer(recipe, model)
+        text = write_recipe(recipe)
+        fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
+        now = Circumstances(fingerprint, threads, str(dtype), recipe.compile, str(device), torch.__version__)
+        step = _restore(folder, model, optimizer, now, force=force) if resume else 0
+        if step == 0:
+            write_text(folder / "recipe.yaml", text)
+            write_text(folder / "data.json", json.dumps(material.stream.describe(), indent=2))
+        log = _Log(folder / "metrics.jsonl", step)
+        hooks = Hooks(
+            log=log.write,
+            save=lambda at: _save(folder, at, model, optimizer, now, recipe.keep),
+            evaluate=lambda: evaluate(Objective(model, cross_entropy), material.held_out, device, dtype),
+        )
+        settings = Settings(
+            steps=recipe.steps, schedule=recipe.schedule, clip=recipe.clip, dtype=dtype, device=device,
+            eval_every=recipe.eval_every, save_every=recipe.save_every, label=label,
+        )  # fmt: skip
+        model.train()
+        objective: torch.nn.Module = Objective(model, cross_entropy)
+        objective = torch.compile(objective) if recipe.compile else objective  # type: ignore[assignment]
+        train(objective, material.stream, optimizer, settings, hooks, start=step)
+        model.eval()
+        source = None if material.template is None else material.template.source
+        save(folder / "model", model, material.tokenizer, source, force=True)
+        return Run(folder, model, material.tokenizer, material.template)
+
+
+def _optimizer(recipe: Recipe, model: LanguageModel) -> Optimizer:
+    o = recipe.optimizer
+    if o.kind == "adamw":
+        return AdamW(model, lr=o.lr, betas=o.betas, weight_decay=o.weight_decay)
+    return Muon(model, lr=o.lr, adam_lr=o.adam_lr, momentum=o.momentum, betas=o.betas, weight_decay=o.weight_decay)
+
+
+@torch.no_grad()
+def evaluate(objective: Objective, stream: Stream | None, device: torch.device, dtype: torch.dtype) -> dict[str, float]:
+    """The mean loss over the first batches of held-out data; nothing where none was held out."""
+    if stream is None:
+        return {}
+    objective.eval()
+    total = weight = 0.0
+    for batch in stream.batches(0):
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            loss = objective(batch.to(device))
+        total, weight = total + float(loss.total), weight + float(loss.weight)
+    objective.train()
+    return {"loss": total / weight} if weight else {}
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run folder; raises ``CheckpointError`` where another process holds it. A killed process lets go by itself."""
+    import fcntl
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CheckpointError(f"{folder} is in use by another process; wait for it, or choose another --name") from error
+        yield
+    finally:
+        os.close(handle)
+
+
+def _enter(folder: Path, *, resume: bool, force: bool) -> None:
+    """Refuse, replace or accept what the folder holds."""
+    found = [path for path in folder.iterdir() if path.name != ".lock"]
+    if resume and not (folder / "recipe.yaml").exists():
+        raise CheckpointError(f"{folder} holds no run to go on with; leave out --resume to start one")
+    if found and not resume and not force:
+        raise CheckpointError(
+            f"{folder} exists already; go on with --resume, replace it with --force, or choose another --name"
+        )
+    if found and not resume:
+        for path in found:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _restore(folder: Path, model: LanguageModel, optimizer: Optimizer, now: Circumstances, *, force: bool) -> int:
+    newest = checkpoints(folder / "checkpoints")
+    return load_checkpoint(newest[-1], model, optimizer, now, force=force) if newest else 0
+
+
+def _save(folder: Path, step: int, model: LanguageModel, optimizer: Optimizer, now: Circumstances, keep: int) -> None:
+    save_checkpoint(folder / "checkpoints", step, model, optimizer, now, keep=keep)
+
+
+class _Log:
+    """``metrics.jsonl``, cut back to the step a run goes on from."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        rows = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        kept = [row for row in rows if _step(row) <= step] if step else []
+        write_text(path, "".join(f"{row}\n" for row in kept))
+        self._path = path
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append a row."""
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise unwritable(self._path, error) from error
+
+
+def _step(row: str) -> float:
+    """The step of a row; a row cut off by a kill counts as the future."""
+    try:
+        return json.loads(row)["step"]
+    except (json.JSONDecodeError, KeyError):
+        return float("inf")

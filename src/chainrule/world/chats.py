@@ -1,0 +1,228 @@
+"""Chats from the same states as the stories: questions with exact answers, sums, programs, and honesty about the rest.
+
+Every question has one true answer, which may be said in two styles, briefly or as a sentence; SFT data holds both equally
+often, so that a preference for one of them can be taught later. ``grade`` accepts either and nothing else.
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from chainrule.core.errors import DataError, nearest
+from chainrule.world import drivers
+from chainrule.world.choice import Choice
+from chainrule.world.drivers import Grammar
+from chainrule.world.programs import MOST_TIMES, adding, repeating
+from chainrule.world.story import State, act, answer, arrivals, arrive, people
+from chainrule.world.sums import SUMS, value
+from chainrule.world.texts import LANGUAGES, TONGUES, Split, held_out, sum_fact
+from chainrule.world.tongue import Tongue
+
+KINDS = {
+    "recall": 0.27,
+    "counts": 0.27,
+    "arithmetic": 0.16,
+    "calculator": 0.07,
+    "programs": 0.15,
+    "greeting": 0.03,
+    "identity": 0.03,
+    "decline": 0.02,
+}
+ASKED = ("recall", "counts", "arithmetic", "programs")
+"""The kinds that an evaluation asks, a quarter each."""
+CALCULATOR = {
+    "type": "function",
+    "function": {
+        "name": "calculator",
+        "description": "Work out an arithmetic expression.",
+        "parameters": {"type": "object", "properties": {"expression": {"type": "string"}}, "required": ["expression"]},
+    },
+}
+
+WORDS: dict[str, dict[str, Any]] = {
+    "en": {
+        "where": "Where is {name}?", "job": "What is the job of {name}?", "many": "How many {things} does {name} have?",
+        "sum": "{sum}?", "write_sum": "Write a program that prints {a} {sign} {b}.",
+        "write_word": "Write a program that prints {word} {n} times.",
+        "hello": ("Hello!", "Hi!", "Good morning!"), "hello_answer": "Hello! Ask me about a story, a sum or a program.",
+        "who": ("Who are you?", "What are you?", "Are you a person?"),
+        "who_answer": "I am a small language model. I was trained by chainrule on a small made-up world.",
+        "outside": ("Who won the football game?", "What is the capital of France?", "How do I cook rice?",
+                    "Tell me the news.", "What is love?", "Who wrote Hamlet?"),
+        "outside_answer": "I do not know that. I only know the small world I was trained on.",
+    },
+    "zh": {
+        "where": "{name}在哪里？", "job": "{name}做什么工作？", "many": "{name}有几个{things}？",
+        "sum": "{sum}几？", "write_sum": "写一个程序，输出{a} {sign} {b}的结果。",
+        "write_word": "写一个程序，把{word}输出{n}次。",
+        "hello": ("你好！", "您好！", "早上好！"), "hello_answer": "你好！你可以问我故事、算式或者程序。",
+        "who": ("你是谁？", "你是什么？", "你是人吗？"),
+        "who_answer": "我是一个小小的语言模型，由chainrule在一个虚构的小世界上训练而成。",
+        "outside": ("谁赢了足球比赛？", "法国的首都是哪里？", "米饭怎么煮？", "说说新闻吧。", "爱是什么？", "红楼梦是谁写的？"),
+        "outside_answer": "我不知道。我只知道训练我的那个小世界。",
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A conversation that ends with the assistant's reply; ``accepts`` lists every right one."""
+
+    messages: tuple[dict[str, Any], ...]
+    language: str
+    kind: str
+    accepts: tuple[str, ...]
+    facts: str
+
+    @property
+    def asked(self) -> tuple[dict[str, Any], ...]:
+        """The conversation up to the last reply."""
+        return self.messages[:-1]
+
+    @property
+    def split(self) -> Split:
+        """Where the chat belongs, by its facts."""
+        return "heldout" if held_out(self.facts) else "train"
+
+
+def grade(chat: Chat, reply: str) -> bool:
+    """Whether a reply is exactly one of the right ones."""
+    return reply.strip() in chat.accepts
+
+
+def chats(seed: int, *, split: Split = "train", language: str | None = None, kind: str | None = None) -> Iterator[Chat]:
+    """Chats without end, the i-th a function of (seed, i) alone; optionally of one language or kind."""
+    for name, given, known in (("language", language, LANGUAGES), ("kind", kind, KINDS)):
+        if given is not None and given not in known:
+            raise DataError(f"the world's chats have no {name} {given!r}{nearest(given, known)}")
+    i = 0
+    while True:
+        rng = random.Random(f"chat {seed} {i}")
+        chosen = rng.choices(list(KINDS), list(KINDS.values()))[0]
+        found = draw(rng, language or rng.choice(LANGUAGES), kind or chosen)
+        if found.split == split or found.kind in ("greeting", "identity", "decline"):
+            yield found
+        i += 1
+
+
+def draw(rng: random.Random, language: str, kind: str) -> Chat:
+    """One chat of a kind."""
+    t, words = TONGUES[language], WORDS[language]
+    if kind in ("recall", "counts"):
+        return _about_story(rng, t, words, kind)
+    if kind == "arithmetic":
+        a, sign, b = rng.choice(SUMS)
+        result = str(value(a, sign, b))
+        return _plain(
+            t, kind, _sum(t, words, a, sign, b), _both(t, result, t.sum(a, sign, b) + result), sum_fact(a, sign, b), rng
+        )
+    if kind == "calculator":
+        return _calculator(rng, t, words)
+    if kind == "programs":
+        return _program(rng, t, words)
+    asked, said = {"greeting": ("hello", "hello_answer"), "identity": ("who", "who_answer")}.get(
+        kind, ("outside", "outside_answer")
+    )
+    question = rng.choice(words[asked])
+    return _plain(t, kind, question, (words[said],), f"{kind}:{question}", rng)
+
+
+def _stop(t: Tongue) -> str:
+    return "." if t.code == "en" else "。"
+
+
+def _both(t: Tongue, short: str, long: str) -> tuple[str, ...]:
+    """The two styles of one answer: briefly, and as a sentence."""
+    return short + _stop(t), long + _stop(t)
+
+
+def _plain(t: Tongue, kind: str, question: str, accepts: tuple[str, ...], facts: str, rng: random.Random) -> Chat:
+    messages = ({"role": "user", "content": question}, {"role": "assistant", "content": rng.choice(accepts)})
+    return Chat(messages, t.code, kind, accepts, facts)
+
+
+def _sum(t: Tongue, words: dict[str, Any], a: int, sign: str, b: int) -> str:
+    return words["sum"].format(sum=t.sum(a, sign, b).rstrip() + (" " if t.code == "en" else ""))
+
+
+def _calculator(rng: random.Random, t: Tongue, words: dict[str, Any]) -> Chat:
+    """A product beyond mental arithmetic: the tool is called, and its result said."""
+    a, b = rng.randint(11, 99), rng.randint(11, 99)
+    expression, result = f"{a} * {b}", str(a * b)
+    question = f"{expression} = ?" if t.code == "en" else f"{expression} = 几？"
+    call = {"type": "function", "function": {"name": "calculator", "arguments": {"expression": expression}}}
+    messages = (
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": result},
+        {"role": "assistant", "content": result + _stop(t)},
+    )
+    return Chat(messages, t.code, "calculator", (result + _stop(t),), expression)
+
+
+def _program(rng: random.Random, t: Tongue, words: dict[str, Any]) -> Chat:
+    if rng.random() < 0.5:
+        a, sign, b = rng.choice(SUMS)
+        code, _ = adding(a, sign, b)
+        return _plain(t, "programs", words["write_sum"].format(a=a, sign=sign, b=b), (code,), f"program {a}{sign}{b}", rng)
+    word, n = rng.choice(t.one), rng.randint(1, MOST_TIMES)
+    code, _ = repeating(word, n)
+    return _plain(t, "programs", words["write_word"].format(word=word, n=n), (code,), f"program {word}*{n}", rng)
+
+
+def _tell(t: Tongue, state: State, events: int) -> Grammar:
+    """A short story: two people, and some events."""
+    for _ in range(2):
+        yield arrivals(t)
+        yield from arrive(t, state)
+    for _ in range(events):
+        who = yield people(t, tuple(state.cast), t.subject)
+        restated = yield from act(t, state, who)
+        if restated:
+            said = yield Choice([(restated, 0.5, True), *_next_subjects(t, state)])
+            if said is not True:
+                yield from act(t, state, said)
+
+
+def _next_subjects(t: Tongue, state: State) -> list[tuple[str, float, Any]]:
+    each = 0.5 / len(state.cast)
+    return [(t.subject.format(name=t.names[who]), each, who) for who in state.cast]
+
+
+def _about_story(rng: random.Random, t: Tongue, words: dict[str, Any], kind: str) -> Chat:
+    """A story and one to three questions on it, the last of the kind asked for."""
+    state = State()
+    told = drivers.sample(_tell(t, state, rng.randint(2, 5)), rng).text.strip()
+    asked = [rng.choice(("recall", "counts")) for _ in range(rng.choice((0, 0, 1, 2)))] + [kind]
+    messages: list[dict[str, Any]] = []
+    accepts: tuple[str, ...] = ()
+    for i, one in enumerate(asked):
+        question, accepts = _question(rng, t, words, state, one)
+        lead = told + (" " if t.code == "en" else "") if i == 0 else ""
+        messages += [{"role": "user", "content": lead + question}, {"role": "assistant", "content": rng.choice(accepts)}]
+    return Chat(tuple(messages), t.code, kind, accepts, ";".join(state.facts))
+
+
+def _question(rng: random.Random, t: Tongue, words: dict[str, Any], state: State, kind: str) -> tuple[str, tuple[str, ...]]:
+    who = rng.choice(state.cast)
+    name = t.names[who]
+    if kind == "counts":
+        thing = rng.choice(list(state.have[who]))
+        count = state.have[who][thing]
+        question = words["many"].format(name=name, things=t.many[thing])
+        return question, _both(t, str(count), _bare(t, answer(t, state, "many", who, thing)))
+    if rng.random() < 0.7:
+        place = t.places[state.place[who]]
+        return words["where"].format(name=name), _both(t, _title(place), _bare(t, answer(t, state, "where", who, -1)))
+    job = t.jobs[state.job[who]]
+    return words["job"].format(name=name), _both(t, _title(job), _bare(t, answer(t, state, "job", who, -1)))
+
+
+def _bare(t: Tongue, sentence: str) -> str:
+    return sentence.strip().removesuffix(_stop(t))
+
+
+def _title(word: str) -> str:
+    """A place or a job as an answer of its own: "The library"."""
+    return word[:1].upper() + word[1:]
