@@ -1,0 +1,186 @@
+"""What follows from the numbers of a run: distances to the truth, gaps closed, and which goals were met.
+
+above the truth = b / b_truth − 1,      gap closed = (b_ngram − b) / (b_ngram − b_truth),      b in bits per byte
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import mean, stdev
+
+from chainrule.eval.results import LANGUAGES, ChatScore, Results, Rung
+from chainrule.pages.text import duration, fixed, percent, size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One thing the run set out to show, and whether it did."""
+
+    claim: str
+    goal: str
+    found: str
+    met: bool
+
+
+def languages(results: Results) -> list[str]:
+    """The languages that were measured, in the ladder's order."""
+    return list(results.ladder[0].bits_per_byte) if results.ladder else []
+
+
+def spoken(language: str) -> str:
+    """A language's name in itself."""
+    return LANGUAGES.get(language, language)
+
+
+def rungs(results: Results, *families: str) -> list[Rung]:
+    """The rungs of these families."""
+    return [rung for rung in results.ladder if rung.family in families]
+
+
+def _lowest(rungs: Iterable[Rung], language: str) -> Rung | None:
+    finite = [rung for rung in rungs if rung.bits_per_byte.get(language) is not None]
+    return min(finite, key=lambda rung: rung.bits_per_byte[language] or 0.0, default=None)
+
+
+def best_ngram(results: Results, language: str) -> Rung | None:
+    """The n-gram with the fewest bits per byte."""
+    return _lowest(rungs(results, "bytes", "tokens"), language)
+
+
+def trained(results: Results) -> Rung | None:
+    """The rung of the model this run trained: the last of its family."""
+    return next(reversed(rungs(results, "model")), None)
+
+
+def truth(results: Results, language: str) -> float | None:
+    """The truth's bits per byte, which no model can beat; None where nobody knows it."""
+    for rung in rungs(results, "truth"):
+        return rung.bits_per_byte.get(language)
+    return None
+
+
+def above_truth(results: Results, rung: Rung | None, language: str) -> float | None:
+    """How far above the truth a rung stands, as a share of the truth."""
+    floor = truth(results, language)
+    bits = rung.bits_per_byte.get(language) if rung else None
+    return bits / floor - 1 if floor and bits is not None else None
+
+
+def gap_closed(results: Results, language: str) -> float | None:
+    """The share of the way from the best n-gram to the truth that the trained model has gone."""
+    floor, ngram, model = truth(results, language), best_ngram(results, language), trained(results)
+    bits = model.bits_per_byte.get(language) if model else None
+    if floor is None or ngram is None or bits is None:
+        return None
+    start = ngram.bits_per_byte[language] or 0.0
+    return (start - bits) / (start - floor) if start > floor else None
+
+
+def accuracy(scores: Iterable[ChatScore]) -> float | None:
+    """The share of questions answered exactly, over all these scores."""
+    scores = list(scores)
+    asked = sum(score.asked for score in scores)
+    return sum(score.right for score in scores) / asked if asked else None
+
+
+def chat_scores(results: Results, role: str, language: str, kind: str | None = None) -> list[ChatScore]:
+    """The scores of one role in one language, of one kind of question or of all."""
+    rows = [score for score in results.chats if (score.role, score.language) == (role, language)]
+    return [score for score in rows if kind in (None, score.kind)]
+
+
+def spread(values: Iterable[float], digits: int = 3, factor: float = 1.0) -> str:
+    """Mean ± sample standard deviation, as text."""
+    values = [factor * value for value in values]
+    if not values:
+        return "—"
+    return (
+        f"{fixed(mean(values), digits)} ± {fixed(stdev(values), digits)}"
+        if len(values) > 1
+        else fixed(values[0], digits)
+    )
+
+
+def checks(results: Results) -> list[Check]:
+    """Every goal that this run's numbers can speak of."""
+    found = [check for language in languages(results) for check in _ladder_checks(results, language)]
+    found += [check for language in languages(results) for check in _chat_checks(results, language)]
+    return [*found, *_odds_checks(results), *_next_checks(results), *_cost_checks(results)]
+
+
+def _at_least(claim: str, value: float | None, goal: float) -> list[Check]:
+    if value is None:
+        return []
+    return [Check(claim=claim, goal=f"≥ {percent(goal, 0)}", found=percent(value), met=value >= goal)]
+
+
+def _at_most(claim: str, value: float | None, goal: float) -> list[Check]:
+    if value is None:
+        return []
+    return [Check(claim=claim, goal=f"≤ {percent(goal, 0)}", found=percent(value), met=value <= goal)]
+
+
+def _ladder_checks(results: Results, language: str) -> list[Check]:
+    goals, name, model = results.goals, spoken(language), trained(results)
+    who = model.name if model else "model"
+    ngram = above_truth(results, best_ngram(results, language), language)
+    above = above_truth(results, model, language)
+    return [
+        *_at_least(f"best n-gram above the truth, {name}", ngram, goals.ngram_above),
+        *_at_least(f"gap closed by the {who}, {name}", gap_closed(results, language), goals.gap_closed),
+        *_at_most(f"{who} above the truth, {name}", above, goals.above_truth),
+    ]
+
+
+def _chat_checks(results: Results, language: str) -> list[Check]:
+    goals, name = results.goals, spoken(language)
+    after = accuracy(chat_scores(results, "after", language))
+    majority = accuracy(chat_scores(results, "majority", language))
+    ngram = accuracy(chat_scores(results, "ngram", language))
+    return [
+        *_at_least(f"chat questions answered exactly, {name}", after, goals.chat),
+        *_at_most(f"answered by the majority answer, {name}", majority, goals.baseline),
+        *_at_most(f"answered by the best n-gram, {name}", ngram, goals.baseline),
+    ]
+
+
+def _odds_checks(results: Results) -> list[Check]:
+    if results.order is None:
+        return []
+    expected, room = results.order.expected, results.goals.odds
+    goal = f"{fixed(expected, 2)} ± {fixed(room, 2)}"
+    return [
+        Check(
+            claim=f"log-odds of the two orders, {odds.name}",
+            goal=goal,
+            found=fixed(odds.nats, 2),
+            met=odds.nats is not None and abs(odds.nats - expected) <= room,
+        )
+        for odds in results.order.odds
+        if odds.family in ("model", "truth")
+    ]
+
+
+def _next_checks(results: Results) -> list[Check]:
+    return [
+        Check(
+            claim=f"top {len(probe.phrases)} after {probe.prompt}",
+            goal=f"the same, each ± {fixed(results.goals.next, 2)}",
+            found=f"{'the same' if probe.same else 'others'}, ± {fixed(probe.deviation, 3)}",
+            met=probe.same and probe.deviation <= results.goals.next,
+        )
+        for probe in results.next
+    ]
+
+
+def _cost_checks(results: Results) -> list[Check]:
+    goals = results.goals
+    seconds = sum(cost.seconds for cost in results.costs)
+    memory = max((cost.memory_bytes for cost in results.costs if cost.memory_bytes), default=None)
+    checks: list[Check] = []
+    if results.costs:
+        found, goal = duration(seconds), f"≤ {duration(goals.seconds)}"
+        checks.append(Check(claim="time for everything", goal=goal, found=found, met=seconds <= goals.seconds))
+    if memory is not None:
+        found, goal = size(memory), f"≤ {size(goals.memory_bytes)}"
+        checks.append(Check(claim="largest memory", goal=goal, found=found, met=memory <= goals.memory_bytes))
+    return checks
