@@ -19,6 +19,7 @@ class Check:
     goal: str
     found: str
     met: bool
+    language: str | None = None
 
 
 def languages(results: Results) -> list[str]:
@@ -102,45 +103,29 @@ def spread(values: Iterable[float], digits: int = 3, factor: float = 1.0) -> str
 
 def checks(results: Results) -> list[Check]:
     """Every goal that this run's numbers can speak of."""
-    found = [check for language in languages(results) for check in _ladder_checks(results, language)]
-    found += [check for language in languages(results) for check in _chat_checks(results, language)]
+    found = [check for language in languages(results) for check in _language_checks(results, language)]
     return [*found, *_odds_checks(results), *_next_checks(results), *_cost_checks(results)]
 
 
-def _at_least(claim: str, value: float | None, goal: float) -> list[Check]:
-    if value is None:
-        return []
-    return [Check(claim=claim, goal=f"≥ {percent(goal, 0)}", found=percent(value), met=value >= goal)]
-
-
-def _at_most(claim: str, value: float | None, goal: float) -> list[Check]:
-    if value is None:
-        return []
-    return [Check(claim=claim, goal=f"≤ {percent(goal, 0)}", found=percent(value), met=value <= goal)]
-
-
-def _ladder_checks(results: Results, language: str) -> list[Check]:
-    goals, name, model = results.goals, spoken(language), trained(results)
+def _language_checks(results: Results, language: str) -> list[Check]:
+    goals, model = results.goals, trained(results)
     who = model.name if model else "model"
     ngram = above_truth(results, best_ngram(results, language), language)
-    above = above_truth(results, model, language)
-    return [
-        *_at_least(f"best n-gram above the truth, {name}", ngram, goals.ngram_above),
-        *_at_least(f"gap closed by the {who}, {name}", gap_closed(results, language), goals.gap_closed),
-        *_at_most(f"{who} above the truth, {name}", above, goals.above_truth),
+    right = {role: accuracy(chat_scores(results, role, language)) for role in ("after", "majority", "ngram")}
+    wanted = [
+        ("best n-gram above the truth", "≥", goals.ngram_above, ngram),
+        (f"gap that the {who} closes", "≥", goals.gap_closed, gap_closed(results, language)),
+        (f"{who} above the truth", "≤", goals.above_truth, above_truth(results, model, language)),
+        ("chat questions answered exactly", "≥", goals.chat, right["after"]),
+        ("by the majority answer", "≤", goals.baseline, right["majority"]),
+        ("by the best n-gram", "≤", goals.baseline, right["ngram"]),
     ]
+    return [_share(claim, sign, goal, value, language) for claim, sign, goal, value in wanted if value is not None]
 
 
-def _chat_checks(results: Results, language: str) -> list[Check]:
-    goals, name = results.goals, spoken(language)
-    after = accuracy(chat_scores(results, "after", language))
-    majority = accuracy(chat_scores(results, "majority", language))
-    ngram = accuracy(chat_scores(results, "ngram", language))
-    return [
-        *_at_least(f"chat questions answered exactly, {name}", after, goals.chat),
-        *_at_most(f"answered by the majority answer, {name}", majority, goals.baseline),
-        *_at_most(f"answered by the best n-gram, {name}", ngram, goals.baseline),
-    ]
+def _share(claim: str, sign: str, goal: float, value: float, language: str) -> Check:
+    met = value >= goal if sign == "≥" else value <= goal
+    return Check(claim=claim, goal=f"{sign} {percent(goal, 0)}", found=percent(value), met=met, language=language)
 
 
 def _odds_checks(results: Results) -> list[Check]:
@@ -150,7 +135,7 @@ def _odds_checks(results: Results) -> list[Check]:
     goal = f"{fixed(expected, 2)} ± {fixed(room, 2)}"
     return [
         Check(
-            claim=f"log-odds of the two orders, {odds.name}",
+            claim=f"log-odds of two orders, {odds.name}",
             goal=goal,
             found=fixed(odds.nats, 2),
             met=odds.nats is not None and abs(odds.nats - expected) <= room,
@@ -164,8 +149,8 @@ def _next_checks(results: Results) -> list[Check]:
     return [
         Check(
             claim=f"top {len(probe.phrases)} after {probe.prompt}",
-            goal=f"the same, each ± {fixed(results.goals.next, 2)}",
-            found=f"{'the same' if probe.same else 'others'}, ± {fixed(probe.deviation, 3)}",
+            goal=f"± {fixed(results.goals.next, 2)}",
+            found=f"± {fixed(probe.deviation, 3)}{'' if probe.same else ', others'}",
             met=probe.same and probe.deviation <= results.goals.next,
         )
         for probe in results.next

@@ -130,9 +130,10 @@ def _bars(results: Results, language: str) -> BarChart:
     floor = found.truth(results, language)
     return BarChart(
         title=f"Bits per byte of every model, {found.spoken(language)}",
-        unit="bits per byte",
+        unit="bits per byte, log scale from the truth" if floor else "bits per byte",
         bars=[_bar(rung, language) for rung in results.ladder],
-        rules=[Rule(name="truth", value=floor)] if floor is not None else [],
+        rules=[Rule(name=f"truth {fixed(floor)}", value=floor)] if floor else [],
+        origin=floor or 0.0,
     )
 
 
@@ -208,6 +209,7 @@ def order(results: Results) -> Section | None:
         bars=bars,
         rules=[Rule(name=f"truth {fixed(probe.expected, 2)}", value=probe.expected)],
     )
+    # both sentences bring their own full stop
     text = f"In truth {probe.plain} is {fixed(math.exp(probe.expected), 0)} times as likely as {probe.fronted}"
     verdict = (
         f"Not within {fixed(results.goals.odds, 1)} nats of that: {', '.join(wrong)}." if wrong else "All get it right."

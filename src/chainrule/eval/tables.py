@@ -9,10 +9,23 @@ from chainrule.pages.text import compact, duration, fixed, percent, size
 
 
 def checks(checks: Sequence[found.Check]) -> Table:
-    """Goals, what was found, and a word on whether they were met."""
-    rows = [(check.claim, check.goal, check.found, "met" if check.met else "missed") for check in checks]
-    missed = frozenset(i for i, check in enumerate(checks) if not check.met)
-    return Table(names=("goal", "wanted", "found", ""), rows=rows, numbers=frozenset({1, 2}), strong=missed)
+    """A row for every goal: what was found (in each language), what was wanted, and whether it was met."""
+    claims = list(dict.fromkeys(check.claim for check in checks))
+    groups = [[check for check in checks if check.claim == claim] for claim in claims]
+    rows = [
+        (group[0].claim, " · ".join(one.found for one in group), group[0].goal, _verdict(group)) for group in groups
+    ]
+    spoken = dict.fromkeys(found.spoken(check.language) for check in checks if check.language)
+    names = ("goal", f"found ({' · '.join(spoken)})" if len(spoken) > 1 else "found", "wanted", "")
+    missed = frozenset(i for i, group in enumerate(groups) if not all(check.met for check in group))
+    return Table(names=names, rows=rows, numbers=frozenset({1, 2}), strong=missed)
+
+
+def _verdict(group: Sequence[found.Check]) -> str:
+    missed = [found.spoken(check.language) for check in group if not check.met and check.language]
+    if all(check.met for check in group):
+        return "met"
+    return f"missed, {missed[0]}" if len(missed) == 1 < len(group) else "missed"
 
 
 def ladder(results: Results) -> Table:

@@ -86,7 +86,8 @@ class _Plot:
         points = chart.points()
         self.across = Scale.over([x for x, _ in points], log=chart.log_x)
         heights = [y for _, y in points] + [rule.value for rule in chart.rules]
-        self.up = Scale.over(heights, log=chart.log_y, room=0.08)
+        self.up = Scale.over(heights, log=chart.log_y, room=0.02)
+        self.foot = 22.0 if chart.rules else 0.0  # room for a label under the lowest reference line
         self.levels = self.up.ticks(5)
         self.left = max(ems(text) for text in self.labels()) * SIZE + 10
         self.right = width - 6
@@ -98,7 +99,7 @@ class _Plot:
         return self.left + self.across.at(x) * (self.right - self.left), self.height(y)
 
     def height(self, y: float) -> float:
-        return self.bottom - self.up.at(y) * (self.bottom - self.top - 6)
+        return self.bottom - self.foot - self.up.at(y) * (self.bottom - self.foot - self.top - 6)
 
     def grid(self) -> list[str]:
         marks: list[str] = []
@@ -107,7 +108,7 @@ class _Plot:
             marks.append(tag("line", x1=self.left, x2=self.right, y1=y, y2=y, class_="grid"))
             marks.append(words(self.left - 8, y + 4, text, "faint", "end"))
         marks.append(tag("line", x1=self.left, x2=self.right, y1=self.bottom, y2=self.bottom, class_="axis"))
-        for value in self.across.ticks(max(2, int(self.width / 100))):
+        for value in self.across.ticks(int(self.width / 75)):
             x, _ = self.place(value, self.up.high)
             marks.append(tag("line", x1=x, x2=x, y1=self.bottom, y2=self.bottom + 4, class_="axis"))
             marks.append(words(x, self.bottom + 17, compact(value), "faint", self.anchor(x, compact(value))))
@@ -138,11 +139,11 @@ class _Plot:
         return [piece for piece in pieces if piece]
 
     def rules(self) -> list[str]:
-        """Reference lines; a label stands under its line, where curves seldom are, unless a line is there too."""
+        """Reference lines; a label stands under its line, where curves seldom are, unless another line is there."""
         marks: list[str] = []
         heights = [self.height(rule.value) for rule in self.chart.rules]
         for rule, y in zip(self.chart.rules, heights, strict=True):
-            crowded = y + 18 > self.bottom or any(y < other < y + 20 for other in heights)
+            crowded = any(y < other < y + 20 for other in heights)
             marks.append(tag("line", x1=self.left, x2=self.right, y1=y, y2=y, class_=f"rule line-{rule.tone}"))
             where = y - 6 if crowded else y + 15
             marks.append(words(self.right, where, rule.name, f"halo fill-{rule.tone}", "end"))
@@ -174,27 +175,37 @@ class Bar:
 
 @dataclass(frozen=True, kw_only=True)
 class BarChart:
-    """Horizontal bars from 0, one under the other, with vertical reference lines. Values below 0 have no bar."""
+    """Horizontal bars, one under the other, with vertical reference lines.
+
+    Bars begin at 0; with an ``origin`` above 0 they begin there and are long in the logarithm, so that their length
+    is how many times the origin they are. A value below where bars begin has none.
+    """
 
     title: str
     unit: str
     bars: Sequence[Bar]
     rules: Sequence[Rule] = ()
     high: float | None = None
+    origin: float = 0.0
 
     def svg(self, width: float = WIDE) -> str:
-        names = max((ems(bar.name) for bar in self.bars), default=0) * SIZE + 12
-        left = min(names, width * 0.42)
-        rows = _Rows(self.bars, width, left, self.high, [rule.value for rule in self.rules])
+        left = min(max((ems(bar.name) for bar in self.bars), default=0) * SIZE + 12, width * 0.42)
+        rows = _Rows(self.bars, width, left, self.scale())
         top = LEADING + (LEADING if self.rules else 0) + 4
         bottom = top + 24 * len(self.bars)
         marks = [words(0, SIZE, self.unit, "faint")]
         for i, bar in enumerate(self.bars):
             y = top + 24 * i
-            name = clip(bar.name, int((left - 12) / (SIZE * 0.5)))
+            name = clip(bar.name, (left - 12) / SIZE, ems)
             marks.append(words(0, y + 16, name, "strong" if bar.strong else None))
-            marks.append(rows.bar(bar, y + 4, 16))
-        return figure(self.title, width, bottom + 6, [*marks, *self._rules(rows, top, bottom)])
+            marks.append(rows.bar(bar, y + 5, 14))
+        labels = [rows.label(bar, top + 24 * i + 16) for i, bar in enumerate(self.bars)]
+        return figure(self.title, width, bottom + 6, [*marks, *self._rules(rows, top, bottom), *labels])
+
+    def scale(self) -> Scale:
+        """From where bars begin to the largest finite value."""
+        high = self.high or _largest([bar.value for bar in self.bars] + [rule.value for rule in self.rules])
+        return Scale(low=self.origin, high=max(high, self.origin * 1.01), log=self.origin > 0)
 
     def _rules(self, rows: "_Rows", top: float, bottom: float) -> list[str]:
         marks: list[str] = []
@@ -229,16 +240,18 @@ class GroupedBars:
 
     def svg(self, width: float = WIDE) -> str:
         marks, head = legend([(series.name, series.tone) for series in self.series], width)
-        left = min(max((ems(group) for group in self.groups), default=0) * SIZE + 14, width * 0.4)
+        left = min(max((ems(group) for group in self.groups), default=0) * 1.06 * SIZE + 14, width * 0.4)
         bars = [self._bar(series, i) for i in range(len(self.groups)) for series in self.series]
-        rows = _Rows(bars, width, left, self.high, [])
+        high = self.high or _largest([bar.value for bar in bars])
+        rows = _Rows(bars, width, left, Scale(low=0.0, high=high))
         marks.append(words(0, head + SIZE - 2, self.unit, "faint"))
         y = head + LEADING + 2
         for i, group in enumerate(self.groups):
             height = 15 * len(self.series)
-            marks.append(words(0, y + min(height / 2 + 4, 24), clip(group, int((left - 14) / (SIZE * 0.5))), "strong"))
+            marks.append(words(0, y + min(height / 2 + 4, 24), clip(group, (left - 14) / SIZE, ems), "strong"))
             for series in self.series:
                 marks.append(rows.bar(self._bar(series, i), y + 2, 11))
+                marks.append(rows.label(self._bar(series, i), y + 11.5))
                 y += 15
             y += 12
         return figure(self.title, width, y, marks)
@@ -249,23 +262,29 @@ class GroupedBars:
 
 
 class _Rows:
-    """What horizontal bars share: where they begin, and how long one unit is."""
+    """What horizontal bars share: where they begin, and how long a value is."""
 
-    def __init__(
-        self, bars: Sequence[Bar], width: float, left: float, high: float | None, marks: Sequence[float]
-    ) -> None:
-        values = [bar.value for bar in bars if bar.value is not None and math.isfinite(bar.value)]
-        self.width, self.left = width, left
+    def __init__(self, bars: Sequence[Bar], width: float, left: float, scale: Scale) -> None:
+        self.width, self.left, self.scale = width, left, scale
         self.right = width - max((ems(bar.label) for bar in bars), default=0) * SIZE - 8
-        self.high = high or max([*values, *marks], default=1.0) or 1.0
 
     def at(self, value: float) -> float:
         """Where a value ends; one beyond the axis ends with the axis."""
-        share = min(max(value / self.high, 0.0), 1.0)
-        return self.left + share * (self.right - self.left)
+        if math.isnan(value) or value <= self.scale.low:
+            return self.left
+        return self.right if value >= self.scale.high else self.left + self.scale.at(value) * (self.right - self.left)
+
+    def end(self, bar: Bar) -> float:
+        return self.left if bar.value is None else self.at(bar.value)
 
     def bar(self, bar: Bar, y: float, height: float) -> str:
-        end = self.left if bar.value is None or math.isnan(bar.value) else self.at(bar.value)
-        rect = tag("rect", x=self.left, y=y, width=max(end - self.left, 0.75), height=height, class_=f"fill-{bar.tone}")
-        text = words(end + 6, y + height / 2 + 4, bar.label, "strong" if bar.strong else None)
-        return rect + text
+        long = max(self.end(bar) - self.left, 0.75)
+        return tag("rect", x=self.left, y=y, width=long, height=height, class_=f"fill-{bar.tone}")
+
+    def label(self, bar: Bar, y: float) -> str:
+        return words(self.end(bar) + 6, y, bar.label, "halo strong" if bar.strong else "halo")
+
+
+def _largest(values: Sequence[float | None]) -> float:
+    """The largest finite value above 0, or 1 where there is none."""
+    return max((value for value in values if value is not None and 0 < value < math.inf), default=1.0)

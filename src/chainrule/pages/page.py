@@ -42,7 +42,7 @@ class Numbers:
 
     def html(self) -> str:
         cells = "".join(
-            f"<div><dt>{prose(name)}</dt><dd><b>{escape(value)}</b><span>{prose(note)}</span></dd></div>"
+            f'<div><dt>{prose(name)}</dt><dd class="value">{escape(value)}</dd><dd>{prose(note)}</dd></div>'
             for value, name, note in self.items
         )
         return f'<dl class="numbers">{cells}</dl>'
@@ -196,10 +196,11 @@ figcaption:lang(zh) { line-height: 1.6; }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 32px; }
 .numbers { display: grid; grid-template-columns: repeat(auto-fit, minmax(148px, 1fr)); gap: 28px 24px;
   margin: 40px 0 0; padding: 24px 0 0; border-top: 1px solid var(--hair); font-family: var(--sans); }
-.numbers dt { font-size: 13px; line-height: 1.4; color: var(--faint); }
-.numbers dd { margin: 4px 0 0; }
-.numbers b { display: block; font: 500 29px/1.2 var(--serif); font-variant-numeric: lining-nums; white-space: nowrap; }
-.numbers span { display: block; font-size: 13px; line-height: 1.4; color: var(--faint); margin-top: 4px; }
+.numbers > div { display: flex; flex-direction: column; font-size: 13px; line-height: 1.45; }
+.numbers dt { text-wrap: balance; }
+.numbers dd { margin: 0; color: var(--faint); }
+.numbers .value { order: -1; color: var(--ink); font: 400 30px/1.3 var(--serif); font-variant-numeric: lining-nums;
+  white-space: nowrap; }
 .table { overflow-x: auto; }
 .table:focus-visible { outline: 2px solid var(--tone-1); outline-offset: 4px; }
 table { width: 100%; border-collapse: collapse; font: 14px/1.45 var(--sans);
@@ -209,9 +210,9 @@ th, td { text-align: left; vertical-align: baseline; padding: 7px 14px 7px 0; bo
 th:last-child, td:last-child { padding-right: 0; }
 thead th { font-size: 12px; line-height: 1.35; color: var(--faint); vertical-align: bottom;
   border-bottom-color: var(--faint); }
-tbody th { min-width: 92px; }
+tbody th.short { white-space: nowrap; }
 .number { text-align: right; white-space: nowrap; }
-thead .number { white-space: normal; }
+thead .number { white-space: normal; word-break: keep-all; }
 tr.strong > * { font-weight: 600; }
 .samples { margin: 20px 0 32px; }
 .samples > div { display: grid; grid-template-columns: 150px 1fr; gap: 20px; padding: 12px 0;
@@ -231,8 +232,10 @@ footer { margin-top: 72px; padding-top: 20px; border-top: 1px solid var(--hair);
   .narrow { display: block; }
   .pair { grid-template-columns: 1fr; }
   .numbers { grid-template-columns: 1fr 1fr; gap: 24px 20px; }
-  .numbers b { font-size: 25px; }
+  .numbers .value { font-size: 26px; }
   .samples > div { grid-template-columns: 1fr; gap: 2px; }
+  table { font-size: 13px; }
+  th, td { padding-right: 11px; }
   tbody th { position: sticky; left: 0; background: var(--paper); }
 }
 @media print { main { max-width: none; padding: 0; } section { break-inside: avoid-page; } }

@@ -49,7 +49,8 @@ class Table:
         return f'<div class="table" role="region" tabindex="0" aria-label="{escape(self.names[0])}">{table}</div>'
 
     def _row(self, i: int, row: Sequence[str]) -> str:
-        cells = [f'<th scope="row"{speech(row[0])}>{escape(row[0])}</th>'] + [
+        short = ' class="short"' if columns(row[0]) <= 18 else ""
+        cells = [f'<th scope="row"{short}{speech(row[0])}>{escape(row[0])}</th>'] + [
             f"<td{self._kind(j)}{speech(cell)}>{escape(cell)}</td>" for j, cell in enumerate(row) if j
         ]
         strong = ' class="strong"' if i in self.strong else ""

@@ -8,6 +8,7 @@ import html
 import math
 import re
 import unicodedata
+from collections.abc import Callable
 
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _HAN = re.compile("[\u3400-\u9fff\uf900-\ufaff]")
@@ -45,11 +46,11 @@ def pad(text: str, width: int, *, right: bool = False) -> str:
     return space + text if right else text + space
 
 
-def clip(text: str, width: int) -> str:
-    """The text, or as much of it as leaves room for an ellipsis within ``width`` columns."""
-    if columns(text) <= width:
+def clip(text: str, width: float, measure: Callable[[str], float] = columns) -> str:
+    """The text, or as much of it as leaves room for an ellipsis within ``width`` columns (or ems)."""
+    if measure(text) <= width:
         return text
-    while text and columns(text) > width - 1:
+    while text and measure(text) > width - 1:
         text = text[:-1]
     return text.rstrip() + "…"
 
@@ -62,7 +63,7 @@ def ems(text: str) -> float:
 def _em(character: str) -> float:
     if _columns(character) != 1:
         return _columns(character) / 2
-    return 0.34 if character in _NARROW else 0.88 if character in _BROAD else 0.66 if character.isupper() else 0.56
+    return 0.38 if character in _NARROW else 0.92 if character in _BROAD else 0.68 if character.isupper() else 0.6
 
 
 def language(text: str) -> str | None:
@@ -91,10 +92,10 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 
 def compact(value: float | None) -> str:
-    """A number in few characters: 1,234 is ``1.23 k``, 3,700,000 is ``3.7 M``.
+    """A number in few characters: 3,700,000 is ``3.7 M``.
 
-    >>> [compact(value) for value in (0, 0.25, 999, 1234, 3_700_000)]
-    ['0', '0.25', '999', '1.23 k', '3.7 M']
+    >>> [compact(value) for value in (0, 0.25, 999, 1234)]
+    ['0', '0.25', '999', '1.23\\u202fk']
     """
     if value is None or not math.isfinite(value):
         return fixed(value)
@@ -120,7 +121,9 @@ def duration(seconds: float | None) -> str:
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes} min {rest:02d} s" if rest else f"{minutes} min"
 
 
 def _with_unit(number: str, unit: str) -> str:
