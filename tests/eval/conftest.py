@@ -1,9 +1,13 @@
-"""A complete, made-up set of results: every part of a report is in it, with numbers of a likely size."""
+"""A complete, made-up set of results, every part of a report in it; and toy models that a reader can compute."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from chainrule.core.model import LanguageModel
+from chainrule.core.tokenizer import Tokenizer
 from chainrule.eval.results import (
     ChatScore,
     Comparison,
@@ -214,3 +218,65 @@ def results() -> Results:
         ),
         commands=("chainrule chat runs/quickstart", 'chainrule next runs/quickstart "今天我来到了"'),
     )
+
+
+class Uniform(LanguageModel):
+    """Every one of ``vocab_size`` tokens is equally likely, except that ``never`` has probability 0."""
+
+    def __init__(self, vocab_size: int, context: int | None = None, never: int | None = None) -> None:
+        super().__init__()
+        self.vocab_size, self.context, self.never = vocab_size, context, never
+
+    def hidden(self, tokens, cache=None, *, layout=None, given=None, tap=None):
+        return torch.zeros(*tokens.shape, 1)
+
+    def readout(self, hidden):
+        scores = hidden.expand(*hidden.shape[:-1], self.vocab_size).clone()
+        if self.never is not None:
+            scores[..., self.never] = -torch.inf
+        return scores
+
+
+class Reader(LanguageModel):
+    """A model whose scores depend on the position within the window and on the last token, to test bookkeeping."""
+
+    def __init__(self, vocab_size: int, context: int | None = None) -> None:
+        super().__init__()
+        self.vocab_size, self.context, self.longest = vocab_size, context, 0
+        generator = torch.Generator().manual_seed(0)
+        self.register_buffer("table", torch.randn(vocab_size, vocab_size, generator=generator))
+
+    def hidden(self, tokens, cache=None, *, layout=None, given=None, tap=None):
+        self.longest = max(self.longest, tokens.shape[1])
+        return self.table[tokens]
+
+    def readout(self, hidden):
+        return hidden
+
+
+class Bytes(Tokenizer):
+    """Bytes as ids 0 to 255; 256 begins and ends a document unless ``ends`` is False."""
+
+    def __init__(self, ends: bool = True, lossless: bool = True) -> None:
+        self.vocab_size = 257
+        self.lossless = lossless
+        self.specials = {"<|endoftext|>": 256}
+        self.eos = (256,) if ends else ()
+
+    def encode(self, text):
+        return list(text.encode())
+
+    def decode(self, ids, *, specials=False):
+        return bytes(id for id in ids if id < 256).decode(errors="replace")
+
+    def token_bytes(self, id):
+        return bytes([id]) if id < 256 else b""
+
+    def save(self, folder):
+        raise NotImplementedError
+
+
+@pytest.fixture
+def toys():
+    """Small models and a byte tokenizer whose numbers can be worked out by hand."""
+    return SimpleNamespace(Uniform=Uniform, Reader=Reader, Bytes=Bytes)

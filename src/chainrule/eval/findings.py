@@ -3,7 +3,7 @@
 above the truth = b / b_truth − 1,      gap closed = (b_ngram − b) / (b_ngram − b_truth),      b in bits per byte
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 
@@ -22,9 +22,12 @@ class Check:
     language: str | None = None
 
 
-def languages(results: Results) -> list[str]:
-    """The languages that were measured, in the ladder's order."""
-    return list(results.ladder[0].bits_per_byte) if results.ladder else []
+Ladder = Sequence[Rung]
+
+
+def languages(ladder: Ladder) -> list[str]:
+    """The languages that were measured, in their order."""
+    return list(ladder[0].bits_per_byte) if ladder else []
 
 
 def spoken(language: str) -> str:
@@ -32,48 +35,38 @@ def spoken(language: str) -> str:
     return LANGUAGES.get(language, language)
 
 
-def rungs(results: Results, *families: str) -> list[Rung]:
-    """The rungs of these families."""
-    return [rung for rung in results.ladder if rung.family in families]
-
-
-def _lowest(rungs: Iterable[Rung], language: str) -> Rung | None:
-    finite = [rung for rung in rungs if rung.bits_per_byte.get(language) is not None]
+def best_ngram(ladder: Ladder, language: str) -> Rung | None:
+    """The n-gram with the fewest bits per byte."""
+    ngrams = [rung for rung in ladder if rung.family in ("bytes", "tokens")]
+    finite = [rung for rung in ngrams if rung.bits_per_byte.get(language) is not None]
     return min(finite, key=lambda rung: rung.bits_per_byte[language] or 0.0, default=None)
 
 
-def best_ngram(results: Results, language: str) -> Rung | None:
-    """The n-gram with the fewest bits per byte."""
-    return _lowest(rungs(results, "bytes", "tokens"), language)
+def trained(ladder: Ladder) -> Rung | None:
+    """The rung of the model that was trained: the last of its family."""
+    return next((rung for rung in reversed(ladder) if rung.family == "model"), None)
 
 
-def trained(results: Results) -> Rung | None:
-    """The rung of the model this run trained: the last of its family."""
-    return next(reversed(rungs(results, "model")), None)
-
-
-def truth(results: Results, language: str) -> float | None:
+def truth(ladder: Ladder, language: str) -> float | None:
     """The truth's bits per byte, which no model can beat; None where nobody knows it."""
-    for rung in rungs(results, "truth"):
-        return rung.bits_per_byte.get(language)
-    return None
+    return next((rung.bits_per_byte.get(language) for rung in ladder if rung.family == "truth"), None)
 
 
-def above_truth(results: Results, rung: Rung | None, language: str) -> float | None:
+def above_truth(ladder: Ladder, rung: Rung | None, language: str) -> float | None:
     """How far above the truth a rung stands, as a share of the truth."""
-    floor = truth(results, language)
+    floor = truth(ladder, language)
     bits = rung.bits_per_byte.get(language) if rung else None
     return bits / floor - 1 if floor and bits is not None else None
 
 
-def gap_closed(results: Results, language: str) -> float | None:
+def gap_closed(ladder: Ladder, language: str) -> float | None:
     """The share of the way from the best n-gram to the truth that the trained model has gone."""
-    floor, ngram, model = truth(results, language), best_ngram(results, language), trained(results)
+    floor, ngram, model = truth(ladder, language), best_ngram(ladder, language), trained(ladder)
+    start = ngram.bits_per_byte[language] if ngram else None
     bits = model.bits_per_byte.get(language) if model else None
-    if floor is None or ngram is None or bits is None:
+    if floor is None or start is None or bits is None or start <= floor:
         return None
-    start = ngram.bits_per_byte[language] or 0.0
-    return (start - bits) / (start - floor) if start > floor else None
+    return (start - bits) / (start - floor)
 
 
 def accuracy(scores: Iterable[ChatScore]) -> float | None:
@@ -103,19 +96,19 @@ def spread(values: Iterable[float], digits: int = 3, factor: float = 1.0) -> str
 
 def checks(results: Results) -> list[Check]:
     """Every goal that this run's numbers can speak of."""
-    found = [check for language in languages(results) for check in _language_checks(results, language)]
+    found = [check for language in languages(results.ladder) for check in _language_checks(results, language)]
     return [*found, *_odds_checks(results), *_next_checks(results), *_cost_checks(results)]
 
 
 def _language_checks(results: Results, language: str) -> list[Check]:
-    goals, model = results.goals, trained(results)
+    goals, ladder, model = results.goals, results.ladder, trained(results.ladder)
     who = model.name if model else "model"
-    ngram = above_truth(results, best_ngram(results, language), language)
+    ngram = above_truth(ladder, best_ngram(ladder, language), language)
     right = {role: accuracy(chat_scores(results, role, language)) for role in ("after", "majority", "ngram")}
     wanted = [
         ("best n-gram above the truth", "≥", goals.ngram_above, ngram),
-        (f"gap that the {who} closes", "≥", goals.gap_closed, gap_closed(results, language)),
-        (f"{who} above the truth", "≤", goals.above_truth, above_truth(results, model, language)),
+        (f"gap that the {who} closes", "≥", goals.gap_closed, gap_closed(ladder, language)),
+        (f"{who} above the truth", "≤", goals.above_truth, above_truth(ladder, model, language)),
         ("chat questions answered exactly", "≥", goals.chat, right["after"]),
         ("by the majority answer", "≤", goals.baseline, right["majority"]),
         ("by the best n-gram", "≤", goals.baseline, right["ngram"]),

@@ -7,11 +7,12 @@ Whatever a run did not measure is left out; nothing is computed here but what ``
 """
 
 import math
+from collections.abc import Sequence
 
 from chainrule.eval import findings as found
 from chainrule.eval import tables
 from chainrule.eval.results import NextProbe, Results, Rung
-from chainrule.pages.figure import Bar, BarChart, Curve, GroupedBars, LineChart, Rule, Series
+from chainrule.pages.figure import Bar, BarChart, Curve, Drawn, GroupedBars, LineChart, Rule, Series
 from chainrule.pages.page import Block, Code, Data, Figure, Numbers, Page, Pair, Prose, Samples, Section
 from chainrule.pages.text import compact, duration, fixed, percent
 
@@ -35,7 +36,8 @@ LEAD_TEXT = (
 
 def page(results: Results) -> Page:
     """The whole report; ``.html()`` is the file."""
-    lead = LEAD if found.rungs(results, "truth") else LEAD_TEXT
+    known = any(rung.family == "truth" for rung in results.ladder)
+    lead = LEAD if known else LEAD_TEXT
     parts = (goals, learning, ladder, samples, chats, order, following, seeds, costs, repeat)
     return Page(
         title=results.name,
@@ -48,11 +50,11 @@ def page(results: Results) -> Page:
 
 def numbers(results: Results) -> list[tuple[str, str, str]]:
     """The few numbers at the top."""
-    model = found.trained(results)
+    model = found.trained(results.ladder)
     items: list[tuple[str, str, str]] = []
-    for language in found.languages(results):
+    for language in found.languages(results.ladder):
         bits = model.bits_per_byte.get(language) if model else None
-        above = found.above_truth(results, model, language)
+        above = found.above_truth(results.ladder, model, language)
         note = f"{percent(above)} above the truth" if above is not None else ""
         items.append((fixed(bits), f"bits per byte, {found.spoken(language)}", note))
     right = found.accuracy(score for score in results.chats if score.role == "after")
@@ -96,12 +98,12 @@ def learning(results: Results) -> Section | None:
 
 
 def _tone(results: Results, language: str | None) -> int:
-    known = found.languages(results)
+    known = found.languages(results.ladder)
     return LANGUAGE_TONES[known.index(language) % len(LANGUAGE_TONES)] if language in known else 5
 
 
 def _entropies(results: Results) -> list[Rule]:
-    truths = [(language, found.truth(results, language)) for language in found.languages(results)]
+    truths = [(language, found.truth(results.ladder, language)) for language in found.languages(results.ladder)]
     return [
         Rule(name=f"entropy, {found.spoken(language)}: {fixed(bits)}", value=bits, tone=_tone(results, language))
         for language, bits in truths
@@ -117,21 +119,30 @@ def ladder(results: Results) -> Section | None:
         "Bits per byte: how many bits a model needs to write down one byte of held-out text, "
         "−log₂ p(text, end) over its bytes. The unit does not depend on how a model cuts text into tokens."
     )
-    drawings = [(found.spoken(language), _bars(results, language)) for language in found.languages(results)]
-    figure = Pair(drawings=drawings) if len(drawings) > 1 else Figure(drawing=drawings[0][1])
-    blocks: list[Block] = [Prose(paragraphs=[text]), figure, Data(table=tables.ladder(results))]
+    figure = beside(ladder_figures(results.ladder))
+    blocks: list[Block] = [Prose(paragraphs=[text]), figure, Data(table=tables.ladder(results.ladder))]
     if results.comparisons:
         caption = "A difference below 0 says that the first is better; the intervals resample whole documents."
         blocks.append(Data(table=tables.comparisons(results.comparisons), caption=caption))
     return Section(title="The ladder · 阶梯", blocks=blocks)
 
 
-def _bars(results: Results, language: str) -> BarChart:
-    floor = found.truth(results, language)
+def ladder_figures(rungs: Sequence[Rung]) -> list[tuple[str, Drawn]]:
+    """One chart for every language, under its name; bars begin at the truth where it is known."""
+    return [(found.spoken(language), _bars(rungs, language)) for language in found.languages(rungs)]
+
+
+def beside(drawings: Sequence[tuple[str, Drawn]]) -> Figure | Pair:
+    """Several drawings side by side, or one alone over the full width."""
+    return Pair(drawings=drawings) if len(drawings) > 1 else Figure(drawing=drawings[0][1])
+
+
+def _bars(rungs: Sequence[Rung], language: str) -> BarChart:
+    floor = found.truth(rungs, language)
     return BarChart(
         title=f"Bits per byte of every model, {found.spoken(language)}",
         unit="bits per byte, log scale from the truth" if floor else "bits per byte",
-        bars=[_bar(rung, language) for rung in results.ladder],
+        bars=[_bar(rung, language) for rung in rungs],
         rules=[Rule(name=f"truth {fixed(floor)}", value=floor)] if floor else [],
         origin=floor or 0.0,
     )
@@ -162,12 +173,12 @@ def chats(results: Results) -> Section | None:
     spoken = list(dict.fromkeys(score.language for score in results.chats))
     if not spoken:
         return None
-    drawings = [(found.spoken(language), _chat_bars(results, language)) for language in spoken]
+    drawings: list[tuple[str, Drawn]] = [(found.spoken(language), _chat_bars(results, language)) for language in spoken]
     text = (
         "Held-out questions by kind: the answer counts if it is exactly right. The majority answer always gives the "
         "reply that was most frequent in training."
     )
-    figure = Pair(drawings=drawings) if len(drawings) > 1 else Figure(drawing=drawings[0][1])
+    figure = beside(drawings)
     return Section(
         title="Chat · 对话", blocks=[Prose(paragraphs=[text]), figure, Data(table=tables.chats(results.chats))]
     )

@@ -11,7 +11,7 @@ def summary(results: Results) -> str:
     checks = found.checks(results)
     parts = [f"{results.name}: {results.model.shape}, trained on {results.source}, seed {results.seed}"]
     if results.ladder:
-        parts.append(tables.ladder(results).text())
+        parts.append(tables.ladder(results.ladder).text())
     parts += _samples(results)
     if results.chats:
         parts.append(tables.chats(results.chats).text())

@@ -28,10 +28,10 @@ def _verdict(group: Sequence[found.Check]) -> str:
     return f"missed, {missed[0]}" if len(missed) == 1 < len(group) else "missed"
 
 
-def ladder(results: Results) -> Table:
+def ladder(rungs: Sequence[Rung]) -> Table:
     """All rungs: parameters, bits per byte and distance from the truth by language, tokens a second."""
-    spoken = found.languages(results)
-    distances = [language for language in spoken if found.truth(results, language) is not None]
+    spoken = found.languages(rungs)
+    distances = [language for language in spoken if found.truth(rungs, language) is not None]
     names = [
         "model",
         "parameters",
@@ -39,29 +39,28 @@ def ladder(results: Results) -> Table:
         *(f"above truth {found.spoken(language)}" for language in distances),
         "tokens/s",
     ]
-    rows = [_rung(results, rung, spoken, distances) for rung in results.ladder]
-    strong = frozenset(i for i, rung in enumerate(results.ladder) if rung.family in ("model", "truth"))
-    return Table(names=names, rows=rows, numbers=frozenset(range(1, len(names))), strong=strong)
-
-
-def _rung(results: Results, rung: Rung, spoken: Sequence[str], distances: Sequence[str]) -> list[str]:
-    return [
-        rung.name,
-        compact(rung.parameters),
-        *(_bits(rung.bits_per_byte.get(language)) for language in spoken),
-        *(_above(results, rung, language) for language in distances),
-        compact(rung.tokens_per_s),
+    rows = [
+        [
+            rung.name,
+            compact(rung.parameters),
+            *(_bits(rung.bits_per_byte.get(language)) for language in spoken),
+            *(_above(rungs, rung, language) for language in distances),
+            compact(rung.tokens_per_s),
+        ]
+        for rung in rungs
     ]
+    strong = frozenset(i for i, rung in enumerate(rungs) if rung.family in ("model", "truth"))
+    return Table(names=names, rows=rows, numbers=frozenset(range(1, len(names))), strong=strong)
 
 
 def _bits(bits: float | None) -> str:
     return fixed(float("inf") if bits is None else bits)
 
 
-def _above(results: Results, rung: Rung, language: str) -> str:
+def _above(rungs: Sequence[Rung], rung: Rung, language: str) -> str:
     if rung.bits_per_byte.get(language) is None:
         return fixed(float("inf"))
-    return "" if rung.family == "truth" else percent(found.above_truth(results, rung, language))
+    return "" if rung.family == "truth" else percent(found.above_truth(rungs, rung, language))
 
 
 def comparisons(comparisons: Sequence[Comparison]) -> Table:
@@ -128,7 +127,7 @@ def following(probe: NextProbe) -> Table:
 
 def seeds(results: Results) -> Table:
     """Each seed, then mean and spread."""
-    spoken = [language for language in found.languages(results) if language in results.seeds[0].bits_per_byte]
+    spoken = [language for language in found.languages(results.ladder) if language in results.seeds[0].bits_per_byte]
     chatty = list(results.seeds[0].chat_accuracy)
     rows = [
         [
