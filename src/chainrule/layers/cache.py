@@ -1,7 +1,8 @@
-"""The contiguous key/value cache: what attention would compute again, remembered.
+"""The key/value cache: what attention needs of old tokens, kept so that each is read once.
 
-Keys, values and the layout of every token stand in slots, row by row; rows are ragged. One slot more than the capacity
-takes the padding, so that every row is written by the same scatter. Reading stops at the longest row.
+Rows are ragged and contiguous: the tokens of a row fill its slots from the left, whatever padding stood between them,
+and beside each slot stand the token's position and document, so that the one mask rule decides what is seen. One slot
+more than the capacity takes the padding and is never read. A cache carries no gradient.
 """
 
 from collections.abc import Sequence
@@ -14,57 +15,71 @@ from chainrule.core.shapes import Float, Int, Tensor
 
 
 class KVCache(Cache):
-    """Keys and values of ``layers`` layers for ``rows`` rows of at most ``capacity`` tokens.
+    """Keys and values of every layer, each ``b g capacity+1 c``; ``shapes`` gives (g, c) per layer.
 
-    A step begins with ``extend(layout)``, which assigns slots to the new tokens; every layer then calls ``update``.
+    ``even`` says that all rows are single documents of one length: then no mask is needed. ``longest`` is the length
+    of the longest row, known without asking the device.
     """
 
     def __init__(
         self,
         rows: int,
         capacity: int,
+        shapes: Sequence[tuple[int, int]],
         *,
-        layers: Sequence[tuple[int, int]],
-        dtype: torch.dtype,
-        device: torch.device,
         given: Given | None = None,
+        device: torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
-        """``layers`` holds (key/value heads, head width) of each layer."""
         self.capacity, self.given = capacity, given
         self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
         self.position = torch.zeros(rows, capacity + 1, dtype=torch.long, device=device)
         self.document = torch.full_like(self.position, PADDING)
-        self.k = [torch.zeros(rows, g, capacity + 1, c, dtype=dtype, device=device) for g, c in layers]
+        self.longest, self.even = 0, True
+        # zeros, not garbage: a slot nobody sees is still multiplied by the weight 0, and 0 · NaN is NaN
+        self.k = [torch.zeros(rows, g, capacity + 1, c, device=device, dtype=dtype) for g, c in shapes]
         self.v = [torch.zeros_like(k) for k in self.k]
-        self.slot = self.position[:, :0]
-        self.longest = 0
 
-    def extend(self, layout: Layout) -> Layout:
-        """Give the new tokens their slots; the layout of all tokens that may be seen from now on."""
-        self.slot = slots(self.lengths, layout, trash=self.capacity)
-        self.position.scatter_(1, self.slot, layout.position)
-        self.document.scatter_(1, self.slot, layout.document)
+    def append(self, layout: Layout, *, plain: bool) -> Int[Tensor, "b t"]:
+        """Make room for new tokens and give their slots; ``plain``: they continue each row's only document."""
+        slot = slots(self.lengths, layout, trash=self.capacity)
+        self.position.scatter_(1, slot, layout.position)
+        self.document.scatter_(1, slot, layout.document)
         self.document[:, self.capacity] = PADDING
         self.lengths = self.lengths + layout.real.sum(1)
-        self.longest = max(int(self.lengths.max()), 1)
-        return Layout(self.position[:, : self.longest], self.document[:, : self.longest])
+        self.even = self.even and plain
+        self.longest = self.longest + slot.shape[1] if plain else self._longest()
+        return slot
 
-    def update(
-        self, layer: int, k: Float[Tensor, "b g t c"], v: Float[Tensor, "b g t c"]
+    def store(
+        self, layer: int, slot: Int[Tensor, "b t"], k: Float[Tensor, "b t g c"], v: Float[Tensor, "b t g c"]
     ) -> tuple[Float[Tensor, "b g s c"], Float[Tensor, "b g s c"]]:
-        """Store the new keys and values of a layer; all of its keys and values so far."""
-        index = self.slot[:, None, :, None].expand_as(k)
-        self.k[layer].scatter_(2, index, k.to(self.k[layer].dtype))
-        self.v[layer].scatter_(2, index, v.to(self.v[layer].dtype))
-        return self.k[layer][:, :, : self.longest], self.v[layer][:, :, : self.longest]
+        """Put new keys and values into their slots; all of the layer's, up to the longest row."""
+        row = torch.arange(len(slot), device=slot.device)[:, None]
+        for memory, new in ((self.k[layer], k), (self.v[layer], v)):
+            memory[row, :, slot] = new.detach().to(memory.dtype)
+        end = max(self.longest, 1)
+        return self.k[layer][:, :, :end], self.v[layer][:, :, :end]
+
+    @property
+    def layout_of_keys(self) -> Layout:
+        """Where the tokens in the slots stand, up to the longest row."""
+        end = max(self.longest, 1)
+        return Layout(self.position[:, :end], self.document[:, :end])
 
     def keep(self, rows: Int[Tensor, "n"] | Sequence[int]) -> None:
         rows = torch.as_tensor(rows, dtype=torch.long, device=self.lengths.device)
         self.lengths, self.position, self.document = self.lengths[rows], self.position[rows], self.document[rows]
         self.k, self.v = [k[rows] for k in self.k], [v[rows] for v in self.v]
         self.given = take_rows(self.given, rows)
+        self.longest = self.longest if self.even and len(rows) else self._longest()
 
     def rewind(self, n: Int[Tensor, "b"] | int) -> None:
         self.lengths = (self.lengths - n).clamp(min=0)
         column = torch.arange(self.capacity + 1, device=self.lengths.device)
         self.document = torch.where(column < self.lengths[:, None], self.document, PADDING)
+        self.even = self.even and isinstance(n, int)
+        self.longest = self._longest()
+
+    def _longest(self) -> int:
+        return int(self.lengths.max()) if len(self.lengths) else 0

@@ -1,80 +1,98 @@
-"""The mlp of a block: what each token thinks by itself.
+"""What a block does to each token alone: widen, bend, narrow.
 
-Gated(x) = down(act(gate x) ⊙ up x)      Shazeer 2020, arXiv:2002.05202 (SwiGLU where act is silu)
-Plain(x) = down(act(up x))
+Gated(x) = W_down (act(W_gate x) · W_up x)         SwiGLU where act is silu: Shazeer 2020, arXiv:2002.05202
+Plain(x) = W_down act(W_up x)                      Vaswani et al. 2017, arXiv:1706.03762
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import torch.nn.functional as F
 from torch import nn
-from torch.nn import functional as F
 
+from chainrule.core.errors import ConfigError
 from chainrule.core.shapes import Float, Tensor
+from chainrule.layers.linear import linear
 
-Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "silu": F.silu,
-    "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "relu": F.relu,
-}
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"]
+
+
+def activation(name: Activation) -> Callable[[Tensor], Tensor]:
+    """The function of that name; ``gelu_tanh`` is GPT-2's approximation, ``relu2`` the square of ``relu``."""
+    return {
+        "silu": F.silu,
+        "gelu": F.gelu,
+        "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+        "relu": F.relu,
+        "relu2": lambda x: F.relu(x).square(),
+    }[name]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gated:
-    """A gate decides how much of each of ``d_mlp`` channels passes."""
+    """Two matrices widen; one of them, bent, decides how much of the other passes."""
 
     kind: Literal["gated"] = "gated"
-    d_mlp: int
+    d_ff: int
     activation: Activation = "silu"
     bias: bool = False
 
-    def build(self, width: int) -> nn.Module:
-        """The layer for a model of ``width`` channels."""
-        return GatedLayer(self, width)
+    def __post_init__(self) -> None:
+        _check_width(self.d_ff)
+
+    def build(self, d_model: int) -> nn.Module:
+        """The mlp of a stream of width ``d_model``."""
+        return GatedLayer(self, d_model)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plain:
-    """Up, activation, down."""
+    """One matrix widens, the bend, one matrix narrows."""
 
     kind: Literal["plain"] = "plain"
-    d_mlp: int
-    activation: Activation = "gelu"
+    d_ff: int
+    activation: Activation = "gelu_tanh"
     bias: bool = True
 
-    def build(self, width: int) -> nn.Module:
-        """The layer for a model of ``width`` channels."""
-        return PlainLayer(self, width)
+    def __post_init__(self) -> None:
+        _check_width(self.d_ff)
+
+    def build(self, d_model: int) -> nn.Module:
+        """The mlp of a stream of width ``d_model``."""
+        return PlainLayer(self, d_model)
 
 
 Mlp = Gated | Plain
 
 
+def _check_width(d_ff: int) -> None:
+    if d_ff < 1:
+        raise ConfigError(f"d_ff={d_ff} must be at least 1")
+
+
 class GatedLayer(nn.Module):
-    """down(act(gate x) ⊙ up x)."""
+    """W_down (act(W_gate x) · W_up x)."""
 
-    def __init__(self, part: Gated, width: int) -> None:
+    def __init__(self, part: Gated, d_model: int) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(width, part.d_mlp, bias=part.bias)
-        self.up_proj = nn.Linear(width, part.d_mlp, bias=part.bias)
-        self.down_proj = nn.Linear(part.d_mlp, width, bias=part.bias)
-        self.act = ACTIVATIONS[part.activation]
+        self.gate_proj = linear(d_model, part.d_ff, part.bias)
+        self.up_proj = linear(d_model, part.d_ff, part.bias)
+        self.down_proj = linear(part.d_ff, d_model, part.bias)
+        self.activation = activation(part.activation)
 
-    def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
-        return self.down_proj(self.act(self.gate_proj(x)) * self.up_proj(x))
+    def forward(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        return self.down_proj(self.activation(self.gate_proj(x)) * self.up_proj(x))
 
 
 class PlainLayer(nn.Module):
-    """down(act(up x))."""
+    """W_down act(W_up x)."""
 
-    def __init__(self, part: Plain, width: int) -> None:
+    def __init__(self, part: Plain, d_model: int) -> None:
         super().__init__()
-        self.up_proj = nn.Linear(width, part.d_mlp, bias=part.bias)
-        self.down_proj = nn.Linear(part.d_mlp, width, bias=part.bias)
-        self.act = ACTIVATIONS[part.activation]
+        self.up_proj = linear(d_model, part.d_ff, part.bias)
+        self.down_proj = linear(part.d_ff, d_model, part.bias)
+        self.activation = activation(part.activation)
 
-    def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
-        return self.down_proj(self.act(self.up_proj(x)))
+    def forward(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        return self.down_proj(self.activation(self.up_proj(x)))

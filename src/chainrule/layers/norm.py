@@ -1,68 +1,90 @@
-"""Norms keep the scale of a vector from running away; each computes in float32 and returns the caller's format.
+"""Norms keep the scale of the residual stream; computed in float32 whatever the stream's format.
 
-RMSNorm(x)   = x / √(mean(x²) + ε) · w                    Zhang and Sennrich 2019, arXiv:1910.07467
-LayerNorm(x) = (x − mean(x)) / √(var(x) + ε) · w + b      Ba et al. 2016, arXiv:1607.06450
+    RMSNorm(x)   = w · x / √(mean(x²) + ε)                     Zhang & Sennrich 2019, arXiv:1910.07467
+    LayerNorm(x) = w · (x − mean x) / √(var x + ε) + b         Ba et al. 2016, arXiv:1607.06450
+
+The normalised value is rounded to the stream's format before it meets the weight, as published models do.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import nn
-from torch.nn import functional as F
 
+from chainrule.core.errors import ConfigError
 from chainrule.core.shapes import Float, Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
 class RMSNorm:
-    """Divide by the root mean square; one weight a channel."""
+    """Divides by the root of the mean square; no mean is taken off, no bias added."""
 
-    kind: Literal["rms"] = "rms"
+    kind: Literal["rms_norm"] = "rms_norm"
     eps: float = 1e-6
 
-    def build(self, width: int) -> nn.Module:
-        """The layer for vectors of ``width`` numbers."""
-        return RMSNormLayer(width, self.eps)
+    def __post_init__(self) -> None:
+        _check_eps(self.eps)
+
+    def build(self, d: int) -> nn.Module:
+        """The norm of vectors of width ``d``; its weight begins at one."""
+        return RMSNormLayer(d, self.eps)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerNorm:
-    """Subtract the mean, divide by the standard deviation; a weight a channel, and a bias unless it is left out."""
+    """Takes off the mean and divides by the standard deviation."""
 
-    kind: Literal["layer"] = "layer"
+    kind: Literal["layer_norm"] = "layer_norm"
     eps: float = 1e-5
     bias: bool = True
 
-    def build(self, width: int) -> nn.Module:
-        """The layer for vectors of ``width`` numbers."""
-        return LayerNormLayer(width, self.eps, self.bias)
+    def __post_init__(self) -> None:
+        _check_eps(self.eps)
+
+    def build(self, d: int) -> nn.Module:
+        """The norm of vectors of width ``d``; its weight begins at one, its bias at zero."""
+        return LayerNormLayer(d, self.eps, self.bias)
 
 
 Norm = RMSNorm | LayerNorm
 
 
-class RMSNormLayer(nn.Module):
-    """x / √(mean(x²) + ε) · w."""
+def _check_eps(eps: float) -> None:
+    if not 0 < eps < 1:
+        raise ConfigError(f"eps={eps} must lie between 0 and 1; 1e-6 is usual")
 
-    def __init__(self, width: int, eps: float) -> None:
+
+class RMSNormLayer(nn.Module):
+    """w · x / √(mean(x²) + ε)."""
+
+    def __init__(self, d: int, eps: float) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
+        self.weight = nn.Parameter(torch.ones(d))
         self.eps = eps
 
     def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
-        return F.rms_norm(x.float(), x.shape[-1:], self.weight.float(), self.eps).to(x.dtype)
+        y = x.float()
+        y = y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + self.eps)
+        return (self.weight * y.to(x.dtype)).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.numel()}, eps={self.eps}"
 
 
 class LayerNormLayer(nn.Module):
-    """(x − mean) / √(var + ε) · w + b."""
+    """w · (x − mean x) / √(var x + ε) + b."""
 
-    def __init__(self, width: int, eps: float, bias: bool) -> None:
+    def __init__(self, d: int, eps: float, bias: bool) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.bias = nn.Parameter(torch.zeros(width)) if bias else None
+        self.weight = nn.Parameter(torch.ones(d))
+        self.bias = nn.Parameter(torch.zeros(d)) if bias else None
         self.eps = eps
 
     def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         bias = None if self.bias is None else self.bias.float()
-        return F.layer_norm(x.float(), x.shape[-1:], self.weight.float(), bias, self.eps).to(x.dtype)
+        return F.layer_norm(x.float(), self.weight.shape, self.weight.float(), bias, self.eps).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.numel()}, eps={self.eps}, bias={self.bias is not None}"

@@ -8,6 +8,9 @@ slice by slice of the vocabulary, and is computed a second time in the backward 
 chunks of columns, checkpointed. The idea is that of Wijmans et al. 2024 (Cut Your Losses), arXiv:2411.09009.
 """
 
+# pyright: basic
+# (torch's own checkpoint, split and autograd.Function carry too few types for more)
+
 from typing import Any
 
 import torch
@@ -61,7 +64,7 @@ def _chunked(model: LanguageModel, hidden: Float[Tensor, "n d"], targets: Int[Te
         return linear_logprobs(hidden, weight, targets)
     chunk = max(1, CHUNK // model.vocab_size)
     pieces = [_piece(model, *pair) for pair in zip(hidden.split(chunk), targets.split(chunk), strict=True)]
-    return torch.cat(pieces) if pieces else widen(hidden.sum(-1))
+    return torch.cat(pieces)
 
 
 def _piece(model: LanguageModel, hidden: Float[Tensor, "n d"], targets: Int[Tensor, "n"]) -> Float[Tensor, "n"]:
@@ -87,7 +90,7 @@ def linear_logprobs(
     kind = hidden.device.type
     narrow = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
     with torch.autocast(kind, enabled=False):
-        return _LinearLogprobs.apply(hidden.to(narrow), weight, targets)  # type: ignore[no-any-return]
+        return _LinearLogprobs.apply(hidden.to(narrow), weight, targets)
 
 
 class _LinearLogprobs(torch.autograd.Function):
@@ -107,7 +110,7 @@ class _LinearLogprobs(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # pyright: ignore
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         hidden, weight, targets, total = ctx.saved_tensors
         for_hidden, for_weight, _ = ctx.needs_input_grad
         hidden_grad = torch.zeros_like(hidden, dtype=total.dtype)

@@ -1,0 +1,209 @@
+"""Bits per byte of documents under any model with its tokenizer.
+
+    bits per byte = − Σ_d log₂ p(tokens_d, end | begin) / Σ_d bytes_d
+
+``begin`` is BOS, else the end-of-text token. A tokenizer with neither leaves the first token of a document unjudged and
+its bytes uncounted, and the result says so. A document longer than the model's context is read in windows that overlap
+by half, and each token is judged in the first window that holds it. The nats of every document are kept, so that two
+models can be compared in pairs.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from chainrule.core.datum import Batch, Layout
+from chainrule.core.errors import DataError
+from chainrule.core.model import LanguageModel
+from chainrule.core.tokenizer import Tokenizer
+from chainrule.logprobs.scoring import token_logprobs
+
+TOKENS_AT_ONCE = 8192
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What documents cost under one model: nats and judged bytes of each, and what the measuring took."""
+
+    name: str
+    nats: tuple[float, ...]
+    size_bytes: tuple[int, ...]
+    languages: tuple[str, ...]
+    tokens: int
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Over all documents; infinite where the model rules one out."""
+        return self._over(range(len(self.nats)))
+
+    @property
+    def by_language(self) -> dict[str, float]:
+        """Bits per byte of the documents of each language, in order of appearance."""
+        return {
+            language: self._over([i for i, spoken in enumerate(self.languages) if spoken == language])
+            for language in dict.fromkeys(self.languages)
+        }
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Tokens scored a second."""
+        return self.tokens / self.seconds if self.tokens and self.seconds > 0 else None
+
+    def _over(self, documents: Sequence[int]) -> float:
+        size = sum(self.size_bytes[i] for i in documents)
+        if size == 0:
+            raise DataError(f"{self.name} judged no byte of {len(documents)} documents; give a text with more in it")
+        return sum(self.nats[i] for i in documents) / (math.log(2) * size)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A window of one document's ids, judged from ``first`` on."""
+
+    document: int
+    ids: list[int]
+    first: int
+
+
+def measure(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    languages: Sequence[str] | None = None,
+    *,
+    name: str = "model",
+    force: bool = False,
+    tokens_at_once: int = TOKENS_AT_ONCE,
+) -> Measured:
+    """Measure every text as one document; ``languages`` names each one's language (``text`` if left out).
+
+    Raises ``DataError`` for no text at all, and for a tokenizer that loses part of a text unless ``force``d: the bits
+    of what it dropped would not be paid for.
+    """
+    spoken = _checked(texts, languages)
+    if not tokenizer.lossless and not force:
+        raise DataError(
+            f"{name}'s tokenizer may lose part of a text, so bits per byte would flatter it; "
+            "use a lossless tokenizer, or force the measurement and read it with care"
+        )
+    ids = [tokenizer.encode(text) for text in texts]
+    rows = [row for i, document in enumerate(ids) for row in _rows(i, _framed(document, tokenizer), model.context)]
+    started = time.perf_counter()
+    nats = _score(model, rows, len(texts), tokens_at_once)
+    return Measured(
+        name=name,
+        nats=tuple(nats),
+        size_bytes=tuple(map(_judged_bytes(tokenizer), texts, ids)),
+        languages=spoken,
+        tokens=sum(map(len, ids)),
+        seconds=time.perf_counter() - started,
+        notes=_notes(tokenizer, model, len(rows) - len(texts)),
+    )
+
+
+def measure_logp(
+    logp: Callable[[str], float], texts: Sequence[str], languages: Sequence[str] | None = None, *, name: str
+) -> Measured:
+    """Measure with a function that gives the log-probability of a whole document in nats, such as ``world.logp``."""
+    spoken = _checked(texts, languages)
+    started = time.perf_counter()
+    nats = tuple(-logp(text) for text in texts)
+    sizes = tuple(len(text.encode()) for text in texts)
+    seconds = time.perf_counter() - started
+    return Measured(name=name, nats=nats, size_bytes=sizes, languages=spoken, tokens=sum(sizes), seconds=seconds)
+
+
+def uniform_logp(text: str) -> float:
+    """log p of a text whose every byte, and the end, is drawn from 257 equally likely outcomes."""
+    return -(len(text.encode()) + 1) * math.log(257)
+
+
+def _checked(texts: Sequence[str], languages: Sequence[str] | None) -> tuple[str, ...]:
+    if not any(texts):
+        raise DataError(f"there is no text to measure in {len(texts)} documents; give at least one that is not empty")
+    spoken = tuple(languages) if languages is not None else ("text",) * len(texts)
+    if len(spoken) != len(texts):
+        raise DataError(f"{len(texts)} texts come with {len(spoken)} languages; give one for each")
+    return spoken
+
+
+def _framed(ids: list[int], tokenizer: Tokenizer) -> list[int]:
+    begin = [] if tokenizer.begin is None else [tokenizer.begin]
+    end = [] if tokenizer.end is None else [tokenizer.end]
+    return begin + ids + end
+
+
+def _judged_bytes(tokenizer: Tokenizer) -> Callable[[str, list[int]], int]:
+    """The bytes of a text that are paid for: all, or all but the first token's where nothing comes before it."""
+
+    def count(text: str, ids: list[int]) -> int:
+        size = len(text.encode())
+        return size if tokenizer.begin is not None or not ids else size - len(tokenizer.token_bytes(ids[0]))
+
+    return count
+
+
+def _rows(document: int, ids: list[int], context: int | None) -> Iterator[_Row]:
+    """The windows of a document: one, or overlapping by half where the context is shorter."""
+    if context is None or len(ids) <= context:
+        yield _Row(document, ids, 0)
+        return
+    if context < 2:
+        raise DataError(f"a model that reads {context} token at a time judges nothing; its context must be 2 or more")
+    kept = context // 2
+    for start in range(0, len(ids) - kept, context - kept):
+        yield _Row(document, ids[start : start + context], kept if start else 0)
+
+
+def _score(model: LanguageModel, rows: list[_Row], documents: int, tokens_at_once: int) -> list[float]:
+    nats = torch.zeros(documents, dtype=torch.float64)
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for group in _groups(rows, tokens_at_once):
+                logp = token_logprobs(model, _batch(group).to(model.device)).sum(1, dtype=torch.float64)
+                nats.index_add_(0, torch.tensor([row.document for row in group]), -logp.cpu())
+    finally:
+        model.train(training)
+    return nats.tolist()
+
+
+def _groups(rows: list[_Row], tokens_at_once: int) -> Iterator[list[_Row]]:
+    """Rows of similar length together, so that little of a batch is padding."""
+    group: list[_Row] = []
+    for row in sorted(rows, key=lambda row: -len(row.ids)):
+        if group and (len(group) + 1) * len(group[0].ids) > tokens_at_once:
+            yield group
+            group = []
+        group.append(row)
+    if group:
+        yield group
+
+
+def _batch(group: list[_Row]) -> Batch:
+    longest = max([1, *(len(row.ids) for row in group)])
+    tokens = torch.zeros(len(group), longest, dtype=torch.long)
+    mask = torch.zeros(len(group), longest)
+    for i, row in enumerate(group):
+        tokens[i, : len(row.ids)] = torch.tensor(row.ids, dtype=torch.long)
+        mask[i, row.first : len(row.ids)] = 1
+    return Batch(tokens, mask, Layout.lengths(torch.tensor([len(row.ids) for row in group]), longest))
+
+
+def _notes(tokenizer: Tokenizer, model: LanguageModel, extra: int) -> tuple[str, ...]:
+    notes: list[str] = []
+    if tokenizer.begin is None:
+        notes.append("the first token of every document is not judged: the tokenizer has no token to begin with")
+    if tokenizer.end is None:
+        notes.append("the end of a document is not judged: the tokenizer has no token for it")
+    if not tokenizer.lossless:
+        notes.append("the tokenizer may lose part of a text, which then costs nothing")
+    if extra:
+        notes.append(f"documents longer than {model.context} tokens were read in windows that overlap by half")
+    return tuple(notes)

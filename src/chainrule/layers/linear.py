@@ -1,0 +1,26 @@
+"""Matrices without ambient randomness: born zero, filled by a model's initialisation or by a loader.
+
+``nn.Linear`` and ``nn.Embedding`` draw from torch's global generator when they are made. Here randomness is an
+argument, so the layers begin as zeros on the default device (``meta`` included) and a scheme of ``layers.init`` fills
+them.
+"""
+
+import torch
+from torch import nn
+from torch.nn.utils import skip_init
+
+
+def linear(d_in: int, d_out: int, bias: bool = False) -> nn.Linear:
+    """y = x Wᵀ (+ bias), with W ``d_out d_in`` and bias zero."""
+    return _zeroed(skip_init(nn.Linear, d_in, d_out, bias=bias, device=torch.get_default_device()))
+
+
+def embedding(n: int, d: int) -> nn.Embedding:
+    """A table of ``n`` vectors of width ``d``, all zero."""
+    return _zeroed(skip_init(nn.Embedding, n, d, device=torch.get_default_device()))
+
+
+def _zeroed(module: nn.Module):
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module

@@ -1,0 +1,91 @@
+import math
+
+import pytest
+
+from chainrule.eval.bpb import measure, measure_logp, uniform_logp
+
+TEXTS = ["hello", "今天的天气很好。", "", "a longer English document, for windows and batches", "b"]
+
+
+def by_hand(model, text: str) -> float:
+    """Nats of a text under a table of scores of the next byte given the last."""
+    ids = [256, *text.encode(), 256]
+    logp = model.table.double().log_softmax(-1)
+    return -sum(logp[a, b].item() for a, b in zip(ids, ids[1:], strict=False))
+
+
+def test_a_uniform_guess_over_256_bytes_costs_8_bits_each(toys) -> None:
+    measured = measure(toys.Uniform(256), toys.Bytes(ends=False), TEXTS)
+    assert measured.bits_per_byte == pytest.approx(8)
+
+
+def test_the_end_of_a_document_is_paid_for(toys) -> None:
+    measured = measure(toys.Uniform(257), toys.Bytes(), ["abcd"])
+    assert measured.bits_per_byte == pytest.approx(5 / 4 * math.log2(257))
+    assert measure_logp(uniform_logp, ["abcd"], name="uniform").nats == pytest.approx(measured.nats)
+
+
+def test_without_a_token_to_begin_with_the_first_byte_is_neither_judged_nor_counted(toys) -> None:
+    measured = measure(toys.Uniform(256), toys.Bytes(ends=False), ["abcd", "", "a"])
+    assert measured.size_bytes == (3, 0, 0)
+    assert measured.nats == pytest.approx((3 * math.log(256), 0, 0))
+    assert "first token of every document is not judged" in measured.notes[0]
+
+
+def test_every_document_costs_what_it_costs_alone(toys) -> None:
+    model = toys.Reader(257)
+    together = measure(model, toys.Bytes(), TEXTS, tokens_at_once=60)
+    assert together.nats == pytest.approx([by_hand(model, text) for text in TEXTS], rel=1e-5)
+    alone = [measure(model, toys.Bytes(), [text]).nats[0] for text in TEXTS if text]
+    assert [nats for nats, text in zip(together.nats, TEXTS, strict=True) if text] == pytest.approx(alone, rel=1e-6)
+
+
+@pytest.mark.parametrize("context", [2, 3, 7, 16, 51, 52, 53])
+def test_windows_over_a_long_document_judge_every_token_once(toys, context) -> None:
+    model = toys.Reader(257, context=context)
+    measured = measure(model, toys.Bytes(), TEXTS)
+    # a bigram sees all it needs in any window of two, so windows may change nothing
+    assert measured.nats == pytest.approx([by_hand(model, text) for text in TEXTS], rel=1e-5)
+    assert model.longest <= context
+
+
+def test_a_window_is_only_spoken_of_where_one_was_needed(toys) -> None:
+    assert "windows" in measure(toys.Reader(257, context=8), toys.Bytes(), TEXTS).notes[0]
+    assert measure(toys.Reader(257, context=80), toys.Bytes(), TEXTS).notes == ()
+
+
+def test_languages_are_added_up_apart(toys) -> None:
+    measured = measure(toys.Reader(257), toys.Bytes(), TEXTS, ["en", "zh", "zh", "en", "en"])
+    english = [0, 3, 4]
+    bits = sum(measured.nats[i] for i in english) / math.log(2) / sum(len(TEXTS[i]) for i in english)
+    assert measured.by_language["en"] == pytest.approx(bits)
+    assert list(measured.by_language) == ["en", "zh"]
+
+
+def test_a_text_that_is_ruled_out_costs_infinitely_many_bits(toys) -> None:
+    measured = measure(toys.Uniform(257, never=ord("x")), toys.Bytes(), ["ax", "b"], ["one", "two"])
+    assert measured.nats[0] == math.inf
+    assert measured.by_language["one"] == math.inf
+    assert measured.by_language["two"] == pytest.approx(2 * 8)
+
+
+def test_a_tokenizer_that_loses_text_is_refused_unless_forced(toys) -> None:
+    with pytest.raises(ValueError, match="may lose part of a text"):
+        measure(toys.Uniform(257), toys.Bytes(lossless=False), TEXTS)
+    assert "costs nothing" in measure(toys.Uniform(257), toys.Bytes(lossless=False), TEXTS, force=True).notes[0]
+
+
+def test_nothing_to_measure_is_refused(toys) -> None:
+    for texts in ([], ["", ""]):
+        with pytest.raises(ValueError, match="no text to measure"):
+            measure(toys.Uniform(257), toys.Bytes(), texts)
+    with pytest.raises(ValueError, match="judged no byte"):
+        _ = measure(toys.Uniform(256), toys.Bytes(ends=False), ["a"]).bits_per_byte
+    with pytest.raises(ValueError, match="2 texts come with 1 languages"):
+        measure(toys.Uniform(257), toys.Bytes(), ["a", "b"], ["en"])
+
+
+def test_measuring_leaves_a_model_in_the_mode_it_was_in(toys) -> None:
+    model = toys.Uniform(257).train()
+    measure(model, toys.Bytes(), TEXTS)
+    assert model.training
