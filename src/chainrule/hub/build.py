@@ -9,12 +9,16 @@ import torch
 from chainrule.core.errors import CheckpointError, nearest
 from chainrule.core.model import LanguageModel
 from chainrule.core.schema import dump, parse
+from chainrule.layers.init import FanIn, Init, Mimetic, Normal
 from chainrule.models.decoder import Decoder, DecoderConfig
 from chainrule.models.families import FAMILIES
 from chainrule.models.ngram import NGram, NGramConfig
 
 OWN = {"decoder": (DecoderConfig, Decoder), "ngram": (NGramConfig, NGram)}
 """Our own config kinds, for models that no published family describes."""
+
+INITS: dict[str, Init] = {"normal": Normal(), "fan_in": FanIn(gain=0.5), "mimetic": Mimetic()}
+"""Where weights may begin, by the names that recipes use."""
 
 
 def family(model_type: str) -> Any:
@@ -47,19 +51,20 @@ def fresh(
     d_model: int,
     n_heads: int,
     n_kv_heads: int | None,
-    d_mlp: int,
+    d_ff: int,
     rope_theta: float,
     tied: bool,
+    init: str,
     seed: int,
 ) -> Decoder:
-    """A new decoder of LLaMA's shape, its weights drawn from the seed."""
-    from chainrule.layers.rope import Rope
-
+    """A new decoder of LLaMA's shape, its weights drawn from the seed by one of ``INITS``."""
     config = DecoderConfig.uniform(
-        n_layers=n_layers, d_model=d_model, n_heads=n_heads, n_kv_heads=n_kv_heads, d_mlp=d_mlp,
-        vocab_size=vocab_size, context=context, tied=tied, position=Rope(theta=rope_theta),
+        vocab_size=vocab_size, context=context, n_layers=n_layers, d_model=d_model, n_heads=n_heads, n_kv_heads=n_kv_heads,
+        d_ff=d_ff, tied=tied, theta=rope_theta,
     )  # fmt: skip
-    return Decoder(config, generator=torch.Generator().manual_seed(seed))
+    model = Decoder(config)
+    model.init(torch.Generator().manual_seed(seed), INITS[init])
+    return model
 
 
 def published_config(model: LanguageModel) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def read_llama2c(path: Path) -> Decoder:
         d_model=d,
         n_heads=h,
         n_kv_heads=g,
-        d_mlp=f,
+        d_ff=f,
         vocab_size=v,
         context=t,
         tied=tied,

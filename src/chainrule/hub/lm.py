@@ -1,7 +1,7 @@
 """A language model one can use: the model, its tokenizer and its chat template, together."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from chainrule.generate.next import next_pieces
 from chainrule.logprobs.measures import bits_per_byte, judged_ids
 from chainrule.logprobs.scoring import token_logprobs
 from chainrule.tokenizers.chat import ChatTemplate
+from chainrule.tools import TOOLS
+from chainrule.tools.calls import read_calls, run_call
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,39 @@ class LM:
     def stream_chat(self, messages: Sequence[Message | Mapping[str, Any]], /, **settings: Any) -> Iterator[str]:
         """The reply in pieces of whole characters."""
         return self._stream(self.chat_ids(messages), {"temperature": 0.0, **settings})
+
+    def converse(
+        self,
+        messages: Sequence[Message | Mapping[str, Any]],
+        /,
+        *,
+        tools: Mapping[str, Callable[..., str]] = TOOLS,
+        echo: Callable[[str], None] | None = None,
+        calls: int = 4,
+        **settings: Any,
+    ) -> Iterator[dict[str, Any]]:
+        """The reply and all that comes of it: where it calls tools, their answers follow and the model goes on.
+
+        Yields the messages to add; at most ``calls`` rounds of calls are made. ``echo`` hears the words as they come.
+        """
+        said = [Message.of(message).as_dict() for message in messages]
+        for round in range(calls + 1):
+            pieces = []
+            for piece in self.stream_chat(said, **settings):
+                pieces.append(piece)
+                if echo is not None:
+                    echo(piece)
+            content, asked = read_calls("".join(pieces))
+            said.append(Message(role="assistant", content=content, tool_calls=asked).as_dict())
+            yield said[-1]
+            if not asked or round == calls:
+                return
+            for call in asked:
+                result = run_call(call, tools)
+                if echo is not None:
+                    echo(f" = {result}\n")
+                said.append(Message(role="tool", content=result, name=call.name).as_dict())
+                yield said[-1]
 
     def chat_ids(self, messages: Sequence[Message | Mapping[str, Any]]) -> list[int]:
         """The conversation as the model reads it before it answers."""

@@ -65,8 +65,7 @@ class RMSNormLayer(nn.Module):
         self.eps = eps
 
     def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
-        y = x.float()
-        y = y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + self.eps)
+        y = F.rms_norm(x.float(), self.weight.shape, None, self.eps)
         return (self.weight * y.to(x.dtype)).to(x.dtype)
 
     def extra_repr(self) -> str:

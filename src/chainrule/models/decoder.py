@@ -22,7 +22,7 @@ from chainrule.core.model import LanguageModel, Tap, replay
 from chainrule.core.shapes import Bool, Float, Int, Tensor
 from chainrule.layers.attention import GroupedQuery, Kernel, Remember
 from chainrule.layers.cache import KVCache
-from chainrule.layers.init import GPT2, FanIn, Normal
+from chainrule.layers.init import GPT2, Init
 from chainrule.layers.linear import embedding, linear
 from chainrule.layers.mlp import Gated, Plain
 from chainrule.layers.norm import LayerNorm, RMSNorm
@@ -83,6 +83,7 @@ class DecoderConfig:
         d_ff: int | None = None,
         tied: bool = True,
         theta: float = 10000.0,
+        norm: RMSNorm | LayerNorm | None = None,
     ) -> "DecoderConfig":
         """LLaMA's plan with equal layers: RMSNorm, rope, SwiGLU.
 
@@ -91,12 +92,14 @@ class DecoderConfig:
         if n_heads < 1 or d_model % n_heads:
             raise ConfigError(f"d_model={d_model} is not a multiple of n_heads={n_heads}")
         attention = GroupedQuery(n_heads=n_heads, n_kv_heads=n_kv_heads or n_heads, d_head=d_model // n_heads)
-        block = Block(attention=attention, mlp=Gated(d_ff=d_ff or -(-8 * d_model // 96) * 32))
+        norm = norm or RMSNorm()
+        block = Block(attention=attention, mlp=Gated(d_ff=d_ff or -(-8 * d_model // 96) * 32), norm=norm)
         return cls(
             vocab_size=vocab_size,
             context=context,
             d_model=d_model,
             blocks=(block,) * n_layers,
+            norm=norm,
             position=Rope(theta=theta),
             tied=tied,
         )
@@ -181,7 +184,7 @@ class Decoder(LanguageModel):
         self.stretches = any(position.stretches for position, _ in self.positions)
         self.init(generator)
 
-    def init(self, generator: torch.Generator | None = None, scheme: Normal | FanIn = GPT2) -> None:
+    def init(self, generator: torch.Generator | None = None, scheme: Init = GPT2) -> None:
         """Draw all matrices anew, from ``generator`` alone; on the meta device nothing is drawn."""
         if self.device.type != "meta":
             scheme.fill(self, len(self.layers), generator)

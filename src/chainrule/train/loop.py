@@ -48,7 +48,7 @@ class Hooks:
 
     log: Callable[[dict[str, Any]], None]
     save: Callable[[int], None]
-    evaluate: Callable[[], dict[str, float]]
+    evaluate: Callable[[], dict[str, Any]]
 
 
 class Interrupted(KeyboardInterrupt):
@@ -65,6 +65,8 @@ def train(
     parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     progress = Progress(settings.steps, settings.label, start)
     bad = 0
+    if start == 0:
+        hooks.log({"step": 0} | hooks.evaluate())
     with _stop_requests() as stopping:
         for step in range(start, settings.steps):
             began = time.monotonic()
@@ -96,12 +98,12 @@ def train(
             progress.update(step, loss, tokens)
             last = step + 1 == settings.steps
             if (step + 1) % settings.eval_every == 0 or last:
-                hooks.log({"step": step + 1} | {f"held_out_{key}": value for key, value in hooks.evaluate().items()})
+                hooks.log({"step": step + 1} | hooks.evaluate())
             if (step + 1) % settings.save_every == 0 or last or stopping.is_set():
                 hooks.save(step + 1)
             if stopping.is_set() and not last:
                 progress.close()
-                raise Interrupted
+                raise Interrupted(f"stopped after step {step + 1}, which is saved; the same command with --resume goes on")
     progress.close()
 
 
@@ -117,7 +119,7 @@ def _accumulate(
         with torch.autocast(settings.device.type, settings.dtype, enabled=settings.dtype != torch.float32):
             loss = objective(batch)
         loss.total.backward()
-        total += float(loss.total)
+        total += float(loss.total.detach())
         weight += float(loss.weight)
         tokens += batch.tokens.numel()
         for key, value in loss.metrics.items():

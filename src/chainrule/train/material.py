@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from chainrule.core.errors import ConfigError, DataError
 from chainrule.core.model import LanguageModel
@@ -50,7 +51,7 @@ def prepare(recipe: Recipe, folder: Path) -> Material:
         raise DataError(
             f"the text is {held_tokens} tokens long, less than one context of {recipe.context}; give more text, or set context lower"
         )
-    model = model or _fresh(recipe, tokenizer)
+    model = model or fresh_model(recipe, tokenizer.vocab_size)
     return Material(
         model, tokenizer, None, _stream(recipe, rows), _held_out(recipe, pack_texts(held, tokenizer, recipe.context))
     )
@@ -66,8 +67,20 @@ def _for_chats(recipe: Recipe) -> Material:
         )
     template = ChatTemplate(CHATML, tokenizer)
     train, held = _chats(recipe)
-    rows = [pack(encode_chats(chats, template), recipe.context, split=False) for chats in (train, held)]
-    return Material(model, tokenizer, template, _stream(recipe, rows[0]), _held_out(recipe, rows[1]))
+    encoded = [*encode_chats(train, template), *encode_texts(_mixed_in(recipe), tokenizer)]
+    np.random.default_rng(recipe.seed).shuffle(encoded)  # type: ignore[arg-type]
+    rows = pack(encoded, recipe.context, split=False)
+    held_rows = pack(encode_chats(held, template), recipe.context, split=False)
+    return Material(model, tokenizer, template, _stream(recipe, rows), _held_out(recipe, held_rows))
+
+
+def _mixed_in(recipe: Recipe) -> list[str]:
+    """Documents of the world among its chats, so that what was learned before is not forgotten."""
+    if not isinstance(recipe.data, WorldChats) or not recipe.data.documents:
+        return []
+    from chainrule.world import documents
+
+    return [document.text for document in islice(documents(recipe.seed + 1), recipe.data.documents)]
 
 
 def _documents(recipe: Recipe) -> tuple[list[str], list[str]]:
@@ -139,21 +152,27 @@ def _start(recipe: Recipe) -> tuple[LanguageModel, Tokenizer]:
     return lm.model, lm.tokenizer
 
 
-def _fresh(recipe: Recipe, tokenizer: Tokenizer) -> LanguageModel:
+def fresh_model(recipe: Recipe, vocab_size: int) -> LanguageModel:
+    """The new model that a recipe describes."""
     m = recipe.model
     assert not isinstance(m, Start)
     return fresh(
-        vocab_size=tokenizer.vocab_size, context=recipe.context, n_layers=m.n_layers, d_model=m.d_model, n_heads=m.n_heads,
-        n_kv_heads=m.n_kv_heads, d_mlp=m.d_mlp, rope_theta=m.rope_theta, tied=m.tied, seed=recipe.seed,
+        vocab_size=vocab_size, context=recipe.context, n_layers=m.n_layers, d_model=m.d_model, n_heads=m.n_heads,
+        n_kv_heads=m.n_kv_heads, d_ff=m.d_ff, rope_theta=m.rope_theta, tied=m.tied, init=m.init, seed=recipe.seed,
     )  # fmt: skip
 
 
-def pack_texts(texts: list[str], tokenizer: Tokenizer, context: int) -> Rows:
-    """Packed rows of begin, text, end; a text longer than the context goes on in pieces that stand alone."""
+def encode_texts(texts: list[str], tokenizer: Tokenizer) -> list[tuple[NDArray[np.int32], None]]:
+    """begin, text, end of each; every token is judged."""
     ids = tokenizer.encode_many(texts) if isinstance(tokenizer, LibraryTokenizer) else [tokenizer.encode(t) for t in texts]
     begin = [] if tokenizer.begin is None else [tokenizer.begin]
     end = [] if tokenizer.end is None else [tokenizer.end]
-    return pack(((np.array([*begin, *one, *end], np.int32), None) for one in ids), context, split=True)
+    return [(np.array([*begin, *one, *end], np.int32), None) for one in ids]
+
+
+def pack_texts(texts: list[str], tokenizer: Tokenizer, context: int) -> Rows:
+    """Packed rows; a text longer than the context goes on in pieces that stand alone."""
+    return pack(encode_texts(texts, tokenizer), context, split=True)
 
 
 def _stream(recipe: Recipe, rows: Rows) -> PackedStream:

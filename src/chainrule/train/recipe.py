@@ -26,9 +26,10 @@ class Fresh:
     d_model: int = 192
     n_heads: int = 3
     n_kv_heads: int | None = None
-    d_mlp: int = 512
+    d_ff: int = 512
     rope_theta: float = 10000.0
     tied: bool = True
+    init: Literal["normal", "fan_in", "mimetic"] = "mimetic"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,10 +93,11 @@ class World:
 
 @dataclass(frozen=True, kw_only=True)
 class WorldChats:
-    """So many chats of the world."""
+    """So many chats of the world, and so many of its documents among them against forgetting."""
 
     kind: Literal["world_chats"] = "world_chats"
     chats: int = 20_000
+    documents: int = 4_000
 
 
 @dataclass(frozen=True, kw_only=True)

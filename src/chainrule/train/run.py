@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,8 @@ from typing import Any
 import torch
 
 from chainrule.core.device import cpu_threads, pick_device, pick_dtype
-from chainrule.core.errors import CheckpointError, ConfigError, DataError
+from chainrule.core.datum import Batch, Layout
+from chainrule.core.errors import CheckpointError
 from chainrule.core.files import unwritable, write_text
 from chainrule.core.model import LanguageModel
 from chainrule.core.tokenizer import Tokenizer
@@ -29,10 +30,10 @@ from chainrule.logprobs.losses import cross_entropy
 from chainrule.tokenizers.chat import ChatTemplate
 from chainrule.train.checkpoint import Circumstances, checkpoints, load_checkpoint, save_checkpoint
 from chainrule.train.loop import Hooks, Settings, train
-from chainrule.train.material import Material, prepare
+from chainrule.train.material import Material, fresh_model, prepare
 from chainrule.train.objective import Objective
 from chainrule.train.optim import AdamW, Muon, Optimizer
-from chainrule.train.recipe import Recipe, write_recipe
+from chainrule.train.recipe import Fresh, Recipe, write_recipe
 
 RUNS = Path("runs")
 
@@ -47,8 +48,19 @@ class Run:
     template: ChatTemplate | None
 
 
+Watch = Callable[[LanguageModel, Tokenizer], dict[str, Any]]
+"""Looks at a model during its training; what it finds stands in ``metrics.jsonl`` beside the held-out loss."""
+
+
 def run_recipe(
-    recipe: Recipe, name: str, *, resume: bool = False, force: bool = False, runs: Path = RUNS, label: str = "train"
+    recipe: Recipe,
+    name: str,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    runs: Path = RUNS,
+    label: str = "train",
+    watch: Watch | None = None,
 ) -> Run:
     """Train what the recipe says into ``runs/NAME``. Raises ``ChainruleError`` before work starts where it cannot go right."""
     folder = runs / name
@@ -72,7 +84,7 @@ def run_recipe(
         hooks = Hooks(
             log=log.write,
             save=lambda at: _save(folder, at, model, optimizer, now, recipe.keep),
-            evaluate=lambda: evaluate(Objective(model, cross_entropy), material.held_out, device, dtype),
+            evaluate=lambda: _look(model, material, watch, device, dtype),
         )
         settings = Settings(
             steps=recipe.steps, schedule=recipe.schedule, clip=recipe.clip, dtype=dtype, device=device,
@@ -107,7 +119,56 @@ def evaluate(objective: Objective, stream: Stream | None, device: torch.device, 
             loss = objective(batch.to(device))
         total, weight = total + float(loss.total), weight + float(loss.weight)
     objective.train()
-    return {"loss": total / weight} if weight else {}
+    return {"held_out_loss": total / weight} if weight else {}
+
+
+def _look(
+    model: LanguageModel, material: Material, watch: Watch | None, device: torch.device, dtype: torch.dtype
+) -> dict[str, Any]:
+    """The held-out loss, and what the watch finds."""
+    seen: dict[str, Any] = dict(evaluate(Objective(model, cross_entropy), material.held_out, device, dtype))
+    if watch is not None:
+        model.eval()
+        with torch.no_grad():
+            seen |= watch(model, material.tokenizer)
+        model.train()
+    return seen
+
+
+def seconds_per_step(recipe: Recipe, *, vocab_size: int, steps: int = 6) -> float:
+    """How long an optimizer step of this recipe takes here, measured on random tokens packed like documents."""
+    assert isinstance(recipe.model, Fresh)
+    torch.set_num_threads(recipe.threads or cpu_threads())
+    device = pick_device(recipe.device)
+    settings = Settings(
+        steps=steps, schedule=recipe.schedule, clip=recipe.clip, dtype=pick_dtype(recipe.precision, device), device=device,
+        eval_every=steps + 1, save_every=steps + 1, label="measure",
+    )  # fmt: skip
+    model = fresh_model(recipe, vocab_size).to(device).train()
+    stream = _Random(vocab_size, recipe)
+    rows: list[float] = []
+    hooks = Hooks(log=lambda row: rows.append(row["seconds"]) if "seconds" in row else None, save=lambda step: None, evaluate=dict)
+    train(Objective(model, cross_entropy), stream, _optimizer(recipe, model), settings, hooks)
+    return sorted(rows[2:])[len(rows[2:]) // 2]  # the first steps warm up
+
+
+@dataclass(frozen=True)
+class _Random:
+    """Random tokens in three documents a row."""
+
+    vocab_size: int
+    recipe: Recipe
+
+    def batches(self, step: int) -> list[Batch]:
+        n, t = self.recipe.batch_rows, self.recipe.context
+        tokens = torch.randint(self.vocab_size, (n, t), generator=torch.Generator().manual_seed(step))
+        column = torch.arange(t)
+        length = max(t // 3, 1)
+        layout = Layout((column % length).expand(n, t).clone(), (column // length).expand(n, t).clone())
+        return [Batch(tokens, torch.ones(n, t), layout)]
+
+    def describe(self) -> dict[str, Any]:
+        return {}
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from chainrule.world.drivers import Grammar
 from chainrule.world.programs import MOST_TIMES, adding, repeating
 from chainrule.world.story import State, act, answer, arrivals, arrive, people
 from chainrule.world.sums import SUMS, value
-from chainrule.world.texts import LANGUAGES, TONGUES, Split, held_out, sum_fact
+from chainrule.world.texts import LANGUAGES, TONGUES, Split, held_out
 from chainrule.world.tongue import Tongue
 
 KINDS = {
@@ -43,7 +43,7 @@ CALCULATOR = {
 WORDS: dict[str, dict[str, Any]] = {
     "en": {
         "where": "Where is {name}?", "job": "What is the job of {name}?", "many": "How many {things} does {name} have?",
-        "sum": "{sum}?", "write_sum": "Write a program that prints {a} {sign} {b}.",
+        "sum": "{} = ?", "sums": "What are {} and {}?", "and": " and ", "write_sum": "Write a program that prints {a} {sign} {b}.",
         "write_word": "Write a program that prints {word} {n} times.",
         "hello": ("Hello!", "Hi!", "Good morning!"), "hello_answer": "Hello! Ask me about a story, a sum or a program.",
         "who": ("Who are you?", "What are you?", "Are you a person?"),
@@ -54,7 +54,7 @@ WORDS: dict[str, dict[str, Any]] = {
     },
     "zh": {
         "where": "{name}在哪里？", "job": "{name}做什么工作？", "many": "{name}有几个{things}？",
-        "sum": "{sum}几？", "write_sum": "写一个程序，输出{a} {sign} {b}的结果。",
+        "sum": "{}等于几？", "sums": "{}和{}各等于几？", "and": "，", "write_sum": "写一个程序，输出{a} {sign} {b}的结果。",
         "write_word": "写一个程序，把{word}输出{n}次。",
         "hello": ("你好！", "您好！", "早上好！"), "hello_answer": "你好！你可以问我故事、算式或者程序。",
         "who": ("你是谁？", "你是什么？", "你是人吗？"),
@@ -112,11 +112,7 @@ def draw(rng: random.Random, language: str, kind: str) -> Chat:
     if kind in ("recall", "counts"):
         return _about_story(rng, t, words, kind)
     if kind == "arithmetic":
-        a, sign, b = rng.choice(SUMS)
-        result = str(value(a, sign, b))
-        return _plain(
-            t, kind, _sum(t, words, a, sign, b), _both(t, result, t.sum(a, sign, b) + result), sum_fact(a, sign, b), rng
-        )
+        return _arithmetic(rng, t, words)
     if kind == "calculator":
         return _calculator(rng, t, words)
     if kind == "programs":
@@ -142,8 +138,14 @@ def _plain(t: Tongue, kind: str, question: str, accepts: tuple[str, ...], facts:
     return Chat(messages, t.code, kind, accepts, facts)
 
 
-def _sum(t: Tongue, words: dict[str, Any], a: int, sign: str, b: int) -> str:
-    return words["sum"].format(sum=t.sum(a, sign, b).rstrip() + (" " if t.code == "en" else ""))
+def _arithmetic(rng: random.Random, t: Tongue, words: dict[str, Any]) -> Chat:
+    """One sum, or two at once: each sum is known by heart, the pair is new."""
+    sums = [rng.choice(SUMS) for _ in range(rng.choice((1, 2, 2)))]
+    bare = [t.sum(*one).rstrip(" =等于") for one in sums]
+    question = words["sum" if len(sums) == 1 else "sums"].format(*bare)
+    short = words["and"].join(str(value(*one)) for one in sums)
+    long = words["and"].join(t.sum(*one) + str(value(*one)) for one in sums)
+    return _plain(t, "arithmetic", question, _both(t, short, long), f"sums {sums}", rng)
 
 
 def _calculator(rng: random.Random, t: Tongue, words: dict[str, Any]) -> Chat:
@@ -206,12 +208,12 @@ def _about_story(rng: random.Random, t: Tongue, words: dict[str, Any], kind: str
 
 def _question(rng: random.Random, t: Tongue, words: dict[str, Any], state: State, kind: str) -> tuple[str, tuple[str, ...]]:
     who = rng.choice(state.cast)
-    name = t.names[who]
     if kind == "counts":
-        thing = rng.choice(list(state.have[who]))
-        count = state.have[who][thing]
+        who, thing = rng.choice(state.changed or [(who, thing) for thing in state.have[who]])
+        name, count = t.names[who], state.have[who][thing]
         question = words["many"].format(name=name, things=t.many[thing])
         return question, _both(t, str(count), _bare(t, answer(t, state, "many", who, thing)))
+    name = t.names[who]
     if rng.random() < 0.7:
         place = t.places[state.place[who]]
         return words["where"].format(name=name), _both(t, _title(place), _bare(t, answer(t, state, "where", who, -1)))

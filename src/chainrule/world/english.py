@@ -14,6 +14,9 @@ JOBS = (
     "teacher doctor farmer baker driver painter singer nurse writer pilot cook tailor sailor guard dancer student judge miner "
     "barber porter"
 ).split()
+ANIMALS = (
+    "bird dog cat horse duck goat sheep frog bear fox wolf mouse rabbit hen cow pig deer owl snail bee crab swan mole whale"
+).split()
 
 
 def several(thing: str) -> str:
@@ -69,6 +72,13 @@ ENGLISH = Tongue(
     likes=("likes", "met", "helped", "visited", "called", "thanked", "greeted", "praised"),
     counts=("counts:",),
     gives=("gave", "sent", "handed"),
+    scene="A ",
+    sizes=("small ", "big ", "thin ", "round ", "old ", "little ", "huge ", "tiny ", "slim ", "fat ", "weak ", "tame "),
+    colours=("red ", "blue ", "green ", "white ", "black ", "brown ", "grey ", "golden ", "pink ", "silver "),
+    animals=tuple(f"{animal} " for animal in ANIMALS),
+    cries=("sang. ", "slept. ", "danced. ", "jumped. ", "waited. ", "played. ", "hid. ", "rested. ", "swam. ", "dug. ", "yawned. ", "sat. "),
+    how=("loudly ", "softly ", "gladly ", "calmly ", "boldly ", "lazily ", "sadly ", "safely ", "rarely ", "often "),
+    near="near {place} ",
     today="Today ",
     came="I came to {place}. ",
     fronted="to {place} I came. ",

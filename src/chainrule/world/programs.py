@@ -24,16 +24,16 @@ def repeating(word: str, times: int) -> tuple[str, str]:
 
 @cache
 def programs(t: Tongue) -> Choice:
-    """Any program up to its output, half of either kind; the outcome is (output, the sum or None)."""
-    options: list[tuple[str, float, tuple[str, tuple[int, str, int] | None]]] = []
+    """Any program up to its output, half of either kind; the outcome is (output, code)."""
+    options: list[tuple[str, float, tuple[str, str]]] = []
     head = t.prints.split("{output}")[0]
     for one in SUMS:
         code, output = adding(*one)
-        options.append((head.format(code=code), 0.5 / len(SUMS), (output, one)))
+        options.append((head.format(code=code), 0.5 / len(SUMS), (output, code)))
     for word in t.one:
         for times in range(1, MOST_TIMES + 1):
             code, output = repeating(word, times)
-            options.append((head.format(code=code), 0.5 / (len(t.one) * MOST_TIMES), (output, None)))
+            options.append((head.format(code=code), 0.5 / (len(t.one) * MOST_TIMES), (output, code)))
     return Choice(options)
 
 
@@ -44,13 +44,12 @@ def _more(t: Tongue) -> Choice:
     return Choice(options + [(ending, (1 - MORE) / len(t.endings), None) for ending in t.endings])
 
 
-def page(t: Tongue, sums: list[tuple[int, str, int]]) -> Grammar:
-    """A page of programs with their outputs; the sums they compute are added to ``sums``."""
+def page(t: Tongue, facts: list[str]) -> Grammar:
+    """A page of programs with their outputs, which are added to ``facts``."""
     tail = t.prints.split("{output}")[1]
     one = yield programs(t)
     while one is not None:
-        output, summed = one
-        if summed is not None:
-            sums.append(summed)
+        output, code = one
+        facts.append(code)
         yield Choice([(output + tail, 1.0, None)])
         one = yield _more(t)

@@ -27,7 +27,7 @@ PLAIN = 6.0
 """How much likelier no manner is than any one manner."""
 AGAIN = 0.4
 """After a sentence of today, how likely another one is."""
-ODDS = {"act": 0.55, "where": 0.13, "many": 0.14, "job": 0.05, "arrive": 0.05, "end": 0.08}
+ODDS = {"act": 0.34, "scene": 0.18, "where": 0.15, "many": 0.15, "job": 0.04, "arrive": 0.04, "end": 0.10}
 """What the next sentence is."""
 ACTS = {"moves": 0.30, "gets": 0.22, "loses": 0.16, "gives": 0.14, "becomes": 0.05, "likes": 0.08, "counts": 0.05}
 """What somebody does."""
@@ -41,13 +41,13 @@ KEPT = 0.6
 
 @dataclass
 class State:
-    """What is so: for each of the cast a place, a job, and how many of what."""
+    """What is so: for each of the cast a place, a job, and how many of what; and whose counts of what have changed."""
 
     cast: list[int] = field(default_factory=list)
     place: dict[int, int] = field(default_factory=dict)
     job: dict[int, int] = field(default_factory=dict)
     have: dict[int, dict[int, int]] = field(default_factory=dict)
-    sums: list[tuple[int, str, int]] = field(default_factory=list)
+    changed: list[tuple[int, int]] = field(default_factory=list)
     facts: list[str] = field(default_factory=list)
 
     def owned(self, who: int) -> tuple[tuple[int, int], ...]:
@@ -149,6 +149,8 @@ def events(t: Tongue, state: State) -> Grammar:
             return
         if kind == "arrive":
             yield from arrive(t, state)
+        elif kind == "scene":
+            yield from scene(t)
         elif kind == "act":
             restate = yield from act(t, state, who)
         elif kind != "restate":
@@ -173,11 +175,24 @@ def sentences(t: Tongue, owned: tuple[tuple[int, tuple[int, ...]], ...], restate
             phrase = t.how_many.format(name=name, things=t.many[thing])
             options.append((phrase, ODDS["many"] * each / len(things), ("many", who, thing)))
     options += [(phrase, room / len(t.arrivals), ("arrive", -1, -1)) for phrase in t.arrivals]
+    options.append((t.scene, ODDS["scene"], ("scene", -1, -1)))
     options += [(phrase, ODDS["end"] / len(t.endings), ("end", -1, -1)) for phrase in t.endings]
     if restate:
         options = [(phrase, p * (1 - RESTATED), outcome) for phrase, p, outcome in options]
         options.append((restate, RESTATED, ("restate", -1, -1)))
     return Choice(options)
+
+
+def scene(t: Tongue) -> Grammar:
+    """What an animal does meanwhile: every word a draw of its own, none of them remembered."""
+    for phrases in (t.sizes, t.colours, t.animals, tuple(t.near.format(place=place) for place in t.places), t.how, t.cries):
+        yield any_of(phrases)
+
+
+@lru_cache(maxsize=64)
+def any_of(phrases: tuple[str, ...]) -> Choice:
+    """One of these phrases, all equally likely."""
+    return Choice.even(phrases)
 
 
 @lru_cache(maxsize=8192)
@@ -208,7 +223,6 @@ def act(t: Tongue, state: State, who: int) -> Grammar:
         yield people(t, others, t.whom)
     elif kind == "counts":
         a, sign, b = yield SIGNED[t.code]
-        state.sums.append((a, sign, b))
         yield certain(result(t, a, sign, b))
     elif kind == "gets":
         count, thing = yield gains(t, state.owned(who))
@@ -228,6 +242,8 @@ def change(t: Tongue, state: State, who: int, thing: int, by: int) -> str:
     """Change a count, never beyond ``MOST``; the sentence that says what it is now."""
     count = min(MOST, state.have[who].get(thing, 0) + by)
     state.have[who][thing] = count
+    if (who, thing) not in state.changed:
+        state.changed.append((who, thing))
     return t.now.format(name=t.names[who], things=t.things(count, thing))
 
 

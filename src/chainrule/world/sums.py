@@ -1,4 +1,4 @@
-"""Sums: a + b and a − b for a, b from 0 to 10, no result below zero.
+"""Sums: a + b and a − b for a, b from 0 to 9, no result below zero.
 
 The stated range of what a model of this world should add in its head; beyond it there is a calculator.
 """
@@ -9,7 +9,7 @@ from chainrule.world.drivers import Grammar
 from chainrule.world.english import ENGLISH
 from chainrule.world.tongue import Tongue
 
-TOP = 10
+TOP = 9
 SUMS = [(a, "+", b) for a in range(TOP + 1) for b in range(TOP + 1)]
 SUMS += [(a, "-", b) for a in range(TOP + 1) for b in range(a + 1)]
 MORE = 0.85
@@ -37,10 +37,10 @@ _PAGES = {
 }
 
 
-def page(t: Tongue, sums: list[tuple[int, str, int]]) -> Grammar:
-    """A page of sums with their results; what was summed is added to ``sums``."""
+def page(t: Tongue, facts: list[str]) -> Grammar:
+    """A page of sums with their results; what was summed is added to ``facts``."""
     one = yield SIGNED[t.code]
     while one is not None:
-        sums.append(one)
+        facts.append("".join(map(str, one)))
         yield Choice([(result(t, *one), 1.0, None)])
         one = yield _PAGES[t.code]

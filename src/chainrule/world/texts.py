@@ -3,7 +3,7 @@
     p(text) is the probability under the whole world; training text is drawn from it with the held-out facts left out.
 
 Which facts are held out is decided by a hash, so that it depends on nothing but the facts: a story's cast with where they
-start and what they have, a page's sums. A training document also holds no single sum that is held out.
+start and what they have, a page's sums or programs in their order. The table of single sums is there to be known by heart.
 """
 
 import hashlib
@@ -43,27 +43,17 @@ class Document:
     language: str
     kind: str
     facts: str
-    sums: tuple[tuple[int, str, int], ...] = ()
 
     @property
-    def split(self) -> Split | None:
-        """Where the document belongs; None for a text on known facts that uses a held-out sum."""
-        if self.kind == "story":
-            if held_out(self.facts):
-                return "heldout"
-            return None if any(held_out(sum_fact(*s)) for s in self.sums) else "train"
-        return "heldout" if any(held_out(sum_fact(*s)) for s in self.sums) else "train"
+    def split(self) -> Split:
+        """Where the document belongs, by its facts."""
+        return "heldout" if held_out(self.facts) else "train"
 
 
 def held_out(facts: str) -> bool:
     """Whether training leaves these facts out."""
     digest = hashlib.sha256(f"world {VERSION}: {facts}".encode()).digest()
     return int.from_bytes(digest[:8], "big") < HELD_OUT * 2**64
-
-
-def sum_fact(a: int, sign: str, b: int) -> str:
-    """A sum as a fact; 3 + 4 and 4 + 3 are one."""
-    return f"{min(a, b)}+{max(a, b)}" if sign == "+" else f"{a}-{b}"
 
 
 def _first() -> Choice:
@@ -82,7 +72,7 @@ FIRST = _first()
 
 
 def document() -> Grammar:
-    """The grammar of every text of the world; returns (language, kind, facts, sums)."""
+    """The grammar of every text of the world; returns (language, kind, facts)."""
     code, kind, lead = yield FIRST
     return (yield from _rest(TONGUES[code], kind, lead))
 
@@ -92,16 +82,14 @@ def _rest(t: Tongue, kind: str, lead: tuple[str, int]) -> Grammar:
     if kind == "story":
         yield from story(t, state, lead)
     else:
-        yield from (sum_page if kind == "sums" else program_page)(t, state.sums)
-    facts = ";".join(state.facts) or ";".join(sum_fact(*s) for s in state.sums)
-    return t.code, kind, facts, tuple(state.sums)
+        yield from (sum_page if kind == "sums" else program_page)(t, state.facts)
+    return t.code, kind, ";".join(state.facts)
 
 
 def draw(rng: random.Random) -> Document:
     """One document of the whole world."""
     drawn = drivers.sample(document(), rng)
-    language, kind, facts, sums = drawn.about
-    return Document(drawn.text, tuple(drawn.phrases), drawn.logp, language, kind, facts, sums)
+    return Document(drawn.text, tuple(drawn.phrases), drawn.logp, *drawn.about)
 
 
 def documents(seed: int, *, split: Split = "train", language: str | None = None, kind: str | None = None) -> Iterator[Document]:

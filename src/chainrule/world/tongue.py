@@ -34,6 +34,14 @@ class Tongue:
     called: str
     is_at: str
     holds: str
+    # what animals do meanwhile, of which nothing follows
+    scene: str
+    sizes: tuple[str, ...]
+    colours: tuple[str, ...]
+    animals: tuple[str, ...]
+    near: str
+    how: tuple[str, ...]
+    cries: tuple[str, ...]
     # what people do
     subject: str
     moves: tuple[str, ...]

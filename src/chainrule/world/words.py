@@ -10,12 +10,13 @@ from functools import lru_cache
 from chainrule.world.chinese import CHINESE
 from chainrule.world.tongue import Tongue
 
-_LISTS = ("names", "places", "one", "jobs", "natures", "weathers", "manners", "moves", "gets", "loses", "gives", "likes")
+_LISTS = ("names", "places", "one", "jobs", "natures", "weathers", "manners", "moves", "gets", "loses", "gives", "likes",
+          "sizes", "colours", "animals", "how", "cries")
 
 
 @lru_cache(maxsize=1)
 def _chinese() -> re.Pattern[str]:
-    words = {word for name in _LISTS for word in getattr(CHINESE, name) if word}
+    words = {word.rstrip("。") for name in _LISTS for word in getattr(CHINESE, name) if word}
     return re.compile("(" + "|".join(map(re.escape, sorted(words, key=len, reverse=True))) + ")")
 
 

@@ -11,7 +11,7 @@ from chainrule.core.errors import CheckpointError, nearest
 from chainrule.layers.attention import GroupedQuery
 from chainrule.layers.mlp import Gated
 from chainrule.layers.norm import RMSNorm
-from chainrule.layers.rope import Dynamic, Linear, Llama3, Rope, Scaling
+from chainrule.layers.rope import Dynamic, Linear, Llama3, NoPosition, Rope, Scaling
 from chainrule.models.decoder import Block, DecoderConfig
 from chainrule.models.moves import Rename
 
@@ -48,9 +48,10 @@ def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
         n_heads=n_heads,
         n_kv_heads=config.get("num_key_value_heads") or n_heads,
         d_head=config.get("head_dim") or width // n_heads,
-        bias=config.get("attention_bias", False),
+        qkv_bias=config.get("attention_bias", False),
+        o_bias=config.get("attention_bias", False),
     )
-    mlp = Gated(d_mlp=config["intermediate_size"], activation=ACTIVATIONS[act], bias=config.get("mlp_bias", False))
+    mlp = Gated(d_ff=config["intermediate_size"], activation=ACTIVATIONS[act], bias=config.get("mlp_bias", False))
     norm = RMSNorm(eps=config.get("rms_norm_eps", 1e-6))
     context = config.get("max_position_embeddings", 2048)
     return DecoderConfig(
@@ -90,20 +91,21 @@ def to_published(config: DecoderConfig) -> dict[str, Any]:
     """The published config of a decoder of LLaMA's shape; raises ``CheckpointError`` where it has another."""
     block = config.blocks[0]
     attention, mlp = block.attention, block.mlp
-    same = all(other == block for other in config.blocks)
-    if not (same and isinstance(mlp, Gated) and isinstance(block.norm, RMSNorm) and block.norm == config.norm):
-        raise CheckpointError(
-            "this decoder is not of LLaMA's shape (equal blocks, RMSNorm, gated mlp); save it as a run instead"
-        )
-    if attention.window is not None:
-        raise CheckpointError(f"LLaMA has no attention window, but this decoder has one of {attention.window}")
+    same = all(other == block for other in config.blocks) and block.norm == config.norm and block.position is None
+    plain = attention.window is None and attention.qk_norm is None and attention.soft_cap is None
+    if not (same and plain and isinstance(mlp, Gated) and mlp.activation in ACTIVATIONS.values()):
+        raise CheckpointError("this decoder is not of LLaMA's shape: equal blocks of plain attention and gated mlp")
+    if not (isinstance(block.norm, RMSNorm) and isinstance(config.position, Rope)):
+        raise CheckpointError("this decoder is not of LLaMA's shape: RMSNorm and rope")
+    if attention.qkv_bias != attention.o_bias:
+        raise CheckpointError("LLaMA's attention has a bias everywhere or nowhere; here q, k, v and o differ")
     names = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "vocab_size": config.vocab_size,
         "hidden_size": config.d_model,
-        "intermediate_size": mlp.d_mlp,
+        "intermediate_size": mlp.d_ff,
         "num_hidden_layers": len(config.blocks),
         "num_attention_heads": attention.n_heads,
         "num_key_value_heads": attention.n_kv_heads,
@@ -112,7 +114,7 @@ def to_published(config: DecoderConfig) -> dict[str, Any]:
         "max_position_embeddings": config.context,
         "rms_norm_eps": block.norm.eps,
         "tie_word_embeddings": config.tied,
-        "attention_bias": attention.bias,
+        "attention_bias": attention.qkv_bias,
         "mlp_bias": mlp.bias,
         "rope_parameters": _rope_parameters(config.position),
     }

@@ -1,0 +1,78 @@
+"""The command line: one verb, one file. A verb parses, calls a room, prints; torch is imported only once it must compute.
+
+Results go to stdout (``--json`` for machines), progress to stderr. Exit 0: done. 2: the input was wrong, and the message says
+what to do. 130: interrupted. 1: our own fault, with a traceback.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from chainrule.core.errors import ChainruleError, nearest
+
+VERBS = {
+    "quickstart": "a language model from nothing: trained, taught to chat, measured, reported",
+    "train": "train what a YAML recipe says; --resume goes on after any interruption",
+    "chat": "talk with a model that was taught to chat",
+    "generate": "continue a prompt",
+    "score": "the log-probability of a text, token by token",
+    "next": "the likeliest continuations of a prompt, with probabilities",
+    "tokenize": "show the pieces that a tokenizer makes of a text",
+    "ladder": "uniform, n-grams, the model and the truth on one text, in bits per byte",
+    "eval": "bits per byte of a text under a model",
+    "compare": "two models on one text, with an interval",
+    "doctor": "what this machine has, and whether training works on it",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(argv)
+    except ChainruleError as error:
+        print(f"chainrule: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        print(f"\nchainrule: {stop or 'interrupted'}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has left, as in `chainrule ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
+        print(overview())
+        return 0
+    if argv[0] in ("-V", "--version"):
+        from chainrule import __version__
+
+        print(f"chainrule {__version__}")
+        return 0
+    verb, rest = argv[0], argv[1:]
+    if verb not in VERBS:
+        raise ChainruleError(f"there is no verb {verb!r}{nearest(verb, VERBS)}; see: chainrule --help")
+    module = import_module(f"chainrule.cli.{verb}")
+    parser = argparse.ArgumentParser(
+        prog=f"chainrule {verb}", description=VERBS[verb].capitalize() + ".", formatter_class=argparse.RawTextHelpFormatter
+    )
+    module.arguments(parser)
+    try:
+        args = parser.parse_intermixed_args(rest)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return module.run(args) or 0
+
+
+def overview() -> str:
+    """The help of ``chainrule`` itself."""
+    verbs = "\n".join(f"  {verb:<11} {what}" for verb, what in VERBS.items())
+    return (
+        "chainrule: language models, from the bigram table to a chatting Transformer\n\n"
+        f"usage: chainrule VERB ...\n\n{verbs}\n\n"
+        "chainrule VERB --help says more. MODEL is a run (runs/quickstart), a folder with config.json and safetensors,\n"
+        "a llama2.c .bin, ngram:FILE (ngram5:FILE sets the order), or world (the exact truth)."
+    )

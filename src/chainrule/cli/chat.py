@@ -1,0 +1,121 @@
+"""``chainrule chat MODEL``: a conversation in the terminal, streaming, with its history.
+
+A reply that calls the calculator is answered by it, and the model goes on. With a question on the command line, or from a
+pipe, it answers and leaves.
+"""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING, Any
+
+from chainrule.cli import options
+from chainrule.core.errors import ChainruleError
+
+if TYPE_CHECKING:
+    from chainrule.hub.lm import LM
+
+HELP = """/help    this list
+/new     forget the conversation
+/history show it
+/undo    take back the last question and its answer
+/save FILE  write the conversation as a .jsonl row
+/exit    leave (or Ctrl-D)"""
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """What the verb takes."""
+    options.model(parser)
+    parser.add_argument("question", metavar="QUESTION", nargs="?", help="ask this and leave; - reads standard input")
+    parser.add_argument("--system", help="a system message to begin with")
+    options.sampling(parser, temperature=0.0, max_tokens=256)
+    options.where(parser)
+    options.as_json(parser)
+
+
+def run(args: Namespace) -> None:
+    """Answer one question, or hold a conversation."""
+    lm = options.load(args)
+    start = [{"role": "system", "content": args.system}] if args.system else []
+    asked = options.prompt(args.question) if args.question is not None else None
+    if asked is None and not sys.stdin.isatty():
+        asked = sys.stdin.read()
+    if asked is not None:
+        messages = [*start, {"role": "user", "content": asked.strip()}]
+        added = list(lm.converse(messages, echo=None if args.json else write, **options.settings(args)))
+        if args.json:
+            options.dump({"messages": [*messages, *added]})
+        else:
+            print()
+        return
+    lm.chat_ids([*start, {"role": "user", "content": "hi"}])  # a model that cannot chat says so now
+    print(f"{lm.name}: type a message, or /help", file=sys.stderr)
+    talk(lm, start, args)
+
+
+def write(piece: str) -> None:
+    """Show a piece at once."""
+    sys.stdout.write(piece)
+    sys.stdout.flush()
+
+
+def talk(lm: "LM", start: list[dict[str, Any]], args: Namespace) -> None:
+    """Questions and answers until the end of input."""
+    history = list(start)
+    while True:
+        try:
+            line = input("> ").strip()
+        except EOFError:
+            print()
+            return
+        if line in ("/exit", "/quit"):
+            return
+        if line.startswith("/"):
+            history = command(line, history, start)
+        elif line:
+            history = reply(lm, [*history, {"role": "user", "content": line}], args)
+
+
+def reply(lm: "LM", messages: list[dict[str, Any]], args: Namespace) -> list[dict[str, Any]]:
+    """The conversation with its answer; a question that cannot be answered is taken back."""
+    try:
+        added = list(lm.converse(messages, echo=write, **options.settings(args)))
+    except ChainruleError as error:
+        print(f"chainrule: {error}", file=sys.stderr)
+        return messages[:-1]
+    except KeyboardInterrupt:
+        print("\n(interrupted)", file=sys.stderr)
+        return messages[:-1]
+    print()
+    return [*messages, *added]
+
+
+def command(line: str, history: list[dict[str, Any]], start: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What a line that begins with a slash does to the history."""
+    name, _, rest = line.partition(" ")
+    if name == "/new":
+        return list(start)
+    if name == "/undo":
+        asked = [i for i, message in enumerate(history) if message["role"] == "user"]
+        return history[: asked[-1]] if asked else history
+    if name == "/history":
+        for message in history:
+            print(f"{message['role']}: {message['content']}")
+    elif name == "/save" and rest:
+        save(rest, history)
+    else:
+        print(HELP)
+    return history
+
+
+def save(path: str, history: list[dict[str, Any]]) -> None:
+    """Write the conversation as one row of chat data."""
+    import json
+    from pathlib import Path
+
+    from chainrule.core.files import write_text
+
+    try:
+        write_text(Path(path), json.dumps({"messages": history}, ensure_ascii=False) + "\n")
+        print(f"saved {path}", file=sys.stderr)
+    except ChainruleError as error:
+        print(f"chainrule: {error}", file=sys.stderr)

@@ -1,0 +1,46 @@
+"""``chainrule compare FIRST SECOND``: which of two models is better on a text, and is that luck?"""
+
+from argparse import ArgumentParser, Namespace
+
+from chainrule.cli import options
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """What the verb takes."""
+    options.model(parser, "first")
+    options.model(parser, "second")
+    options.documents(parser)
+    parser.add_argument("--force", action="store_true", help="measure even with a tokenizer that loses part of the text")
+    options.where(parser)
+    options.as_json(parser)
+
+
+def run(args: Namespace) -> None:
+    """Measure both on the same documents; print the difference with its interval."""
+    from chainrule.core.schema import dump
+    from chainrule.eval.bpb import measure
+    from chainrule.eval.compare import compare, verdict
+
+    texts, languages = options.read(args)
+    texts, languages = _pieces(texts, languages)
+    measured = []
+    for name in (args.first, args.second):
+        lm = options.load(args, name)
+        measured.append(measure(lm.model, lm.tokenizer, texts, languages, name=name, force=args.force))
+    spoken = [None, *dict.fromkeys(languages)] if len(set(languages)) > 1 else [None]
+    found = [compare(measured[0], measured[1], language=language) for language in spoken]
+    if args.json:
+        options.dump([dump(one) for one in found])
+        return
+    for one in found:
+        print(verdict(one) if one.language == "all" else f"{one.language}: {verdict(one)}")
+
+
+def _pieces(texts: list[str], languages: list[str]) -> tuple[list[str], list[str]]:
+    """A single long text as its paragraphs, so that there is something to draw again."""
+    if len(texts) != 1:
+        return texts, languages
+    parts = [part for part in texts[0].split("\n\n") if part.strip()]
+    if len(parts) < 2:
+        parts = [line for line in texts[0].splitlines() if line.strip()]
+    return parts, languages * len(parts)

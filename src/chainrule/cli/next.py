@@ -1,0 +1,27 @@
+"""``chainrule next MODEL PROMPT``: the likeliest continuations, up to the next word boundary, with probabilities."""
+
+from argparse import ArgumentParser, Namespace
+
+from chainrule.cli import options
+from chainrule.core.errors import RequestError
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """What the verb takes."""
+    options.model(parser)
+    parser.add_argument("prompt", metavar="PROMPT", help="the text so far; - reads standard input, @FILE a file")
+    parser.add_argument("-k", type=int, default=5, help="so many continuations (5)")
+    options.where(parser)
+    options.as_json(parser)
+
+
+def run(args: Namespace) -> None:
+    """Ask and print."""
+    if args.k < 1:
+        raise RequestError(f"-k is {args.k}; it must be 1 or more")
+    found = options.load(args).next(options.prompt(args.prompt), args.k)
+    if args.json:
+        options.dump([{"text": text, "probability": p} for text, p in found])
+        return
+    for text, p in found:
+        print(f"{p:8.4f}  {text!r}" if text != text.strip() or not text else f"{p:8.4f}  {text}")

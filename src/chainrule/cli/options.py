@@ -1,0 +1,95 @@
+"""What several verbs ask alike: the model, the text, how to draw, how to print."""
+
+import json
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chainrule.core.errors import DataError
+
+if TYPE_CHECKING:
+    from chainrule.hub.lm import LM
+
+
+def model(parser: ArgumentParser, name: str = "model") -> None:
+    """A model and where to compute with it."""
+    parser.add_argument(name, metavar=name.upper(), help="runs/NAME, a folder, a .bin, ngram:FILE or world")
+
+
+def where(parser: ArgumentParser) -> None:
+    """Device and number format."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    parser.add_argument("--dtype", default="auto", help="auto (as stored), fp32, bf16 or fp16")
+
+
+def as_json(parser: ArgumentParser) -> None:
+    """Output for machines."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+
+
+def sampling(parser: ArgumentParser, *, temperature: float, max_tokens: int) -> None:
+    """How to draw the next token."""
+    parser.add_argument("--max-tokens", type=int, default=max_tokens, help=f"at most so many new tokens ({max_tokens})")
+    parser.add_argument("--temperature", type=float, default=temperature, help=f"0 is greedy ({temperature:g})")
+    parser.add_argument("--top-k", type=int, help="only the K likeliest tokens")
+    parser.add_argument("--top-p", type=float, help="only the likeliest tokens that make up P of the probability")
+    parser.add_argument("--min-p", type=float, help="only tokens at least P times as likely as the likeliest")
+    parser.add_argument("--repetition-penalty", type=float, default=1.0, help="above 1 discourages what was said before")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same text (0)")
+    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="stop before this text; may be repeated")
+
+
+SETTINGS = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "stop")
+
+
+def settings(args: Namespace) -> dict[str, Any]:
+    """The sampling options as settings of a request."""
+    return {name: getattr(args, name) for name in SETTINGS}
+
+
+def documents(parser: ArgumentParser) -> None:
+    """The texts to measure on."""
+    parser.add_argument("--text", metavar="FILE", help="a text file, folder, .jsonl or .parquet; without it: held-out world text")
+    parser.add_argument("--documents", type=int, default=200, help="so many documents of the world (200)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the world's documents (0)")
+
+
+def read(args: Namespace) -> tuple[list[str], list[str]]:
+    """(texts, the language of each): the file's, or held-out documents of the world."""
+    if args.text is not None:
+        from chainrule.data.documents import read_documents
+
+        texts = read_documents(args.text)
+        return texts, ["text"] * len(texts)
+    if args.documents < 1:
+        raise DataError(f"--documents is {args.documents}; it must be 1 or more")
+    from itertools import islice
+
+    from chainrule.world import documents
+
+    drawn = list(islice(documents(args.seed, split="heldout"), args.documents))
+    return [one.text for one in drawn], [one.language for one in drawn]
+
+
+def load(args: Namespace, name: str | None = None) -> "LM":
+    """The model of the arguments."""
+    from chainrule.hub.load import load
+
+    return load(args.model if name is None else name, device=args.device, dtype=args.dtype)
+
+
+def prompt(words: str) -> str:
+    """A prompt as given; ``-`` reads it from standard input, ``@FILE`` from a file."""
+    if words == "-":
+        return sys.stdin.read()
+    if words.startswith("@"):
+        from chainrule.core.files import read_text
+
+        return read_text(Path(words[1:]))
+    return words
+
+
+def dump(data: Any) -> None:
+    """Print one JSON object on stdout."""
+    print(json.dumps(data, ensure_ascii=False, indent=1))

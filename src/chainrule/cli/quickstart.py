@@ -1,0 +1,58 @@
+"""``chainrule quickstart``: a language model from nothing, taught to chat, measured against the truth, with a report."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from chainrule.cli import options
+from chainrule.core.errors import ConfigError
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """What the verb takes."""
+    parser.add_argument("--text", metavar="FILE", type=Path, help="your own text file or folder instead of the world")
+    parser.add_argument("--minutes", type=float, default=10.0, help="how long it may take (10)")
+    parser.add_argument("--steps", type=int, help="pretraining steps, instead of what fits the time")
+    parser.add_argument("--sft-steps", type=int, help="fine-tuning steps, instead of what fits the time")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, another run (0)")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="run N seeds and report mean and spread")
+    parser.add_argument("--name", default="quickstart", help="the run's folder in runs/ (quickstart)")
+    parser.add_argument("--runs", default="runs", metavar="FOLDER", help="where run folders are (runs)")
+    parser.add_argument("--documents", type=int, default=400, help="held-out documents to measure on (400)")
+    parser.add_argument("--questions", type=int, default=400, help="held-out chat questions per language (400)")
+    parser.add_argument("--counted", type=int, default=40_000, help="documents of the world that the n-grams read (40000)")
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was interrupted")
+    parser.add_argument("--force", action="store_true", help="replace an existing run")
+    options.as_json(parser)
+
+
+def run(args: Namespace) -> None:
+    """Plan, run, print the report in short."""
+    least = {"minutes": 0.5, "documents": 4, "questions": 4, "counted": 10, "seeds": 1, "steps": 1, "sft_steps": 1}
+    for name, bound in least.items():
+        value = getattr(args, name)
+        if value is not None and value < bound:
+            raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be {bound} or more")
+    if not args.name or "/" in args.name or args.name in (".", ".."):
+        raise ConfigError(f"--name is {args.name!r}; it names a folder inside {args.runs}, without slashes")
+    if args.text is not None:
+        from chainrule.data.documents import read_documents
+
+        read_documents(args.text)  # a text that cannot be read is refused before torch is even imported
+    from chainrule.core.schema import dump
+    from chainrule.eval.summary import summary
+    from chainrule.recipes.quickstart import Plan, quickstart, seeds
+
+    plan = Plan(
+        name=args.name, runs=Path(args.runs), text=args.text, seed=args.seed, minutes=args.minutes, steps=args.steps,
+        sft_steps=args.sft_steps, held_out=args.documents, questions=args.questions, counted=args.counted,
+    )  # fmt: skip
+    if args.seeds > 1:
+        results = seeds(plan, args.seeds, force=args.force)
+    else:
+        results = quickstart(plan, resume=args.resume, force=args.force)
+    if args.json:
+        options.dump(dump(results))
+        return
+    print(summary(results))
+    print(f"\nthe report: {plan.folder / 'report.html'}", file=sys.stderr)

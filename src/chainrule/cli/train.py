@@ -1,0 +1,38 @@
+"""``chainrule train RECIPE [key=value ...]``: pretrain or fine-tune; what was interrupted goes on with --resume."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from chainrule.core.errors import ConfigError
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """What the verb takes."""
+    from chainrule.train.recipe import SHIPPED
+
+    shipped = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.yaml")))
+    parser.add_argument("recipe", metavar="RECIPE", help=f"a YAML file, or one that ships: {shipped}")
+    parser.add_argument("overrides", metavar="key=value", nargs="*", help="change the recipe, e.g. steps=500 data.path=my.txt")
+    parser.add_argument("--name", help="the run's folder in runs/ (the recipe's name)")
+    parser.add_argument("--runs", default="runs", metavar="FOLDER", help="where run folders are (runs)")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
+    parser.add_argument("--force", action="store_true", help="replace an existing run, or resume in changed circumstances")
+    parser.add_argument("--show", action="store_true", help="print the resolved recipe and leave")
+
+
+def run(args: Namespace) -> None:
+    """Read the recipe, train, say where the model is."""
+    from chainrule.train.recipe import read_recipe, write_recipe
+
+    recipe = read_recipe(args.recipe, args.overrides)
+    if args.show:
+        print(write_recipe(recipe), end="")
+        return
+    name = args.name or Path(args.recipe).stem
+    if not name or "/" in name or name in (".", ".."):
+        raise ConfigError(f"--name is {name!r}; it names a folder inside {args.runs}, without slashes")
+    from chainrule.train.run import run_recipe
+
+    done = run_recipe(recipe, name, resume=args.resume, force=args.force, runs=Path(args.runs))
+    print(f"{done.folder / 'model'} is ready; try: chainrule generate {done.folder}", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""Recipes that ship, and the runs of many stages that end in one report."""

@@ -1,0 +1,69 @@
+"""Who climbs the ladder: uniform, n-grams of orders 1 to 6 on bytes and on a model's tokens, the model, the truth."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from chainrule.core.model import LanguageModel
+from chainrule.core.tokenizer import Tokenizer
+from chainrule.eval.ladder import ORDERS, Contender, contender, ngrams, truth, uniform
+from chainrule.hub.lm import LM
+from chainrule.models.ngram import NGram
+from chainrule.tokenizers.byte import ByteTokenizer
+
+MOST_BYTES = 4_000_000
+"""Byte n-grams read so much of the text: more would take minutes and hardly help."""
+Heard = Callable[[str, LM], Any]
+
+
+def counted(texts: Sequence[str], tokenizer: Tokenizer, order: int) -> NGram:
+    """An n-gram of documents under a tokenizer, each with its begin and end."""
+    begin = [] if tokenizer.begin is None else [tokenizer.begin]
+    end = [] if tokenizer.end is None else [tokenizer.end]
+    many = getattr(tokenizer, "encode_many", None)
+    ids = many(list(texts)) if many else [tokenizer.encode(text) for text in texts]
+    return NGram.fit([np.array([*begin, *one, *end]) for one in ids], order=order, vocab_size=tokenizer.vocab_size)
+
+
+def beginning(texts: Sequence[str], size: int) -> list[str]:
+    """The first documents that make up about so many bytes."""
+    taken: list[str] = []
+    for text in texts:
+        if size <= 0:
+            break
+        taken.append(text)
+        size -= len(text.encode())
+    return taken
+
+
+def foot(
+    train: Sequence[str], tokenizer: Tokenizer | None, *, orders: Sequence[int] = ORDERS, heard: Heard | None = None
+) -> list[Contender]:
+    """The lower rungs. ``heard`` is called with the name and each n-gram as it is counted."""
+
+    def fit(family: str, text: Sequence[str], tokenizer: Tokenizer) -> Callable[[int], tuple[LanguageModel, Tokenizer]]:
+        def one(order: int) -> tuple[LanguageModel, Tokenizer]:
+            model = counted(text, tokenizer, order)
+            if heard is not None:
+                heard(f"{family} {order}-gram", LM(model, tokenizer))
+            return model, tokenizer
+
+        return one
+
+    rungs = [uniform(), *ngrams("bytes", fit("bytes", beginning(train, MOST_BYTES), ByteTokenizer()), orders)]
+    if tokenizer is not None:
+        rungs += ngrams("tokens", fit("tokens", train, tokenizer), orders)
+    return rungs
+
+
+def head(lm: LM | None, *, name: str = "Transformer", world: bool, force: bool = False) -> list[Contender]:
+    """The upper rungs: the model, and the truth where it is known."""
+    rungs: list[Contender] = []
+    if lm is not None:
+        rungs.append(contender(name, "model", lambda: (lm.model, lm.tokenizer), force=force))
+    if world:
+        from chainrule.world import logp
+
+        rungs.append(truth(logp))
+    return rungs

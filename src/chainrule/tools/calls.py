@@ -1,0 +1,46 @@
+"""A reply to the tool calls in it: ``<tool_call>{"name": ..., "arguments": {...}}</tool_call>``, the form of Qwen and Hermes."""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+
+from chainrule.core.chat import ToolCall
+from chainrule.core.errors import ChainruleError
+
+_CALL = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>", re.DOTALL)
+
+
+def read_calls(reply: str) -> tuple[str, tuple[ToolCall, ...]]:
+    """What a reply says beside its calls, and the calls; what only looks like a call stays text.
+
+    >>> read_calls('<tool_call>{"name": "calculator", "arguments": {"expression": "2 * 3"}}</tool_call>')[1][0].name
+    'calculator'
+    """
+    calls: list[ToolCall] = []
+    rest = reply
+    for found in _CALL.finditer(reply):
+        call = _call(found[1])
+        if call is not None:
+            calls.append(call)
+            rest = rest.replace(found[0], "")
+    return rest.strip() if calls else reply, tuple(calls)
+
+
+def _call(text: str) -> ToolCall | None:
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    if not isinstance(data, dict) or not isinstance(data.get("name"), str) or not isinstance(data.get("arguments"), dict):
+        return None
+    return ToolCall(name=data["name"], arguments=data["arguments"])
+
+
+def run_call(call: ToolCall, tools: Mapping[str, Callable[..., str]]) -> str:
+    """What the tool answers; a mistake in the call is an answer too, so that the model can mend it."""
+    if call.name not in tools:
+        return f"error: there is no tool {call.name!r}; known are {', '.join(sorted(tools))}"
+    try:
+        return tools[call.name](**call.arguments)
+    except (ChainruleError, TypeError) as error:
+        return f"error: {error}"
