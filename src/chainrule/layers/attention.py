@@ -81,7 +81,7 @@ class GroupedQueryLayer(nn.Module):
         self,
         x: Float[Tensor, "b t d"],
         tables: Tables | None,
-        mask: Bool[Tensor, "b t s"] | None = None,
+        mask: Bool[Tensor, "#b t s"] | None = None,
         remember: Remember | None = None,
         tap: Tap | None = None,
     ) -> Float[Tensor, "b t d"]:
@@ -112,7 +112,7 @@ def attend(
     q: Float[Tensor, "b h t c"],
     k: Float[Tensor, "b g s c"],
     v: Float[Tensor, "b g s c"],
-    mask: Bool[Tensor, "b t s"] | None = None,
+    mask: Bool[Tensor, "#b t s"] | None = None,
 ) -> Float[Tensor, "b t h*c"]:
     """softmax(q kᵀ / √c) v over the keys that ``mask`` shows; without one, queries are the last t of s causal keys."""
     t, s = q.shape[2], k.shape[2]
@@ -133,7 +133,7 @@ def attend_capped(
     q: Float[Tensor, "b h t c"],
     k: Float[Tensor, "b g s c"],
     v: Float[Tensor, "b g s c"],
-    mask: Bool[Tensor, "b t s"] | None = None,
+    mask: Bool[Tensor, "#b t s"] | None = None,
     *,
     cap: float,
 ) -> Float[Tensor, "b t h*c"]:
@@ -146,7 +146,7 @@ def attend_capped(
 def pattern(
     q: Float[Tensor, "b h t c"],
     k: Float[Tensor, "b g s c"],
-    mask: Bool[Tensor, "b t s"] | None = None,
+    mask: Bool[Tensor, "#b t s"] | None = None,
     cap: float | None = None,
 ) -> Float[Tensor, "b h t s"]:
     """The attention weights themselves, in float32, which the fused kernels never write down."""

@@ -80,8 +80,8 @@ def _check_original(original: int) -> None:
 class Tables(NamedTuple):
     """The cosines and sines of every position, in float32, one column per pair of channels."""
 
-    cos: Float[Tensor, "b t c/2"]
-    sin: Float[Tensor, "b t c/2"]
+    cos: Float[Tensor, "b t half"]
+    sin: Float[Tensor, "b t half"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,7 @@ class Rope:
         """Whether the frequencies depend on the declared length, so that any length may be declared."""
         return isinstance(self.scaling, Dynamic)
 
-    def frequencies(self, c: int, length: int, device: torch.device | None = None) -> Float[Tensor, "c/2"]:
+    def frequencies(self, c: int, length: int, device: torch.device | None = None) -> Float[Tensor, "half"]:
         """Radians per position of each pair of a head of width ``c``, for rows declared to hold ``length`` tokens."""
         theta = self.theta
         if isinstance(self.scaling, Dynamic):

@@ -7,13 +7,14 @@ to save, so that the two directions cannot drift apart.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from chainrule.core.shapes import Tensor
 
 Tensors = dict[str, Tensor]
 
 
+@runtime_checkable
 class Move(Protocol):
     """One invertible change."""
 

@@ -2,8 +2,9 @@
 
 The mask is 1 on what the assistant wrote, the token that ends its turn included. A template may mark that itself with
 ``{% generation %}``. Otherwise it is found by rendering prefixes: what stands between the conversation before a turn, as it
-is when the assistant is asked to speak, and the conversation after it. Only where a prefix does not render to a prefix
-of the whole is it an error.
+is when the assistant is asked to speak, and the conversation after it. Some templates write earlier turns otherwise once
+later ones follow (a system message that moves to the last question); there the turn is found by rendering the whole with
+marks around its words. Only where neither shows it is it an error.
 
 Special-token strings inside contents are text: while the template runs they are replaced by stand-ins, which are put back
 after the special tokens of the template itself have been found. So no content can open a turn.
@@ -13,7 +14,7 @@ import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ CHATML = (
 """Our own template: ChatML, with the assistant's words marked and tool calls as JSON."""
 
 _OPEN, _CLOSE = "\ue000", "\ue001"
-_MARK_ON, _MARK_OFF = "\ue002", "\ue003"
+_MARK_ON, _MARK_OFF, _UNDER = "\ue002", "\ue003", "\ue004"
 
 
 @dataclass(frozen=True)
@@ -105,14 +106,40 @@ class ChatTemplate:
         """Where the i-th message's own words stand in the rendered text."""
         before = self._run(turns[:i], tools, True)
         after = self._run(turns[: i + 1], tools, False)
-        if not (text.startswith(before) and after.startswith(before)):
+        if text.startswith(before) and text.startswith(after) and len(before) < len(after):
+            return len(before), self._turn_end(text, len(before), len(after))
+        span = self._marked_span(text, turns, tools, i)
+        if span is None:
             raise TokenizerError(_not_a_prefix(i, text, before))
-        if not text.startswith(after):
-            # the template closes the last message otherwise; the turn ends where both still agree
-            after = text[: _agree(text, after)]
-            if len(after) <= len(before):
-                raise TokenizerError(_not_a_prefix(i, text, after))
-        return len(before), self._turn_end(text, len(before), len(after))
+        return span
+
+    def _marked_span(self, text: str, turns: list[Message], tools: Sequence[Any] | None, i: int) -> tuple[int, int] | None:
+        """The same for templates that write earlier messages otherwise once later ones follow.
+
+        The message is rendered with marks around its words, within the whole conversation: its turn reaches from the
+        prompt to speak that stands before the marks to the special token after them. None where marks do not show it.
+        """
+        own = self._marks(text, turns, tools, i)
+        prompt = self._run(turns[:i], tools, True)[len(self._run(turns[:i], tools, False)) :]
+        if own is None:
+            return None
+        if prompt:
+            at = text.rfind(prompt, 0, own[0])
+            start = at + len(prompt) if at >= 0 else -1
+        else:
+            earlier = self._marks(text, turns, tools, i - 1) if i else None
+            closing = self._special_pattern().search(text, earlier[1], own[0]) if earlier else None
+            start = closing.end() if closing else -1
+        ending = self._special_pattern().search(text, own[1])
+        return (start, ending.end() if ending else own[1]) if 0 <= start <= own[0] else None
+
+    def _marks(self, text: str, turns: list[Message], tools: Sequence[Any] | None, i: int) -> tuple[int, int] | None:
+        """First and last place of the i-th message's words in the text; None where marks would change the rest."""
+        marked = self._run([*turns[:i], _underline(turns[i]), *turns[i + 1 :]], tools, False)
+        places = [at for at, character in enumerate(marked) if character == _UNDER]
+        if marked.replace(_UNDER, "") != text or not places:
+            return None
+        return places[0], places[-1] - (len(places) - 1)
 
     def _turn_end(self, text: str, start: int, stop: int) -> int:
         """The end of the last special token in the span, or of the span: what follows it opens the next turn."""
@@ -197,6 +224,18 @@ def _restore(text: str, stand_ins: Mapping[str, str]) -> str:
 
 def _agree(a: str, b: str) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def _underline(turn: Message) -> Message:
+    """The message with a mark before and after its words and those of its tool calls."""
+    calls = tuple(replace(call, name=f"{_UNDER}{call.name}{_UNDER}", arguments=_marked(call.arguments)) for call in turn.tool_calls)
+    return replace(turn, content=turn.content and f"{_UNDER}{turn.content}{_UNDER}", tool_calls=calls)
+
+
+def _marked(value: Any) -> Any:
+    if isinstance(value, str):
+        return f"{value}{_UNDER}"
+    return {key: _marked(item) for key, item in value.items()} if isinstance(value, Mapping) else value
 
 
 def _not_a_prefix(i: int, text: str, prefix: str) -> str:

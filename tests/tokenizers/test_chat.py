@@ -1,0 +1,120 @@
+"""Chat templates: published ones unedited, with the ids of transformers and a mask on the assistant's words alone."""
+
+import json
+
+import pytest
+
+from chainrule.core.errors import TokenizerError
+from chainrule.tokenizers.bpe import BPE
+from chainrule.tokenizers.chat import CHATML, ChatTemplate
+
+SPECIALS = (
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>",
+    "<|eot_id|>", "<|eom_id|>", "<|python_tag|>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]",
+    "[/AVAILABLE_TOOLS]", "[TOOL_CALLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]",
+)  # fmt: skip
+TOKENIZER = BPE.train(["the cat sat on the mat, hello there. 今天天气很好"] * 3, 320, pattern="cl100k", specials=SPECIALS)
+TEMPLATES = {
+    "meta-llama-Llama-3.1-8B-Instruct": ("<|begin_of_text|>", "<|eot_id|>"),
+    "Qwen-Qwen2.5-7B-Instruct": ("", "<|im_end|>"),
+    "NousResearch-Hermes-3-Llama-3.1-8B-tool_use": ("<|begin_of_text|>", "<|im_end|>"),
+    "mistralai-Mistral-Nemo-Instruct-2407": ("<s>", "</s>"),
+}
+TURNS = [
+    {"role": "user", "content": "hello"},
+    {"role": "assistant", "content": "Hello there."},
+    {"role": "user", "content": "And 今天?"},
+    {"role": "assistant", "content": "今天天气很好."},
+]
+SYSTEM = [{"role": "system", "content": "Be kind."}, *TURNS]
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "calculator",
+        "description": "Work it out.",
+        "parameters": {"type": "object", "properties": {"expression": {"type": "string", "description": "what"}}, "required": ["expression"]},
+    },
+}
+CALLED = [
+    {"role": "user", "content": "37 * 48?"},
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"id": "abcdefghi", "type": "function", "function": {"name": "calculator", "arguments": {"expression": "37 * 48"}}}],
+    },
+    {"role": "tool", "name": "calculator", "content": "1776", "tool_call_id": "abcdefghi"},
+    {"role": "assistant", "content": "It is 1776."},
+]
+
+
+def published(material, name):
+    bos, eos = TEMPLATES[name]
+    source = (material / "chat_templates" / f"{name}.jinja").read_text(encoding="utf-8")
+    variables = {"bos_token": bos, "eos_token": eos, "strftime_now": lambda format: "26 Jul 2024", "date_string": "26 Jul 2024"}
+    return source, variables, ChatTemplate(source, TOKENIZER, variables)
+
+
+def theirs(source, variables, messages, tools=None, generate=False):
+    """transformers' own rendering, and the ids of its text with special tokens found."""
+    transformers = pytest.importorskip("transformers.utils.chat_template_utils")
+    rendered, _ = transformers.render_jinja_template(
+        conversations=[messages], tools=tools, chat_template=source, add_generation_prompt=generate, **variables
+    )
+    import tokenizers
+
+    from chainrule.tokenizers.library import library_json
+
+    engine = tokenizers.Tokenizer.from_str(library_json(TOKENIZER))
+    return rendered[0], engine.encode(rendered[0], add_special_tokens=False).ids
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("case", ["turns", "system", "generate", "tools"])
+def test_published_templates_render_to_the_ids_of_transformers(material, name, case):
+    source, variables, template = published(material, name)
+    messages = {"turns": TURNS, "system": SYSTEM, "generate": TURNS[:3], "tools": CALLED}[case]
+    tools = [TOOL] if case == "tools" or "tool_use" in name else None
+    text, ids = theirs(source, variables, messages, tools, generate=case == "generate")
+    assert template.render(messages, tools=tools, generate=case == "generate") == text
+    encoded = template.encode(messages, tools=tools, generate=case == "generate")
+    assert encoded.ids == ids
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("messages", [TURNS, SYSTEM, CALLED, [*CALLED, *TURNS]], ids=["turns", "system", "tools", "both"])
+def test_the_mask_covers_what_the_assistant_wrote_and_its_end_token(material, name, messages):
+    _, variables, template = published(material, name)
+    encoded = template.encode(messages, tools=[TOOL] if len(messages) in (4, 8) and messages[0] is CALLED[0] or "tool_use" in name else None)
+    said = TOKENIZER.decode([id for id, counts in zip(encoded.ids, encoded.mask, strict=True) if counts], specials=True)
+    spoken = "".join(message["content"] for message in messages if message["role"] == "assistant" and message["content"])
+    bare = said
+    for special in SPECIALS:
+        bare = bare.replace(special, "")
+    if not any("tool_calls" in message for message in messages):
+        assert bare.split() == spoken.split()
+    else:
+        assert all(message["content"] in said for message in messages if message["role"] == "assistant")
+        assert "1776\n" not in bare.replace("It is 1776.", "")
+    assert variables["eos_token"] in said or "<|im_end|>" in said or "<|eot_id|>" in said
+    if messages[0] is CALLED[0]:
+        assert json.dumps("37 * 48") in said
+
+
+def test_our_own_template_masks_the_words_by_hand():
+    template = ChatTemplate(CHATML, TOKENIZER)
+    encoded = template.encode([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])
+    shown = [TOKENIZER.piece(id) for id, counts in zip(encoded.ids, encoded.mask, strict=True) if counts]
+    assert shown == ["b", "<|im_end|>"]
+
+
+def test_a_template_whose_prefixes_are_no_prefixes_is_an_error_that_says_how_to_mend_it():
+    backwards = "{%- for m in messages | reverse %}<|im_start|>{{ m.content }}<|im_end|>{%- endfor %}"
+    with pytest.raises(TokenizerError, match="generation"):
+        ChatTemplate(backwards, TOKENIZER).encode(TURNS)
+
+
+def test_templates_run_in_a_sandbox():
+    with pytest.raises(TokenizerError):
+        ChatTemplate("{{ ''.__class__.__mro__[1].__subclasses__() }}", TOKENIZER).render(TURNS)
+    with pytest.raises(TokenizerError, match="must alternate"):
+        ChatTemplate("{{ raise_exception('roles must alternate') }}", TOKENIZER).render(TURNS)
