@@ -1,6 +1,7 @@
 """A config to a model: the one place where rooms that never meet a particular model get one made."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from chainrule.core.errors import CheckpointError, nearest
 from chainrule.core.model import LanguageModel
 from chainrule.core.schema import dump, parse
-from chainrule.layers.init import FanIn, Init, Mimetic, Normal
+from chainrule.layers.init import FanIn, Induction, Init, Mimetic, Normal
 from chainrule.models.decoder import Decoder, DecoderConfig
 from chainrule.models.families import FAMILIES
 from chainrule.models.ngram import NGram, NGramConfig
@@ -17,7 +18,12 @@ from chainrule.models.ngram import NGram, NGramConfig
 OWN = {"decoder": (DecoderConfig, Decoder), "ngram": (NGramConfig, NGram)}
 """Our own config kinds, for models that no published family describes."""
 
-INITS: dict[str, Init] = {"normal": Normal(), "fan_in": FanIn(gain=0.5), "mimetic": Mimetic()}
+INITS: dict[str, Init] = {
+    "normal": Normal(),
+    "fan_in": FanIn(gain=0.5),
+    "mimetic": Mimetic(),
+    "induction": Induction(),
+}
 """Where weights may begin, by the names that recipes use."""
 
 
@@ -62,8 +68,11 @@ def fresh(
         vocab_size=vocab_size, context=context, n_layers=n_layers, d_model=d_model, n_heads=n_heads, n_kv_heads=n_kv_heads,
         d_ff=d_ff, tied=tied, theta=rope_theta,
     )  # fmt: skip
+    scheme = INITS[init]
+    if isinstance(scheme, Induction):
+        scheme = replace(scheme, theta=rope_theta)
     model = Decoder(config)
-    model.init(torch.Generator().manual_seed(seed), INITS[init])
+    model.init(torch.Generator().manual_seed(seed), scheme)
     return model
 
 

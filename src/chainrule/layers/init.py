@@ -1,12 +1,15 @@
 """Where weights begin. A scheme fills a model's matrices from a generator that it is given.
 
-    Normal   every matrix N(0, std²); what writes to the residual stream divided by √(2·layers), so that the stream's
-             variance does not grow with depth                                             Radford et al. 2019 (GPT-2)
-    FanIn    every matrix N(0, gain²/width of its input); what writes to the stream zero, so that each block begins as
-             the identity; embeddings N(0, embedding²)
+    Normal     every matrix N(0, std²); what writes to the residual stream divided by √(2·layers), so that the stream's
+               variance does not grow with depth                                             Radford et al. 2019 (GPT-2)
+    FanIn      every matrix N(0, gain²/width of its input); what writes to the stream zero, so that each block begins as
+               the identity; embeddings N(0, embedding²)
 
-    Mimetic  FanIn, then every layer's k is its q and its o the transpose of its v, as trained Transformers resemble: tokens
-             attend to their like and copy what they find from the first step on      Trockman & Kolter 2023, arXiv:2305.09828
+    Mimetic    FanIn, then every layer's k is its q and its o the transpose of its v, as trained Transformers resemble: tokens
+               attend to their like and copy what they find        Trockman & Kolter 2023, arXiv:2305.09828
+    Induction  Mimetic, with the circuit that in-context recall needs already there: the first layer's heads look 0, 1, 2, …
+               tokens back, the second layer's find where the same tokens stood before and copy what came next. Training
+               finds this circuit by itself, but late (Olsson et al. 2022, arXiv:2209.11895)
 
 Norm weights begin at one and biases at zero, where their layers put them.
 """
@@ -85,11 +88,78 @@ class Mimetic:
         o.copy_(self.copy * v.mT)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Induction:
+    """``Mimetic``, with heads that look back in the first layer and heads that find and copy in the second.
+
+    A direction of the embedding that all tokens share gives the first layer something constant to rotate: its head j attends
+    j tokens back and writes what it finds into a subspace of its own. In the second layer head j compares what stood j
+    tokens back now with what stood j + 1 tokens back then, and copies the token it finds. Wants rope, two layers, and as
+    many kv heads as heads; the fast half of rope's pairs tells places, the slow half tokens.
+    """
+
+    kind: Literal["induction"] = "induction"
+    gain: float = 0.5
+    embedding: float = 0.02
+    look: float = 5.7
+    """How sharply the first layer looks: the size of its q and k."""
+    match: float = 2.8
+    """How sharply the second layer compares."""
+    theta: float = 10000.0
+
+    def fill(self, model: nn.Module, n_layers: int, generator: torch.Generator | None) -> None:
+        """Draw every matrix of ``model``, then set the attentions of its first two layers."""
+        Mimetic(gain=self.gain, embedding=self.embedding).fill(model, n_layers, generator)
+        attentions = [module for module in model.modules() if isinstance(module, GroupedQueryLayer)]
+        table = next(module for module in model.modules() if isinstance(module, nn.Embedding))
+        if len(attentions) < 2 or attentions[0].d_head % 4:
+            heads = f"{len(attentions)} layers with heads of width {attentions[0].d_head if attentions else 0}"
+            raise ConfigError(f"induction initialisation needs two layers and heads of a width divisible by 4, not {heads}")
+        d, c = table.weight.shape[1], attentions[0].d_head
+        with torch.no_grad():
+            table.weight[:, 0] = self.embedding * math.sqrt(d)  # as much as all of the rest together
+            places, read = _orthogonal(d, generator), _orthogonal(d, generator)[:c]
+            read[:, 0] = 0
+            self._look_back(attentions[0], places, read)
+            self._find_and_copy(attentions[1], places, read)
+
+    def _look_back(self, attention: GroupedQueryLayer, places: Tensor, read: Tensor) -> None:
+        """Head j attends j tokens back; what ``read`` reads there goes to the j-th block of ``places``."""
+        c, d = attention.d_head, places.shape[0]
+        pairs, fast = c // 2, c // 4
+        size = self.look * math.sqrt(2 / d)
+        frequency = self.theta ** (-torch.arange(0, c, 2) / c)[:fast]
+        for j in range(d // c):
+            rows = slice(j * c, (j + 1) * c)
+            q, k = torch.zeros(c), torch.zeros(c)
+            k[:fast] = size
+            q[:fast], q[pairs : pairs + fast] = size * (frequency * j).cos(), -size * (frequency * j).sin()
+            attention.q_proj.weight[rows, 0], attention.k_proj.weight[rows, 0] = q, k
+            attention.v_proj.weight[rows] = read
+            attention.o_proj.weight[:, rows] = places[:, rows]
+
+    def _find_and_copy(self, attention: GroupedQueryLayer, places: Tensor, read: Tensor) -> None:
+        """Head j matches block j of now with block j + 1 of then, and writes the token found in its own direction."""
+        c, d = attention.d_head, places.shape[0]
+        slow = torch.cat([torch.arange(c // 4, c // 2), torch.arange(c // 2 + c // 4, c)])
+        for j in range(d // c - 1):
+            rows, following = slice(j * c, (j + 1) * c), slice((j + 1) * c, (j + 2) * c)
+            for weight, block in ((attention.q_proj.weight, rows), (attention.k_proj.weight, following)):
+                weight[rows] = 0
+                weight[rows.start + slow] = self.match * places[:, block].T[: len(slow)]
+            attention.v_proj.weight[rows] = places[:, :c].T
+            attention.o_proj.weight[:, rows] = read.T
+
+
+def _orthogonal(d: int, generator: torch.Generator | None) -> Tensor:
+    return torch.linalg.qr(torch.randn(d, d, generator=generator)).Q
+
+
 def _shape(weight: Tensor) -> str:
     return " by ".join(map(str, weight.shape))
 
 
-Init = Normal | FanIn | Mimetic
+Init = Normal | FanIn | Mimetic | Induction
 GPT2 = Normal()
 
 

@@ -24,12 +24,12 @@ class Fresh:
     kind: Literal["fresh"] = "fresh"
     n_layers: int = 4
     d_model: int = 192
-    n_heads: int = 3
+    n_heads: int = 6
     n_kv_heads: int | None = None
     d_ff: int = 512
     rope_theta: float = 10000.0
     tied: bool = True
-    init: Literal["normal", "fan_in", "mimetic"] = "mimetic"
+    init: Literal["normal", "fan_in", "mimetic", "induction"] = "induction"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,249 @@
+"""The command line as people meet it: help without torch, results on stdout, and bad input in one clear message."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from chainrule.cli import VERBS, main
+
+TEXT = "Tom has 3 apples. 今天的天气很好。\n" * 40
+
+
+@pytest.fixture
+def text(tmp_path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def checkpoint(tmp_path) -> Path:
+    """A tiny LLaMA folder with a byte tokenizer."""
+    from chainrule.hub.build import fresh
+    from chainrule.hub.save import save
+    from chainrule.tokenizers.byte import ByteTokenizer
+
+    model = fresh(
+        vocab_size=257, context=32, n_layers=2, d_model=16, n_heads=2, n_kv_heads=2, d_ff=32, rope_theta=1e4, tied=True,
+        init="normal", seed=0,
+    )  # fmt: skip
+    return save(tmp_path / "tiny", model, ByteTokenizer())
+
+
+def run(capsys, *argv):
+    code = main([str(word) for word in argv])
+    out = capsys.readouterr()
+    return code, out.out, out.err
+
+
+def refused(capsys, *argv, because):
+    code, out, err = run(capsys, *argv)
+    assert code == 2, err
+    assert out == ""
+    assert err.startswith("chainrule: ")
+    assert len(err.splitlines()) == 1
+    assert because in err
+
+
+def test_the_help_of_every_verb_comes_without_torch():
+    code = (
+        "import sys, contextlib, io\nfrom chainrule.cli import VERBS, main\n"
+        "for verb in VERBS:\n"
+        "    with contextlib.redirect_stdout(io.StringIO()) as out:\n"
+        "        assert main([verb, '--help']) == 0\n"
+        "    assert verb in out.getvalue()\n"
+        "assert main([]) == 0\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, stdout=subprocess.DEVNULL).returncode == 0
+
+
+def test_the_overview_names_every_verb(capsys):
+    code, out, _ = run(capsys)
+    assert code == 0
+    assert all(verb in out for verb in VERBS)
+
+
+def test_score_next_and_generate_work_alike_on_every_kind_of_model(capsys, text, checkpoint, material):
+    for model in (f"ngram3:{text}", checkpoint, material / "stories260K" / "stories260K.bin"):
+        code, out, _ = run(capsys, "score", model, "Tom has", "--json")
+        assert code == 0
+        scored = json.loads(out)
+        assert abs(sum(scored["logp"]) - scored["total"]) < 1e-4
+        code, out, _ = run(capsys, "next", model, "Tom has", "-k", "3", "--json")
+        assert code == 0
+        assert len(json.loads(out)) == 3
+        _, first, _ = run(capsys, "generate", model, "Tom", "--max-tokens", "8", "--seed", "1")
+        _, again, _ = run(capsys, "generate", model, "Tom", "--max-tokens", "8", "--seed", "1")
+        assert first == again
+        assert first.startswith("Tom")
+
+
+def test_eval_compare_and_ladder_on_a_text(capsys, text):
+    code, out, _ = run(capsys, "eval", f"ngram3:{text}", "--text", text, "--json")
+    assert code == 0
+    assert json.loads(out)["bits_per_byte"]["all"] < 1
+    code, out, _ = run(capsys, "compare", f"ngram1:{text}", f"ngram3:{text}", "--text", text)
+    assert code == 0
+    assert "is better than" in out
+    code, out, _ = run(capsys, "ladder", "--text", text, "--orders", "2", "--json")
+    assert code == 0
+    assert [rung["name"] for rung in json.loads(out)] == ["uniform", "bytes 1-gram", "bytes 2-gram"]
+
+
+def test_the_ladder_of_the_world_ends_at_the_truth(capsys):
+    code, out, _ = run(capsys, "ladder", "--documents", "6", "--train-documents", "40", "--orders", "2", "--json")
+    assert code == 0
+    rungs = json.loads(out)
+    assert rungs[-1]["name"] == "truth"
+    assert rungs[-1]["bits_per_byte"]["en"] < rungs[1]["bits_per_byte"]["en"] < rungs[0]["bits_per_byte"]["en"]
+
+
+def test_tokenize_shows_the_pieces(capsys):
+    code, out, _ = run(capsys, "tokenize", "bytes", "hi", "--color", "never")
+    assert code == 0
+    assert out.splitlines()[:2] == ["h|i", "104 105"]
+
+
+def test_a_misspelt_verb_names_the_nearest(capsys):
+    refused(capsys, "scroe", "x", because="did you mean 'score'")
+
+
+@pytest.mark.parametrize(
+    ("argv", "because"),
+    [
+        (("generate", "MODEL", "Tom", "--temperature", "-1"), "temperature is -1.0"),
+        (("generate", "MODEL", "Tom", "--top-p", "1.5"), "1.5"),
+        (("generate", "MODEL", "Tom", "--max-tokens", "0"), "max_tokens is 0"),
+        (("generate", "MODEL", "Tom", "--top-k", "0"), "0"),
+        (("generate", "MODEL", "x" * 40), "41 tokens long"),
+        (("score", "MODEL", "x" * 40), "41"),
+        (("next", "MODEL", "Tom", "-k", "0"), "-k is 0"),
+        (("chat", "MODEL", "hello"), "no chat template"),
+        (("score", "nowhere", "Tom"), "does not exist"),
+        (("eval", "MODEL", "--text", "nowhere.txt"), "does not exist"),
+        (("score", "ngram9:x", "Tom"), "orders 1 to 8"),
+        (("generate", "MODEL", "Tom", "--device", "tpu"), "unknown device"),
+        (("generate", "MODEL", "Tom", "--dtype", "fp7"), "unknown number format"),
+        (("ladder", "--orders", "0"), "orders 1 to 8"),
+        (("quickstart", "--minutes", "0"), "--minutes is 0"),
+        (("quickstart", "--text", "nowhere.txt"), "does not exist"),
+        (("train", "nothing"), "there is no recipe"),
+    ],
+)
+def test_bad_requests_are_refused(capsys, checkpoint, argv, because):
+    refused(capsys, *(str(checkpoint) if word == "MODEL" else word for word in argv), because=because)
+
+
+@pytest.mark.parametrize(
+    ("content", "because"),
+    [(b"", "is empty"), (b"a\x00b" * 9, "binary"), (b"\xff\xfe\xfa" * 9, "not UTF-8"), (b"short", "less than one context")],
+)
+def test_bad_texts_are_refused(capsys, tmp_path, content, because):
+    path = tmp_path / "bad.txt"
+    path.write_bytes(content)
+    refused(
+        capsys, "train", "pretrain_text", f"data.path={path}", "tokenizer={kind: bytes}", "--runs", tmp_path / "runs",
+        "--name", "bad", because=because,
+    )  # fmt: skip
+    if because != "less than one context":
+        refused(capsys, "eval", f"ngram2:{path}", "--text", path, because=because)
+    assert not list((tmp_path / "runs").rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("override", "because"),
+    [
+        ("stpes=3", "did you mean 'steps'"),
+        ("optimizer.learning=3", "optimizer.learning"),
+        ("model.n_layer=3", "did you mean 'n_layers'"),
+        ("steps=0", "must be 1 or more"),
+        ("steps=many", "steps"),
+        ("schedule.decay=7", "decay=7"),
+        ("nonsense", "is no override"),
+        ("model.n_heads=5", "not a multiple"),
+        ("device=tpu", "unknown device"),
+        ("version=9", "version 9"),
+        ("model.init=magic", "magic"),
+    ],
+)
+def test_bad_recipes_are_refused(capsys, tmp_path, text, override, because):
+    refused(
+        capsys, "train", "pretrain_text", f"data.path={text}", "tokenizer={kind: bytes}", override, "--runs",
+        tmp_path / "runs", because=because,
+    )  # fmt: skip
+
+
+def damaged(folder: Path, how: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = folder / "model.safetensors"
+    if how == "no weights":
+        weights.unlink()
+    elif how == "cut off":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif how == "corrupt":
+        weights.write_bytes(b"\xff" * 64 + weights.read_bytes()[64:])
+    elif how in ("missing", "extra", "misshapen"):
+        tensors = load_file(weights)
+        if how == "missing":
+            del tensors["model.norm.weight"]
+        elif how == "extra":
+            tensors["model.layers.9.mlp.up_proj.weight"] = tensors["model.norm.weight"].clone()
+        else:
+            tensors["model.norm.weight"] = tensors["model.norm.weight"][:-1].clone()
+        save_file(tensors, weights)
+    else:
+        config = json.loads((folder / "config.json").read_text())
+        config |= {"unknown family": {"model_type": "mamba"}, "unknown key": {"sliding_window": 5}, "small vocabulary": {"vocab_size": 100}}[how]
+        (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("how", "because"),
+    [
+        ("no weights", "holds no weights"),
+        ("cut off", "damaged or cut off"),
+        ("corrupt", "damaged or cut off"),
+        ("missing", "lacks"),
+        ("extra", "which the model does not"),
+        ("misshapen", "the config asks for"),
+        ("unknown family", "'mamba' is not supported"),
+        ("unknown key", "sliding_window"),
+        ("small vocabulary", "(257, 16), but the config asks for (100, 16)"),
+    ],
+)
+def test_bad_checkpoints_are_refused(capsys, checkpoint, how, because):
+    damaged(checkpoint, how)
+    refused(capsys, "score", checkpoint, "Tom", because=because)
+
+
+def test_a_vocabulary_that_does_not_fit_the_model_is_refused(capsys, checkpoint, tmp_path):
+    from chainrule.tokenizers.bpe import BPE
+
+    BPE.train([TEXT], 280, pattern="gpt2", specials=("<|endoftext|>",)).save(checkpoint)
+    refused(capsys, "score", checkpoint, "Tom", because="do not belong together")
+
+
+def test_an_existing_run_is_not_overwritten(capsys, tmp_path, text):
+    argv = ("train", "pretrain_text", f"data.path={text}", "tokenizer={kind: bytes}", "steps=1", "model.n_layers=2",
+            "model.d_model=16", "model.n_heads=2", "model.d_ff=16", "context=16", "--runs", tmp_path / "runs", "--name", "a")  # fmt: skip
+    assert run(capsys, *argv)[0] == 0
+    before = (tmp_path / "runs" / "a" / "model" / "model.safetensors").read_bytes()
+    refused(capsys, *argv, because="exists already")
+    assert (tmp_path / "runs" / "a" / "model" / "model.safetensors").read_bytes() == before
+    refused(capsys, *argv, "steps=2", "--resume", because="the recipe")
+    from chainrule.train.run import locked
+
+    with locked(tmp_path / "runs" / "a"):
+        refused(capsys, *argv, "--force", because="in use")
+
+
+def test_an_unwritable_folder_is_refused(capsys, tmp_path, text):
+    (tmp_path / "file").write_text("not a folder")
+    refused(
+        capsys, "train", "pretrain_text", f"data.path={text}", "--runs", tmp_path / "file", because="cannot write"
+    )

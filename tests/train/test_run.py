@@ -1,0 +1,189 @@
+"""Runs: stopped at any moment and gone on with, they end in the same bits; and the loop says when it cannot learn."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from chainrule.core.datum import Batch
+from chainrule.core.errors import ChainruleError, CheckpointError, DataError
+from chainrule.hub.build import fresh
+from chainrule.logprobs.losses import cross_entropy
+from chainrule.train.loop import Hooks, Settings, train
+from chainrule.train.objective import Objective
+from chainrule.train.optim import AdamW, Muon, orthogonal, split_parameters
+from chainrule.train.recipe import Bytes, Fresh, Recipe, Text, parse_recipe, write_recipe
+from chainrule.train.run import run_recipe
+from chainrule.train.schedule import Schedule
+
+TINY = {"n_layers": 2, "d_model": 16, "n_heads": 2, "d_ff": 16}
+WORDS = "the cat sat on the mat and the dog ran to the park. "
+
+
+def recipe(path: Path, **more) -> Recipe:
+    settings = {"steps": 12, "context": 16, "batch_rows": 4, "save_every": 4, "eval_every": 6, "threads": 1, "precision": "fp32"}
+    return Recipe(model=Fresh(**TINY), tokenizer=Bytes(), data=Text(path=str(path)), **(settings | more))
+
+
+@pytest.fixture
+def text(tmp_path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text(WORDS * 60)
+    return path
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_run_learns_and_writes_its_folder(text, tmp_path):
+    run = run_recipe(recipe(text, steps=40), "a", runs=tmp_path)
+    rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert len(losses) == 40
+    assert losses[-1] < losses[0] - 1
+    assert abs(rows[0]["held_out_loss"] - 5.55) < 0.2  # ln 257: it knows nothing at step 0
+    assert {"recipe.yaml", "metrics.jsonl", "model", "checkpoints"} <= {path.name for path in run.folder.iterdir()}
+    assert parse_recipe((run.folder / "recipe.yaml").read_text()) == recipe(text, steps=40)
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_a_resumed_run_ends_in_the_same_bits(text, tmp_path, optimizer):
+    import shutil
+
+    from chainrule.train.recipe import Optimizing
+
+    wanted = recipe(text, optimizer=Optimizing(kind=optimizer), keep=9)
+    whole = run_recipe(wanted, "whole", runs=tmp_path)
+    shutil.copytree(whole.folder, tmp_path / "cut")
+    shutil.rmtree(tmp_path / "cut" / "model")
+    for step in (8, 12):
+        shutil.rmtree(tmp_path / "cut" / "checkpoints" / f"step-{step:08d}")
+    (tmp_path / "cut" / "checkpoints" / ".step-00000008.1.part").mkdir()  # what a kill in the middle of a write leaves
+    cut = run_recipe(wanted, "cut", runs=tmp_path, resume=True)
+    assert same(weights(whole.folder), weights(cut.folder))
+    rows = [json.loads(line) for line in (cut.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == list(range(1, 13))
+
+
+def test_a_killed_process_goes_on_to_the_same_bits(text, tmp_path):
+    from chainrule.train.run import locked
+
+    wanted = recipe(text, steps=30, save_every=3)
+    code = (
+        "from pathlib import Path\nfrom chainrule.train.recipe import parse_recipe\nfrom chainrule.train.run import run_recipe\n"
+        f"run_recipe(parse_recipe({write_recipe(wanted)!r}), 'killed', runs=Path({str(tmp_path)!r}))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    folder = tmp_path / "killed" / "checkpoints"
+    limit = time.monotonic() + 60
+    while not (folder.exists() and list(folder.glob("step-*"))) and time.monotonic() < limit:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    with locked(tmp_path / "killed"):  # the kill let the lock go
+        pass
+    killed = run_recipe(wanted, "killed", runs=tmp_path, resume=True)
+    whole = run_recipe(wanted, "whole", runs=tmp_path)
+    assert same(weights(whole.folder), weights(killed.folder))
+
+
+def test_changed_circumstances_are_refused_unless_forced(text, tmp_path):
+    run_recipe(recipe(text), "a", runs=tmp_path)
+    with pytest.raises(CheckpointError, match="the recipe"):
+        run_recipe(recipe(text, clip=0.5), "a", runs=tmp_path, resume=True)
+    run_recipe(recipe(text, clip=0.5), "a", runs=tmp_path, resume=True, force=True)
+    with pytest.raises(CheckpointError, match="no run to go on with"):
+        run_recipe(recipe(text), "b", runs=tmp_path, resume=True)
+
+
+def test_accumulating_gradients_changes_nothing(text, tmp_path):
+    one = run_recipe(recipe(text, steps=3), "one", runs=tmp_path)
+    four = run_recipe(recipe(text, steps=3, micro_rows=1), "four", runs=tmp_path)
+    for a, b in zip(weights(one.folder).values(), weights(four.folder).values(), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-3, rtol=1e-2)  # Muon's bf16 iterations magnify the last bits
+
+
+class Rows:
+    """A stream of one batch."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+
+    def batches(self, step):
+        return [self.batch]
+
+    def describe(self):
+        return {}
+
+
+def tiny():
+    return fresh(vocab_size=11, context=8, n_layers=2, d_model=16, n_heads=2, n_kv_heads=2, d_ff=16, rope_theta=1e4,
+                 tied=True, init="normal", seed=0)  # fmt: skip
+
+
+def loop(batch: Batch, model=None, steps: int = 20) -> list[dict]:
+    model = model or tiny()
+    rows: list[dict] = []
+    settings = Settings(steps=steps, schedule=Schedule(), device=torch.device("cpu"), eval_every=99, save_every=99)
+    hooks = Hooks(log=rows.append, save=lambda step: None, evaluate=dict)
+    train(Objective(model, cross_entropy), Rows(batch), AdamW(model, lr=0.01), settings, hooks)
+    return rows
+
+
+def test_a_batch_with_nothing_to_learn_is_refused():
+    with pytest.raises(DataError, match="none to learn from"):
+        loop(Batch(torch.ones(2, 4, dtype=torch.long), torch.zeros(2, 4)))
+
+
+def test_numbers_that_are_not_finite_stop_the_run_and_spoil_no_weights():
+    model = tiny()
+    with torch.no_grad():
+        model.norm.weight[0] = torch.nan
+    before = model.embed_tokens.weight.clone()
+    with pytest.raises(ChainruleError, match="not finite"):
+        loop(Batch(torch.ones(2, 4, dtype=torch.long), torch.ones(2, 4)), model)
+    assert torch.equal(model.embed_tokens.weight, before)
+
+
+def test_muon_takes_the_inner_matrices_and_orthogonalises():
+    inner, rest = split_parameters(tiny())
+    assert len(inner) == 2 * 7
+    assert any(parameter.shape == (11, 16) for parameter in rest)
+    u = orthogonal(torch.randn(3, 8, 5, generator=torch.Generator().manual_seed(0)))
+    values = torch.linalg.svdvals(u.float())
+    assert values.min() > 0.6
+    assert values.max() < 1.3
+
+
+def test_adamw_equals_torchs_own():
+    batch = Batch(torch.arange(8).view(2, 4), torch.ones(2, 4))
+    ours, theirs = tiny(), tiny()
+    mine = AdamW(ours, lr=0.01, weight_decay=0.0)
+    reference = torch.optim.AdamW(theirs.parameters(), lr=0.01, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0)
+    for model, step in ((ours, lambda: mine.step(1.0)), (theirs, reference.step)):
+        for _ in range(3):
+            model.zero_grad()
+            cross_entropy(model, batch).total.backward()
+            step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_schedules_by_hand():
+    wsd = Schedule(kind="wsd", warmup=2, decay=0.5)
+    assert [wsd.scale(step, 8) for step in range(8)] == [0.5, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25]
+    cosine = Schedule(kind="cosine", warmup=0, floor=0.1)
+    assert cosine.scale(0, 10) == 1.0
+    assert abs(cosine.scale(5, 10) - 0.55) < 1e-9
