@@ -1,7 +1,7 @@
 """Any published tokenizer, by what its files look like.
 
 A folder may hold ``tokenizer.json``; ``vocab.json`` + ``merges.txt`` (Qwen2, GPT-2); ``encoder.json`` + ``vocab.bpe`` (GPT-2);
-a ``.tiktoken`` file; or llama2.c's ``tok*.bin``. Begin and end tokens come from ``tokenizer_config.json``,
+a ``.tiktoken`` file; a SentencePiece ``.model``; BERT's ``vocab.txt``; or llama2.c's ``tok*.bin``. Begin and end tokens come from ``tokenizer_config.json``,
 ``generation_config.json`` and ``config.json``, in the layouts of transformers 4 and 5.
 """
 
@@ -20,6 +20,8 @@ from chainrule.tokenizers.char import CharTokenizer
 from chainrule.tokenizers.library import LibraryTokenizer
 from chainrule.tokenizers.llama2c import Llama2cTokenizer
 from chainrule.tokenizers.patterns import split_pattern, unspell
+from chainrule.tokenizers.sentencepiece import SentencePiece
+from chainrule.tokenizers.wordpiece import WordPiece
 
 TIKTOKEN = {
     "cl100k_base": ("cl100k", {END_OF_TEXT: 100257, "<|fim_prefix|>": 100258, "<|fim_middle|>": 100259,
@@ -70,9 +72,11 @@ def _from_file(path: Path) -> Tokenizer:
         return _tiktoken(path)
     if path.suffix == ".json":
         return _tokenizer_json(path)
+    if path.suffix == ".model":
+        return SentencePiece.read(path)
     if path.suffix == ".bin":
         return Llama2cTokenizer.read(path)
-    raise TokenizerError(f"{path} is no tokenizer file known here; known are tokenizer.json, vocab files, .tiktoken, .bin")
+    raise TokenizerError(f"{path} is no tokenizer file known here; known are tokenizer.json, vocab files, .tiktoken, .model, .bin")
 
 
 def _tokenizer_json(path: Path) -> Tokenizer:
@@ -168,5 +172,7 @@ _FORMATS: list[tuple[tuple[str, ...], Callable[[Path], Tokenizer]]] = [
     (("tokenizer.json",), _tokenizer_json),
     (("encoder.json", "vocab.bpe"), _gpt2),
     (("vocab.json", "merges.txt"), _vocab_json),
+    (("tokenizer.model",), SentencePiece.read),
+    (("vocab.txt",), WordPiece.read),
     (("tokenizer.bin",), Llama2cTokenizer.read),
 ]

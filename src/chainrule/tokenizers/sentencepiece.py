@@ -1,0 +1,240 @@
+"""SentencePiece: a ``.model`` file, which holds pieces with scores and says how a text is normalised and cut.
+
+    normalise (a table of replacements, spaces tidied, written ▁) → cut by unigram or by merging, best score first
+
+Kudo & Richardson 2018, arXiv:1808.06226. The file is a protocol buffer (sentencepiece_model.proto), read here by hand; the table
+is a double-array trie (Aoe 1989). A character without a piece becomes its bytes where the model has byte pieces, else <unk>.
+"""
+
+import itertools
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chainrule.core.errors import TokenizerError
+from chainrule.core.files import whole_file
+from chainrule.core.tokenizer import Tokenizer
+from chainrule.tokenizers.unigram import best_cut
+
+SPACE = "▁"
+NORMAL, UNKNOWN, CONTROL, DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+UNIGRAM, BPE = 1, 2
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a ``.model`` file says."""
+
+    pieces: list[tuple[str, float, int]]
+    algorithm: int
+    ids: dict[str, int]
+    table: bytes
+    prefix: bool
+    tidy: bool
+    raw: bytes
+
+
+class SentencePiece(Tokenizer):
+    """A ``.model`` file as a tokenizer."""
+
+    lossless = False
+
+    def __init__(self, model: Model, *, adds_bos: bool = True) -> None:
+        self.model, self.vocab_size = model, len(model.pieces)
+        kinds: dict[int, dict[str, int]] = {kind: {} for kind in range(7)}
+        for id, (piece, _, kind) in enumerate(model.pieces):
+            kinds[kind].setdefault(piece, id)
+        self._ids = kinds[NORMAL] | kinds[DEFINED]
+        self._bytes = {int(piece[3:5], 16): id for piece, id in kinds[BYTE].items()}
+        self._byte_of = {id: byte for byte, id in self._bytes.items()}
+        self._unknown = next(iter(kinds[UNKNOWN].values()), 0)
+        self.specials = dict(kinds[CONTROL])
+        self._scores = {piece: model.pieces[id][1] for piece, id in self._ids.items()}
+        self._longest = max(map(len, self._ids), default=1)
+        self._defined = sorted(kinds[DEFINED], key=len, reverse=True)
+        if self._defined and model.algorithm == UNIGRAM:
+            best = max(self._scores.values())  # a defined piece always wins over its parts
+            self._scores |= {piece: len(piece.encode()) * best - 0.1 for piece in self._defined}
+        bos, eos = model.ids.get("bos", -1), model.ids.get("eos", -1)
+        self.bos = bos if adds_bos and bos >= 0 else None
+        self.eos = (eos,) if eos >= 0 else ()
+        self._table = Table(model.table) if model.table else None
+
+    @classmethod
+    def read(cls, path: Path) -> "SentencePiece":
+        """The tokenizer of a ``.model`` file; raises ``TokenizerError`` where it is damaged or of another kind."""
+        return cls(read_model(path), adds_bos=True)
+
+    def encode(self, text: str) -> list[int]:
+        prepared = self.prepare(text)
+        cut = best_cut(prepared, self._scores, self._longest) if self.model.algorithm == UNIGRAM else self._merge(prepared)
+        return list(self._spell(cut))
+
+    def prepare(self, text: str) -> str:
+        """The text as it is cut: replaced, tidied, its spaces written ▁."""
+        text = self._table.apply(text) if self._table else text
+        if self.model.tidy:
+            text = " ".join(part for part in text.split(" ") if part)
+        if text and self.model.prefix:
+            text = " " + text
+        return text.replace(" ", SPACE)
+
+    def _merge(self, text: str) -> list[str]:
+        """Neighbours merged, best score first and leftmost among equals, until no merger is a piece."""
+        parts = list(self._characters(text))
+        while len(parts) > 1:
+            scored = [(-self._scores[a + b], i) for i, (a, b) in enumerate(itertools.pairwise(parts)) if a + b in self._scores]
+            if not scored:
+                break
+            _, i = min(scored)
+            parts[i : i + 2] = [parts[i] + parts[i + 1]]
+        return parts
+
+    def _characters(self, text: str) -> Iterator[str]:
+        at = 0
+        while at < len(text):
+            piece = next((defined for defined in self._defined if text.startswith(defined, at)), text[at])
+            yield piece
+            at += len(piece)
+
+    def _spell(self, cut: list[str]) -> Iterator[int]:
+        """Ids of pieces; neighbours without a piece are one <unk> together, or each its bytes."""
+        before = -1
+        for piece in cut:
+            id = self._ids.get(piece, self._unknown)
+            if id == self._unknown and self._bytes:
+                yield from (self._bytes[byte] for byte in piece.encode())
+            elif id != self._unknown or before != self._unknown:
+                yield id
+            before = id
+
+    def decode(self, ids: Iterable[int], *, specials: bool = False) -> str:
+        data = b"".join(self._said(id, specials) for id in ids)
+        text = data.decode("utf-8", errors="replace")
+        return text[1:] if self.model.prefix and text.startswith(" ") else text
+
+    def _said(self, id: int, specials: bool) -> bytes:
+        if id in self.specials.values():
+            return self.model.pieces[id][0].encode() if specials else b""
+        return " ⁇ ".encode() if id == self._unknown else self.token_bytes(id)
+
+    def token_bytes(self, id: int) -> bytes:
+        if id in self._byte_of:
+            return bytes([self._byte_of[id]])
+        return b"" if id in self.specials.values() else self.model.pieces[id][0].replace(SPACE, " ").encode()
+
+    def normalize(self, text: str) -> str:
+        return self.decode(self.encode(text))
+
+    def save(self, folder: Path) -> None:
+        with whole_file(folder / "tokenizer.model") as aside:
+            aside.write_bytes(self.model.raw)
+
+
+class Table:
+    """The table of replacements: a double-array trie over bytes, and the strings that its leaves point to."""
+
+    def __init__(self, blob: bytes) -> None:
+        size = struct.unpack_from("<I", blob)[0] if len(blob) >= 4 else 0
+        if size % 4 or not 0 < size <= len(blob) - 4:
+            raise TokenizerError(f"the normalisation table claims {size} bytes of {len(blob)}; the .model file is damaged")
+        self._units = struct.unpack_from(f"<{size // 4}I", blob, 4)
+        self._strings = blob[4 + size :]
+
+    def apply(self, text: str) -> str:
+        """The text with the longest known beginnings replaced, from left to right."""
+        data, at = text.encode(), 0
+        out = bytearray()
+        while at < len(data):
+            length, replacement = self._longest(data, at)
+            if length:
+                out += replacement
+                at += length
+            else:
+                step = _character_length(data[at])
+                out += data[at : at + step]
+                at += step
+        return out.decode("utf-8", errors="replace")
+
+    def _longest(self, data: bytes, at: int) -> tuple[int, bytes]:
+        units, found, value = self._units, 0, 0
+        node = _offset(units[0])
+        for i in range(at, len(data)):
+            node ^= data[i]
+            if node >= len(units) or units[node] & 0x800000FF != data[i]:
+                break
+            unit = units[node]
+            node ^= _offset(unit)
+            if unit >> 8 & 1:
+                found, value = i - at + 1, units[node] & 0x7FFFFFFF
+        return found, self._strings[value : self._strings.index(b"\0", value)] if found else b""
+
+
+def _offset(unit: int) -> int:
+    return (unit >> 10) << ((unit & 0x200) >> 6)
+
+
+def _character_length(first: int) -> int:
+    return 1 if first < 0x80 else 2 if first < 0xE0 else 3 if first < 0xF0 else 4
+
+
+def read_model(path: Path) -> Model:
+    """A ``.model`` file as data."""
+    raw = path.read_bytes()
+    try:
+        return _model(raw)
+    except (IndexError, struct.error, UnicodeDecodeError, ValueError) as error:
+        if isinstance(error, TokenizerError):
+            raise
+        raise TokenizerError(f"{path} is no SentencePiece model, or is cut off ({error}); copy it again") from error
+
+
+def _model(raw: bytes) -> Model:
+    pieces: list[tuple[str, float, int]] = []
+    trainer: dict[int, Any] = {}
+    normalizer: dict[int, Any] = {}
+    for field, value in _fields(raw):
+        if field == 1:
+            piece = dict(_fields(value))
+            pieces.append((piece[1].decode(), struct.unpack("<f", piece.get(2, b"\0" * 4))[0], piece.get(3, NORMAL)))
+        elif field == 2:
+            trainer = dict(_fields(value))
+        elif field == 3:
+            normalizer = dict(_fields(value))
+    algorithm = trainer.get(3, UNIGRAM)
+    if not pieces or algorithm not in (UNIGRAM, BPE):
+        raise TokenizerError(f"a SentencePiece model of {len(pieces)} pieces and type {algorithm} is not supported")
+    ids = {"bos": _signed(trainer.get(41, 1)), "eos": _signed(trainer.get(42, 2))}
+    return Model(pieces, algorithm, ids, normalizer.get(2, b""), bool(normalizer.get(3, 1)), bool(normalizer.get(4, 1)), raw)
+
+
+def _signed(value: int) -> int:
+    return value - 2**64 if value >= 2**63 else value
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
+    """(number, value) of a protocol buffer's fields: integers, and bytes for everything else."""
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        field, kind = key >> 3, key & 7
+        if kind == 0:
+            value, at = _varint(data, at)
+        else:
+            size, at = (8, at) if kind == 1 else (4, at) if kind == 5 else _varint(data, at)
+            if kind not in (1, 2, 5) or size > len(data) - at:
+                raise ValueError(f"field {field} of kind {kind} reaches beyond the end")
+            value, at = data[at : at + size], at + size
+        yield field, value
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            return value, at
