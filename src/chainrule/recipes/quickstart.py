@@ -211,7 +211,7 @@ class _Quickstart:
             model=plan.shape,
             tokenizer=Published(path=str(plan.folder / "tokenizer")),
             data=World() if plan.text is None else Text(path=str(plan.text)),
-            optimizer=Optimizing(lr=0.03, adam_lr=0.005),
+            optimizer=Optimizing(lr=0.013, adam_lr=0.005),
             schedule=Schedule(warmup=20, decay=0.6),
             seed=plan.seed,
         )
@@ -236,7 +236,7 @@ class _Quickstart:
         recipe = Recipe(
             model=Start(path=str(plan.folder / "pretrain")),
             data=WorldChats(chats=chats, documents=round(0.2 * tokens / DOCUMENT_TOKENS)),
-            optimizer=Optimizing(lr=0.02, adam_lr=0.003),
+            optimizer=Optimizing(lr=0.01, adam_lr=0.003),
             schedule=Schedule(warmup=10, decay=0.9),
             steps=steps, eval_every=max(1, steps // 4), save_every=max(1, steps // 2), keep=1, seed=plan.seed,
         )  # fmt: skip

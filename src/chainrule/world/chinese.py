@@ -82,6 +82,7 @@ CHINESE = Tongue(
     holds="{name}有{things}。",
     subject="{name}",
     now="现在{name}有{things}。",
+    ask="现在请回答。",
     where="请问{name}在哪里？",
     what_job="请问{name}做什么工作？",
     has_job="{name}是{job}。",

@@ -91,6 +91,7 @@ ENGLISH = Tongue(
     holds="{name} has {things}. ",
     subject="{name} ",
     now="Now {name} has {things}. ",
+    ask="Now tell me. ",
     where="Where is {name}? ",
     what_job="What is the job of {name}? ",
     has_job="{name} is a {job}. ",

@@ -27,12 +27,16 @@ PLAIN = 6.0
 """How much likelier no manner is than any one manner."""
 AGAIN = 0.4
 """After a sentence of today, how likely another one is."""
-ODDS = {"act": 0.34, "scene": 0.18, "where": 0.15, "many": 0.15, "job": 0.04, "arrive": 0.04, "end": 0.10}
-"""What the next sentence is."""
+ODDS = {"act": 0.52, "scene": 0.20, "arrive": 0.08, "ask": 0.17, "end": 0.03}
+"""What the next sentence is, until questions are asked or the story ends."""
+QUESTIONS = {"where": 0.42, "many": 0.42, "job": 0.16}
+"""What is asked: each thing once, as long as something is left to ask."""
+ENOUGH = 0.28
+"""After a question, how likely it was the last one."""
 ACTS = {"moves": 0.30, "gets": 0.22, "loses": 0.16, "gives": 0.14, "becomes": 0.05, "likes": 0.08, "counts": 0.05}
 """What somebody does."""
-LONGEST = 12
-"""So many sentences after the first two people, and the story ends."""
+LONGEST = 10
+"""After so many sentences beyond the first two people, questions are asked."""
 RESTATED = 0.5
 """After a count has changed, how likely it is said at once."""
 KEPT = 0.6
@@ -139,48 +143,78 @@ def first_things(t: Tongue, who: int) -> Choice:
 
 
 def events(t: Tongue, state: State) -> Grammar:
-    """Sentence after sentence until the ending."""
-    restate = ""
+    """Sentence after sentence; then questions, or the ending at once."""
+    restate, kind = "", ""
     for _ in range(LONGEST):
-        owned = tuple((who, tuple(state.have[who])) for who in state.cast)
-        kind, who, thing = yield sentences(t, owned, restate)
+        kind, who = yield sentences(t, tuple(state.cast), restate)
         restate = ""
-        if kind == "end":
-            return
+        if kind in ("ask", "end"):
+            break
         if kind == "arrive":
             yield from arrive(t, state)
         elif kind == "scene":
             yield from scene(t)
         elif kind == "act":
             restate = yield from act(t, state, who)
-        elif kind != "restate":
-            yield certain(answer(t, state, kind, who, thing))
-    yield Choice.even(t.endings)
+    else:
+        yield certain(t.ask)
+    if kind != "end":
+        yield from questions(t, state)
 
 
 @lru_cache(maxsize=8192)
-def sentences(t: Tongue, owned: tuple[tuple[int, tuple[int, ...]], ...], restate: str) -> Choice:
-    """How the next sentence begins; a question is drawn whole."""
-    each = 1 / len(owned)
-    room = ODDS["arrive"] if len(owned) < CROWD else 0.0
-    options = [
-        (t.subject.format(name=t.names[who]), (ODDS["act"] + ODDS["arrive"] - room) * each, ("act", who, -1))
-        for who, _ in owned
-    ]
-    for who, things in owned:
-        name = t.names[who]
-        options.append((t.where.format(name=name), ODDS["where"] * each, ("where", who, -1)))
-        options.append((t.what_job.format(name=name), ODDS["job"] * each, ("job", who, -1)))
-        for thing in things:
-            phrase = t.how_many.format(name=name, things=t.many[thing])
-            options.append((phrase, ODDS["many"] * each / len(things), ("many", who, thing)))
-    options += [(phrase, room / len(t.arrivals), ("arrive", -1, -1)) for phrase in t.arrivals]
-    options.append((t.scene, ODDS["scene"], ("scene", -1, -1)))
-    options += [(phrase, ODDS["end"] / len(t.endings), ("end", -1, -1)) for phrase in t.endings]
+def sentences(t: Tongue, cast: tuple[int, ...], restate: str) -> Choice:
+    """How the next sentence begins."""
+    room = ODDS["arrive"] if len(cast) < CROWD else 0.0
+    act = (ODDS["act"] + ODDS["arrive"] - room) / len(cast)
+    options = [(t.subject.format(name=t.names[who]), act, ("act", who)) for who in cast]
+    options += [(phrase, room / len(t.arrivals), ("arrive", -1)) for phrase in t.arrivals]
+    options += [(phrase, ODDS["end"] / len(t.endings), ("end", -1)) for phrase in t.endings]
+    options += [(t.scene, ODDS["scene"], ("scene", -1)), (t.ask, ODDS["ask"], ("ask", -1))]
     if restate:
         options = [(phrase, p * (1 - RESTATED), outcome) for phrase, p, outcome in options]
-        options.append((restate, RESTATED, ("restate", -1, -1)))
+        options.append((restate, RESTATED, ("restate", -1)))
     return Choice(options)
+
+
+def questions(t: Tongue, state: State) -> Grammar:
+    """Questions with their true answers, none twice, and the ending."""
+    left = [(kind, who, -1) for who in state.cast for kind in ("where", "job")]
+    left += [("many", who, thing) for who in state.cast for thing in state.have[who]]
+    first = True
+    while left:
+        asked = yield asking(t, tuple(left), first)
+        if asked is None:
+            return
+        yield certain(answer(t, state, *asked))
+        left.remove(asked)
+        first = False
+    yield endings(t)
+
+
+@lru_cache(maxsize=16384)
+def asking(t: Tongue, left: tuple[tuple[str, int, int], ...], first: bool) -> Choice:
+    """One of the questions left, drawn whole, or (after the first) an ending."""
+    kinds = [kind for kind, _, _ in left]
+    odds = [QUESTIONS[kind] / kinds.count(kind) for kind in kinds]
+    go_on = (1.0 if first else 1 - ENOUGH) / sum(odds)
+    options: list[tuple[str, float, tuple[str, int, int] | None]] = [
+        (question(t, *one), go_on * p, one) for one, p in zip(left, odds, strict=True)
+    ]
+    return Choice(options if first else [*options, *((ending, ENOUGH / len(t.endings), None) for ending in t.endings)])
+
+
+def question(t: Tongue, kind: str, who: int, thing: int) -> str:
+    """A question as it is asked."""
+    if kind == "many":
+        return t.how_many.format(name=t.names[who], things=t.many[thing])
+    return (t.where if kind == "where" else t.what_job).format(name=t.names[who])
+
+
+@cache
+def endings(t: Tongue) -> Choice:
+    """How a story ends."""
+    return Choice.even(t.endings)
 
 
 def scene(t: Tongue) -> Grammar:

@@ -58,6 +58,7 @@ class Tongue:
     whom: str
     now: str
     # questions
+    ask: str
     where: str
     how_many: str
     what_job: str

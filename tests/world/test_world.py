@@ -1,0 +1,166 @@
+"""The world: its probabilities are exact, its texts are rich, and what it holds out stays out."""
+
+import math
+import random
+import statistics
+import subprocess
+import sys
+from itertools import islice
+
+import pytest
+
+from chainrule import world
+from chainrule.core.errors import ChainruleError, DataError
+from chainrule.tools import calculator
+from chainrule.world import drivers, texts
+from chainrule.world.chats import ASKED, KINDS
+from chainrule.world.choice import Choice
+from chainrule.world.chinese import CHINESE
+from chainrule.world.english import ENGLISH
+from chainrule.world.story import FRONTED
+from chainrule.world.words import cut_words, word_types
+
+
+def drawn(n: int, **which):
+    return list(islice(world.documents(11, **which), n))
+
+
+def test_logp_is_that_of_the_draws_and_the_reader_agrees_byte_by_byte():
+    for document in drawn(60):
+        assert math.isclose(world.logp(document.text), document.logp, abs_tol=1e-9)
+        reader, total = world.reader(), 0.0
+        for byte in document.text.encode():
+            distribution = reader.distribution()
+            assert math.isclose(sum(distribution.values()), 1.0, abs_tol=1e-9)
+            total += math.log(distribution[byte])
+            reader.feed(byte)
+        assert reader.distribution() == {drivers.END: 1.0}
+        assert math.isclose(total, document.logp, abs_tol=1e-6)
+
+
+@pytest.mark.parametrize("text", ["", "hello", "今天我来到了", "Today I came to the moon. ", "The end."])
+def test_outside_the_language_logp_is_minus_infinity(text):
+    assert world.logp(text) == -math.inf
+
+
+def test_no_phrase_of_a_choice_may_begin_another():
+    with pytest.raises(ChainruleError, match="ab"):
+        Choice.even(["a", "ab"]).root  # noqa: B018
+
+
+def test_the_two_orders_have_the_stated_odds_exactly():
+    truth = {}
+    for text in ("今天我来到了仙II-212。", "今天仙II-212我来到了。"):
+        reader, total = world.reader(), 0.0
+        for byte in text.encode():
+            total += math.log(reader.distribution()[byte])
+            reader.feed(byte)
+        truth[text] = total
+    plain, fronted = truth.values()
+    assert plain - fronted == pytest.approx(math.log(1 / FRONTED), abs=1e-9)
+    assert 1 / FRONTED == 20
+
+
+def test_the_floor_of_richness():
+    from chainrule.world.story import arrivals, described, sentences
+
+    assert len(word_types(ENGLISH)) >= 200
+    assert len(word_types(CHINESE)) >= 200
+    for tongue in (ENGLISH, CHINESE):
+        fields = [value if isinstance(value, tuple) else (value,) for name, value in vars(tongue).items() if name not in WORDS]
+        assert sum(map(len, fields)) >= 30
+        assert len(arrivals(tongue).phrases) * len(described(tongue).phrases) > 1000
+        assert sentences(tongue, (0,), "").phrases
+    for language in world.LANGUAGES:
+        lengths = [len(one.text.encode()) for one in drawn(300, language=language, kind="story")]
+        assert statistics.median(lengths) >= 400
+
+
+WORDS = {"code", "names", "places", "one", "many", "jobs", "natures", "sizes", "colours", "animals", "how", "cries", "weathers", "manners"}
+
+
+@pytest.mark.parametrize("language", world.LANGUAGES)
+def test_a_third_of_the_questions_need_a_fact_far_back(language):
+    """Far: at least 60 tokens, counted as words, digits and punctuation marks."""
+    from chainrule.world.census import distances
+
+    found = [distance for document in drawn(400, language=language, kind="story") for distance in distances(document)]
+    assert len(found) > 400
+    assert sum(distance >= 60 for distance in found) / len(found) >= 1 / 3
+
+
+def test_people_come_and_things_change_during_a_story():
+    texts_en = [one.text for one in drawn(200, language="en", kind="story")]
+    assert sum(sum(text.count(f" {verb} ") for verb in ("bought", "lost", "gave", "found")) > 0 for text in texts_en) > 40
+    assert sum(text.count(" called ") > 2 for text in texts_en) > 20
+
+
+def test_held_out_documents_are_those_of_the_hash_and_no_fact_is_in_both():
+    train, held = drawn(400), drawn(100, split="heldout")
+    assert not {one.facts for one in train} & {one.facts for one in held}
+    assert all(one.split == "heldout" for one in held)
+    assert all(one.split == "train" for one in train)
+
+
+def test_the_same_seed_tells_the_same_texts():
+    assert [one.text for one in drawn(5)] == [one.text for one in drawn(5)]
+    assert drawn(1)[0].text != next(iter(world.documents(12))).text
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(DataError, match="no language 'fr'"):
+        next(world.documents(0, language="fr"))
+    with pytest.raises(DataError, match="did you mean 'recall'"):
+        next(world.chats(0, kind="recal"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("language", world.LANGUAGES)
+def test_chats_end_with_a_right_answer_and_wrong_ones_are_told_apart(kind, language):
+    for chat in islice(world.chats(5, language=language, kind=kind), 8):
+        assert chat.messages[-1]["role"] == "assistant"
+        assert world.grade(chat, chat.messages[-1]["content"])
+        assert not world.grade(chat, chat.messages[-1]["content"] + " x")
+        assert not world.grade(chat, "")
+
+
+def test_programs_do_what_was_asked():
+    for chat in islice(world.chats(2, language="en", kind="programs"), 20):
+        code = chat.messages[-1]["content"]
+        ran = subprocess.run([sys.executable, "-c", code.replace(": print", ":\n    print")], capture_output=True, text=True, check=True)
+        asked = chat.messages[0]["content"]
+        if " times" in asked:
+            word, n = asked.split(" prints ")[1].split()[:2]
+            assert ran.stdout.split() == [word] * int(n)
+        else:
+            assert ran.stdout.strip() == calculator(asked.split(" prints ")[1].rstrip("."))
+
+
+def test_sums_in_chats_are_right():
+    for chat in islice(world.chats(4, language="en", kind="arithmetic"), 40):
+        sums = chat.messages[0]["content"].removeprefix("What are ").removesuffix("?").replace("=", "").split(" and ")
+        assert " and ".join(calculator(one) for one in sums) + "." in chat.accepts
+
+
+def test_the_calculator_tool_is_called_with_the_question():
+    for chat in islice(world.chats(4, language="zh", kind="calculator"), 10):
+        call = chat.messages[1]["tool_calls"][0]["function"]
+        assert calculator(**call["arguments"]) == chat.messages[2]["content"]
+
+
+def test_held_out_questions_of_every_asked_kind_exist():
+    for kind in ASKED:
+        assert len(list(islice(world.chats(0, split="heldout", kind=kind), 5))) == 5
+
+
+def test_cutting_words_loses_nothing():
+    for document in drawn(50):
+        assert "".join(cut_words(document.text)) == document.text
+
+
+def test_sampling_follows_the_probabilities():
+    choice = Choice([("a", 3, 0), ("b", 1, 1)])
+    rng = random.Random(0)
+    share = sum(choice.draw(rng) == 0 for _ in range(4000)) / 4000
+    assert abs(share - 0.75) < 0.03
+    assert texts.FIRST.probability(0) > 0
