@@ -198,7 +198,11 @@ def damaged(folder: Path, how: str) -> None:
         save_file(tensors, weights)
     else:
         config = json.loads((folder / "config.json").read_text())
-        config |= {"unknown family": {"model_type": "mamba"}, "unknown key": {"sliding_window": 5}, "small vocabulary": {"vocab_size": 100}}[how]
+        config |= {
+            "unknown family": {"model_type": "mamba"},
+            "unknown key": {"sliding_window": 5},
+            "small vocabulary": {"vocab_size": 100},
+        }[how]
         (folder / "config.json").write_text(json.dumps(config))
 
 
@@ -244,6 +248,4 @@ def test_an_existing_run_is_not_overwritten(capsys, tmp_path, text):
 
 def test_an_unwritable_folder_is_refused(capsys, tmp_path, text):
     (tmp_path / "file").write_text("not a folder")
-    refused(
-        capsys, "train", "pretrain_text", f"data.path={text}", "--runs", tmp_path / "file", because="cannot write"
-    )
+    refused(capsys, "train", "pretrain_text", f"data.path={text}", "--runs", tmp_path / "file", because="cannot write")

@@ -56,9 +56,7 @@ def _ladder() -> tuple[Rung, ...]:
         )
     )
     model = {"en": 0.541, "zh": 0.668}
-    rungs.append(
-        Rung(name="Transformer", family="model", bits_per_byte=model, parameters=1_912_320, tokens_per_s=61_500)
-    )
+    rungs.append(Rung(name="Transformer", family="model", bits_per_byte=model, parameters=1_912_320, tokens_per_s=61_500))
     rungs.append(Rung(name="truth", family="truth", bits_per_byte=TRUTH, tokens_per_s=72_000))
     return tuple(rungs)
 

@@ -24,9 +24,7 @@ def test_a_constant_advantage_has_an_interval_without_width() -> None:
     size = [10, 20, 40]
     result = compare(measured("a", [10, 20, 40], size), measured("b", [15, 30, 60], size))
     assert (result.difference, result.low, result.high) == pytest.approx((-0.5, -0.5, -0.5))
-    assert verdict(result).startswith(
-        "a is better than b by 0.5000 bits per byte (95\u202f% interval −0.5000 to −0.5000"
-    )
+    assert verdict(result).startswith("a is better than b by 0.5000 bits per byte (95\u202f% interval −0.5000 to −0.5000")
 
 
 def test_the_difference_weighs_documents_by_their_bytes() -> None:

@@ -49,7 +49,9 @@ def test_filters_by_hand():
     assert_close(Temperature(0.5)(logp).exp(), torch.tensor([[0.25, 0.09, 0.0225, 0.0025]]) / 0.365)
 
 
-@pytest.mark.parametrize("build", [lambda: Temperature(0), lambda: TopK(0), lambda: TopP(1.5), lambda: TopP(0), lambda: MinP(-1)])
+@pytest.mark.parametrize(
+    "build", [lambda: Temperature(0), lambda: TopK(0), lambda: TopP(1.5), lambda: TopP(0), lambda: MinP(-1)]
+)
 def test_settings_that_mean_nothing_are_refused(build):
     with pytest.raises(RequestError):
         build()

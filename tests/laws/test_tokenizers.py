@@ -13,7 +13,9 @@ from chainrule.tokenizers.chat import CHATML, IM_END, IM_START, ChatTemplate
 
 CORPUS = ["the cat sat on the mat 今天我来到了仙II-212。 don't 3 + 4 = 7\n"] * 3
 SPECIALS = ("<|endoftext|>", IM_START, IM_END)
-TRAINED = {pattern: BPE.train(CORPUS, 300, pattern=pattern, specials=SPECIALS) for pattern in ("gpt2", "cl100k", "qwen2", "world")}
+TRAINED = {
+    pattern: BPE.train(CORPUS, 300, pattern=pattern, specials=SPECIALS) for pattern in ("gpt2", "cl100k", "qwen2", "world")
+}
 ALL = {"byte": ByteTokenizer(), **TRAINED, "library": TRAINED["cl100k"].fast()}
 TEXTS = st.text(alphabet=st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from("<|>im_startendof ")), max_size=60)
 

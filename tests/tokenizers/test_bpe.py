@@ -60,7 +60,9 @@ def test_cl100k_agrees_with_tiktoken(material):
     ours = load(path)
     from tiktoken.load import load_tiktoken_bpe
 
-    theirs = tiktoken.Encoding("cl100k", pat_str=split_pattern("cl100k"), mergeable_ranks=load_tiktoken_bpe(str(path)), special_tokens={})
+    theirs = tiktoken.Encoding(
+        "cl100k", pat_str=split_pattern("cl100k"), mergeable_ranks=load_tiktoken_bpe(str(path)), special_tokens={}
+    )
     for text in (TEXT, "", " ", "a" * 40, "don't DON'T 'll", "print(f'{x:>10}')"):
         assert ours.encode(text) == theirs.encode(text)
 

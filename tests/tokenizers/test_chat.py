@@ -32,7 +32,11 @@ TOOL = {
     "function": {
         "name": "calculator",
         "description": "Work it out.",
-        "parameters": {"type": "object", "properties": {"expression": {"type": "string", "description": "what"}}, "required": ["expression"]},
+        "parameters": {
+            "type": "object",
+            "properties": {"expression": {"type": "string", "description": "what"}},
+            "required": ["expression"],
+        },
     },
 }
 CALLED = [
@@ -40,7 +44,9 @@ CALLED = [
     {
         "role": "assistant",
         "content": "",
-        "tool_calls": [{"id": "abcdefghi", "type": "function", "function": {"name": "calculator", "arguments": {"expression": "37 * 48"}}}],
+        "tool_calls": [
+            {"id": "abcdefghi", "type": "function", "function": {"name": "calculator", "arguments": {"expression": "37 * 48"}}}
+        ],
     },
     {"role": "tool", "name": "calculator", "content": "1776", "tool_call_id": "abcdefghi"},
     {"role": "assistant", "content": "It is 1776."},
@@ -61,7 +67,6 @@ def theirs(source, variables, messages, tools=None, generate=False):
         conversations=[messages], tools=tools, chat_template=source, add_generation_prompt=generate, **variables
     )
     import tokenizers
-
     from chainrule.tokenizers.library import library_json
 
     engine = tokenizers.Tokenizer.from_str(library_json(TOKENIZER))
@@ -84,7 +89,9 @@ def test_published_templates_render_to_the_ids_of_transformers(material, name, c
 @pytest.mark.parametrize("messages", [TURNS, SYSTEM, CALLED, [*CALLED, *TURNS]], ids=["turns", "system", "tools", "both"])
 def test_the_mask_covers_what_the_assistant_wrote_and_its_end_token(material, name, messages):
     _, variables, template = published(material, name)
-    encoded = template.encode(messages, tools=[TOOL] if len(messages) in (4, 8) and messages[0] is CALLED[0] or "tool_use" in name else None)
+    encoded = template.encode(
+        messages, tools=[TOOL] if (len(messages) in (4, 8) and messages[0] is CALLED[0]) or "tool_use" in name else None
+    )
     said = TOKENIZER.decode([id for id, counts in zip(encoded.ids, encoded.mask, strict=True) if counts], specials=True)
     spoken = "".join(message["content"] for message in messages if message["role"] == "assistant" and message["content"])
     bare = said

@@ -47,7 +47,12 @@ def trained(tmp_path_factory, request):
     library = pytest.importorskip("sentencepiece")
     folder = tmp_path_factory.mktemp("sentencepiece")
     corpus = folder / "corpus.txt"
-    lines = [f"the {a} {b} on the mat, café ｆｕｌｌ 今天{c}很好。" for a in ("cat", "dog", "bat") for b in ("sat", "sits", "slept") for c in ("天气", "图书馆")]
+    lines = [
+        f"the {a} {b} on the mat, café ｆｕｌｌ 今天{c}很好。"
+        for a in ("cat", "dog", "bat")
+        for b in ("sat", "sits", "slept")
+        for c in ("天气", "图书馆")
+    ]
     corpus.write_text("\n".join(lines * 4), encoding="utf-8")
     models = {}
     for kind in ("unigram", "bpe"):

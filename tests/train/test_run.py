@@ -18,7 +18,7 @@ from chainrule.hub.build import fresh
 from chainrule.logprobs.losses import cross_entropy
 from chainrule.train.loop import Hooks, Settings, train
 from chainrule.train.objective import Objective
-from chainrule.train.optim import AdamW, Muon, orthogonal, split_parameters
+from chainrule.train.optim import AdamW, orthogonal, split_parameters
 from chainrule.train.recipe import Bytes, Fresh, Recipe, Text, parse_recipe, write_recipe
 from chainrule.train.run import run_recipe
 from chainrule.train.schedule import Schedule
@@ -28,7 +28,15 @@ WORDS = "the cat sat on the mat and the dog ran to the park. "
 
 
 def recipe(path: Path, **more) -> Recipe:
-    settings = {"steps": 12, "context": 16, "batch_rows": 4, "save_every": 4, "eval_every": 6, "threads": 1, "precision": "fp32"}
+    settings = {
+        "steps": 12,
+        "context": 16,
+        "batch_rows": 4,
+        "save_every": 4,
+        "eval_every": 6,
+        "threads": 1,
+        "precision": "fp32",
+    }
     return Recipe(model=Fresh(**TINY), tokenizer=Bytes(), data=Text(path=str(path)), **(settings | more))
 
 

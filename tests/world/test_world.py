@@ -14,8 +14,9 @@ from chainrule.core.errors import ChainruleError, DataError
 from chainrule.tools import calculator
 from chainrule.world import drivers, texts
 from chainrule.world.chats import ASKED, KINDS
-from chainrule.world.choice import Choice
 from chainrule.world.chinese import CHINESE
+from chainrule.world.choice import Choice
+from chainrule.world.drawings import COLOURS
 from chainrule.world.english import ENGLISH
 from chainrule.world.story import FRONTED
 from chainrule.world.words import cut_words, word_types
@@ -76,7 +77,22 @@ def test_the_floor_of_richness():
         assert statistics.median(lengths) >= 400
 
 
-WORDS = {"code", "names", "places", "one", "many", "jobs", "natures", "sizes", "colours", "animals", "how", "cries", "weathers", "manners"}
+WORDS = {
+    "code",
+    "names",
+    "places",
+    "one",
+    "many",
+    "jobs",
+    "natures",
+    "sizes",
+    "colours",
+    "animals",
+    "how",
+    "cries",
+    "weathers",
+    "manners",
+}
 
 
 @pytest.mark.parametrize("language", world.LANGUAGES)
@@ -127,7 +143,9 @@ def test_chats_end_with_a_right_answer_and_wrong_ones_are_told_apart(kind, langu
 def test_programs_do_what_was_asked():
     for chat in islice(world.chats(2, language="en", kind="programs"), 20):
         code = chat.messages[-1]["content"]
-        ran = subprocess.run([sys.executable, "-c", code.replace(": print", ":\n    print")], capture_output=True, text=True, check=True)
+        ran = subprocess.run(
+            [sys.executable, "-c", code.replace(": print", ":\n    print")], capture_output=True, text=True, check=True
+        )
         asked = chat.messages[0]["content"]
         if " times" in asked:
             word, n = asked.split(" prints ")[1].split()[:2]
@@ -164,3 +182,40 @@ def test_sampling_follows_the_probabilities():
     share = sum(choice.draw(rng) == 0 for _ in range(4000)) / 4000
     assert abs(share - 0.75) < 0.03
     assert texts.FIRST.probability(0) > 0
+
+
+def test_preferences_by_style_are_both_right_and_by_truth_one_is_wrong():
+    for pair in islice(world.preferences(3), 30):
+        assert pair.chosen != pair.rejected
+        assert len(pair.chosen) > len(pair.rejected)
+    by_chat = {str(chat.asked): chat for chat in islice(world.chats(3), 60)}
+    for pair in islice(world.preferences(3, by="truth"), 30):
+        chat = by_chat[str(pair.prompt)]
+        assert world.grade(chat, pair.chosen)
+        assert not world.grade(chat, pair.rejected)
+    with pytest.raises(DataError, match="did you mean 'style'"):
+        next(world.preferences(0, by="styel"))
+
+
+def test_sft_data_holds_both_styles_equally_often():
+    chats = [chat for chat in islice(world.chats(8), 1500) if len(chat.accepts) == 2]
+    brief = sum(chat.messages[-1]["content"] == chat.accepts[0] for chat in chats) / len(chats)
+    assert abs(brief - 0.5) < 0.05
+
+
+@pytest.mark.parametrize("language", world.LANGUAGES)
+def test_a_picture_shows_what_its_words_say(language):
+    for picture in islice(world.pictures(0, language=language), 20):
+        pixels = picture.pixels()
+        assert pixels.shape == (64, 64, 3)
+        assert pixels.dtype.name == "uint8"
+        for shape in picture.shapes:
+            row, column = (int((cell + 0.5) * 64 / 3) for cell in divmod(shape.cell, 3))
+            assert tuple(pixels[row, column]) == COLOURS[shape.colour]
+            assert (shape.colour in picture.text) == (language == "en")
+        assert len({tuple(pixel) for pixel in pixels.reshape(-1, 3)}) <= 1 + len(picture.shapes)
+
+
+def test_held_out_pictures_are_other_pictures():
+    train = {picture.facts for picture in islice(world.pictures(0), 200)}
+    assert not train & {picture.facts for picture in islice(world.pictures(0, split="heldout"), 30)}

@@ -50,7 +50,9 @@ def settings(args: Namespace) -> dict[str, Any]:
 
 def documents(parser: ArgumentParser) -> None:
     """The texts to measure on."""
-    parser.add_argument("--text", metavar="FILE", help="a text file, folder, .jsonl or .parquet; without it: held-out world text")
+    parser.add_argument(
+        "--text", metavar="FILE", help="a text file, folder, .jsonl or .parquet; without it: held-out world text"
+    )
     parser.add_argument("--documents", type=int, default=200, help="so many documents of the world (200)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the world's documents (0)")
 

@@ -72,9 +72,7 @@ def compare(
         raise DataError(f"a comparison over {len(chosen)} documents says nothing; give two or more")
     for measured in (first, second):
         if not all(math.isfinite(measured.nats[i]) for i in chosen):
-            raise DataError(
-                f"{measured.name} gives a document probability 0, so no finite difference exists; smooth it"
-            )
+            raise DataError(f"{measured.name} gives a document probability 0, so no finite difference exists; smooth it")
     difference = [(first.nats[i] - second.nats[i]) / math.log(2) for i in chosen]
     weight = [float(first.size_bytes[i]) for i in chosen]
     low, high = interval(difference, weight, seed=seed, resamples=resamples, confidence=confidence)

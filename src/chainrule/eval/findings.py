@@ -87,11 +87,7 @@ def spread(values: Iterable[float], digits: int = 3, factor: float = 1.0) -> str
     values = [factor * value for value in values]
     if not values:
         return "—"
-    return (
-        f"{fixed(mean(values), digits)} ± {fixed(stdev(values), digits)}"
-        if len(values) > 1
-        else fixed(values[0], digits)
-    )
+    return f"{fixed(mean(values), digits)} ± {fixed(stdev(values), digits)}" if len(values) > 1 else fixed(values[0], digits)
 
 
 def checks(results: Results) -> list[Check]:

@@ -29,8 +29,7 @@ LEAD = (
 LEAD_TEXT = (
     "A language model, trained from nothing on {source} and measured on a part of it that was held out. Nobody knows "
     "the true distribution of such a text, so the n-grams are what there is to beat.",
-    "这个语言模型从零开始在 {source} 上训练，并在留出的部分上测量。"
-    "这样的文本没有人知道它的真实分布，所以要超过的是 n 元模型。",
+    "这个语言模型从零开始在 {source} 上训练，并在留出的部分上测量。这样的文本没有人知道它的真实分布，所以要超过的是 n 元模型。",
 )
 
 
@@ -179,9 +178,7 @@ def chats(results: Results) -> Section | None:
         "reply that was most frequent in training."
     )
     figure = beside(drawings)
-    return Section(
-        title="Chat · 对话", blocks=[Prose(paragraphs=[text]), figure, Data(table=tables.chats(results.chats))]
-    )
+    return Section(title="Chat · 对话", blocks=[Prose(paragraphs=[text]), figure, Data(table=tables.chats(results.chats))])
 
 
 def _chat_bars(results: Results, language: str) -> GroupedBars:
@@ -208,12 +205,8 @@ def order(results: Results) -> Section | None:
     probe = results.order
     if probe is None:
         return None
-    wrong = [
-        odds.name for odds in probe.odds if odds.nats is None or abs(odds.nats - probe.expected) > results.goals.odds
-    ]
-    bars = [
-        Bar(name=odds.name, value=odds.nats, tone=TONES[odds.family], text=fixed(odds.nats, 2)) for odds in probe.odds
-    ]
+    wrong = [odds.name for odds in probe.odds if odds.nats is None or abs(odds.nats - probe.expected) > results.goals.odds]
+    bars = [Bar(name=odds.name, value=odds.nats, tone=TONES[odds.family], text=fixed(odds.nats, 2)) for odds in probe.odds]
     drawing = BarChart(
         title="Log-odds of the two orders under every model",
         unit="log p(plain) − log p(fronted), nats",
@@ -222,9 +215,7 @@ def order(results: Results) -> Section | None:
     )
     # both sentences bring their own full stop
     text = f"In truth {probe.plain} is {fixed(math.exp(probe.expected), 0)} times as likely as {probe.fronted}"
-    verdict = (
-        f"Not within {fixed(results.goals.odds, 1)} nats of that: {', '.join(wrong)}." if wrong else "All get it right."
-    )
+    verdict = f"Not within {fixed(results.goals.odds, 1)} nats of that: {', '.join(wrong)}." if wrong else "All get it right."
     return Section(
         title="Word order · 词序",
         blocks=[Prose(paragraphs=[text, verdict]), Figure(drawing=drawing), Data(table=tables.order(probe))],
@@ -248,18 +239,14 @@ def seeds(results: Results) -> Section | None:
     """Mean and spread over seeds."""
     if len(results.seeds) < 2:
         return None
-    return Section(
-        title="Seeds · 随机种子", blocks=[Data(table=tables.seeds(results), caption="Mean ± standard deviation.")]
-    )
+    return Section(title="Seeds · 随机种子", blocks=[Data(table=tables.seeds(results), caption="Mean ± standard deviation.")])
 
 
 def costs(results: Results) -> Section | None:
     """Seconds, memory, tokens a second."""
     if not results.costs:
         return None
-    caption = (
-        f"{results.model.shape}; {compact(results.model.parameters)} parameters, {results.model.vocab_size:,} tokens."
-    )
+    caption = f"{results.model.shape}; {compact(results.model.parameters)} parameters, {results.model.vocab_size:,} tokens."
     return Section(title="Cost · 代价", blocks=[Data(table=tables.costs(results), caption=caption)])
 
 

@@ -12,9 +12,7 @@ def checks(checks: Sequence[found.Check]) -> Table:
     """A row for every goal: what was found (in each language), what was wanted, and whether it was met."""
     claims = list(dict.fromkeys(check.claim for check in checks))
     groups = [[check for check in checks if check.claim == claim] for claim in claims]
-    rows = [
-        (group[0].claim, " · ".join(one.found for one in group), group[0].goal, _verdict(group)) for group in groups
-    ]
+    rows = [(group[0].claim, " · ".join(one.found for one in group), group[0].goal, _verdict(group)) for group in groups]
     spoken = dict.fromkeys(found.spoken(check.language) for check in checks if check.language)
     names = ("goal", f"found ({' · '.join(spoken)})" if len(spoken) > 1 else "found", "wanted", "")
     missed = frozenset(i for i, group in enumerate(groups) if not all(check.met for check in group))
@@ -89,9 +87,7 @@ def chats(scores: Sequence[ChatScore]) -> Table:
         mine = [score for score in scores if (score.system, score.role, score.language) == (system, role, language)]
         shares = [found.accuracy(score for score in mine if score.kind == kind) for kind in kinds]
         asked = sum(score.asked for score in mine)
-        rows.append(
-            [system, found.spoken(language), *map(percent, shares), percent(found.accuracy(mine)), f"{asked:,}"]
-        )
+        rows.append([system, found.spoken(language), *map(percent, shares), percent(found.accuracy(mine)), f"{asked:,}"])
     names = ["system", "language", *kinds, "all", "asked"]
     strong = frozenset(i for i, (_, role, _) in enumerate(keys) if role == "after")
     return Table(names=names, rows=rows, numbers=frozenset(range(2, len(names))), strong=strong)
@@ -119,8 +115,7 @@ def _off(nats: float | None, expected: float) -> str:
 def following(probe: NextProbe) -> Table:
     """The true continuations of a prompt, and the model's probability of each."""
     rows = [
-        (phrase.text, fixed(phrase.truth), fixed(phrase.model), fixed(phrase.model - phrase.truth))
-        for phrase in probe.phrases
+        (phrase.text, fixed(phrase.truth), fixed(phrase.model), fixed(phrase.model - phrase.truth)) for phrase in probe.phrases
     ]
     return Table(names=(f"{probe.prompt}…", "truth", "model", "off by"), rows=rows, numbers=frozenset({1, 2, 3}))
 
@@ -149,9 +144,7 @@ def seeds(results: Results) -> Table:
         *(f"bits/byte {found.spoken(language)}" for language in spoken),
         *(f"chat {found.spoken(language)}" for language in chatty),
     ]
-    return Table(
-        names=names, rows=rows, numbers=frozenset(range(1, len(names))), strong=frozenset({len(results.seeds)})
-    )
+    return Table(names=names, rows=rows, numbers=frozenset(range(1, len(names))), strong=frozenset({len(results.seeds)}))
 
 
 def costs(results: Results) -> Table:

@@ -55,9 +55,7 @@ class Samples:
     items: Sequence[tuple[str, str]]
 
     def html(self) -> str:
-        rows = "".join(
-            f"<div><dt>{prose(label)}</dt><dd{speech(text)}>{escape(text)}</dd></div>" for label, text in self.items
-        )
+        rows = "".join(f"<div><dt>{prose(label)}</dt><dd{speech(text)}>{escape(text)}</dd></div>" for label, text in self.items)
         return f'<dl class="samples">{rows}</dl>'
 
 

@@ -37,9 +37,7 @@ class Table:
         return "\n".join([lines[0], "  ".join("─" * width for width in widths), *lines[1:]])
 
     def _cells(self, row: Sequence[str], widths: Sequence[int]) -> list[str]:
-        return [
-            pad(cell, width, right=i in self.numbers) for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
+        return [pad(cell, width, right=i in self.numbers) for i, (cell, width) in enumerate(zip(row, widths, strict=True))]
 
     def html(self) -> str:
         """The table as HTML in a box that scrolls sideways where the page is too narrow for it."""

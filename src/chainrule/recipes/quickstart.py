@@ -24,6 +24,7 @@ import torch
 from chainrule import __version__
 from chainrule.core.device import cpu_threads, pick_device, pick_dtype
 from chainrule.core.errors import ConfigError, DataError
+from chainrule.core.files import write_text
 from chainrule.core.model import LanguageModel
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.data.documents import hold_out, read_documents
@@ -51,14 +52,13 @@ from chainrule.eval.results import (
 )
 from chainrule.hub.lm import LM
 from chainrule.hub.load import load
-from chainrule.recipes.ladder import counted, foot, head
+from chainrule.recipes.ladder import foot, head
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.chat import CHATML, ChatTemplate
 from chainrule.train.material import SPECIALS
 from chainrule.train.recipe import Fresh, Optimizing, Published, Recipe, Start, Text, World, WorldChats
 from chainrule.train.run import locked, run_recipe, seconds_per_step
 from chainrule.train.schedule import Schedule
-from chainrule.core.files import write_text
 from chainrule.world import LANGUAGES, VERSION, documents
 from chainrule.world.chats import chats as world_chats
 from chainrule.world.story import FRONTED
@@ -329,7 +329,9 @@ class _Quickstart:
         curves: list[Curve] = []
         for language in dict.fromkeys(self.languages):
             points = tuple((row["step"] * per_step, row[f"held_out_{language}"]) for row in looks)
-            name = f"held-out, {language}" if language == "text" else {"en": "held-out, English", "zh": "held-out, 中文"}[language]
+            name = (
+                f"held-out, {language}" if language == "text" else {"en": "held-out, English", "zh": "held-out, 中文"}[language]
+            )
             curves.append(Curve(name=name, language=language, points=points))
         shown = [looks[i] for i in sorted({0, len(looks) // 4, len(looks) // 2, len(looks) - 1})]
         samples = [

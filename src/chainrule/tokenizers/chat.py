@@ -228,7 +228,9 @@ def _agree(a: str, b: str) -> int:
 
 def _underline(turn: Message) -> Message:
     """The message with a mark before and after its words and those of its tool calls."""
-    calls = tuple(replace(call, name=f"{_UNDER}{call.name}{_UNDER}", arguments=_marked(call.arguments)) for call in turn.tool_calls)
+    calls = tuple(
+        replace(call, name=f"{_UNDER}{call.name}{_UNDER}", arguments=_marked(call.arguments)) for call in turn.tool_calls
+    )
     return replace(turn, content=turn.content and f"{_UNDER}{turn.content}{_UNDER}", tool_calls=calls)
 
 

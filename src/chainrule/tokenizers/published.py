@@ -76,7 +76,9 @@ def _from_file(path: Path) -> Tokenizer:
         return SentencePiece.read(path)
     if path.suffix == ".bin":
         return Llama2cTokenizer.read(path)
-    raise TokenizerError(f"{path} is no tokenizer file known here; known are tokenizer.json, vocab files, .tiktoken, .model, .bin")
+    raise TokenizerError(
+        f"{path} is no tokenizer file known here; known are tokenizer.json, vocab files, .tiktoken, .model, .bin"
+    )
 
 
 def _tokenizer_json(path: Path) -> Tokenizer:

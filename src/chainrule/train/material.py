@@ -67,7 +67,8 @@ def _for_chats(recipe: Recipe) -> Material:
         )
     template = ChatTemplate(CHATML, tokenizer)
     train, held = _chats(recipe)
-    encoded = [*encode_chats(train, template), *encode_texts(_mixed_in(recipe), tokenizer)]
+    texts = [ids[: recipe.context] for ids, _ in encode_texts(_mixed_in(recipe), tokenizer)]
+    encoded = [*encode_chats(train, template), *((ids, None) for ids in texts)]
     np.random.default_rng(recipe.seed).shuffle(encoded)  # type: ignore[arg-type]
     rows = pack(encoded, recipe.context, split=False)
     held_rows = pack(encode_chats(held, template), recipe.context, split=False)

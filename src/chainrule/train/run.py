@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from chainrule.core.device import cpu_threads, pick_device, pick_dtype
 from chainrule.core.datum import Batch, Layout
+from chainrule.core.device import cpu_threads, pick_device, pick_dtype
 from chainrule.core.errors import CheckpointError
 from chainrule.core.files import unwritable, write_text
 from chainrule.core.model import LanguageModel
@@ -147,7 +147,9 @@ def seconds_per_step(recipe: Recipe, *, vocab_size: int, steps: int = 6) -> floa
     model = fresh_model(recipe, vocab_size).to(device).train()
     stream = _Random(vocab_size, recipe)
     rows: list[float] = []
-    hooks = Hooks(log=lambda row: rows.append(row["seconds"]) if "seconds" in row else None, save=lambda step: None, evaluate=dict)
+    hooks = Hooks(
+        log=lambda row: rows.append(row["seconds"]) if "seconds" in row else None, save=lambda step: None, evaluate=dict
+    )
     train(Objective(model, cross_entropy), stream, _optimizer(recipe, model), settings, hooks)
     return sorted(rows[2:])[len(rows[2:]) // 2]  # the first steps warm up
 

@@ -6,7 +6,7 @@ often, so that a preference for one of them can be taught later. ``grade`` accep
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from chainrule.core.errors import DataError, nearest
@@ -14,7 +14,7 @@ from chainrule.world import drivers
 from chainrule.world.choice import Choice
 from chainrule.world.drivers import Grammar
 from chainrule.world.programs import MOST_TIMES, adding, repeating
-from chainrule.world.story import State, act, answer, arrivals, arrive, people
+from chainrule.world.story import MOST, State, act, answer, arrivals, arrive, people
 from chainrule.world.sums import SUMS, value
 from chainrule.world.texts import LANGUAGES, TONGUES, Split, held_out
 from chainrule.world.tongue import Tongue
@@ -67,13 +67,17 @@ WORDS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Chat:
-    """A conversation that ends with the assistant's reply; ``accepts`` lists every right one."""
+    """A conversation that ends with the assistant's reply.
+
+    ``accepts`` lists every right one, ``wrong`` a false one in each of the same styles, where the answer is a fact.
+    """
 
     messages: tuple[dict[str, Any], ...]
     language: str
     kind: str
     accepts: tuple[str, ...]
     facts: str
+    wrong: tuple[str, ...] = ()
 
     @property
     def asked(self) -> tuple[dict[str, Any], ...]:
@@ -133,9 +137,11 @@ def _both(t: Tongue, short: str, long: str) -> tuple[str, ...]:
     return short + _stop(t), long + _stop(t)
 
 
-def _plain(t: Tongue, kind: str, question: str, accepts: tuple[str, ...], facts: str, rng: random.Random) -> Chat:
+def _plain(
+    t: Tongue, kind: str, question: str, accepts: tuple[str, ...], facts: str, rng: random.Random, wrong: tuple[str, ...] = ()
+) -> Chat:
     messages = ({"role": "user", "content": question}, {"role": "assistant", "content": rng.choice(accepts)})
-    return Chat(messages, t.code, kind, accepts, facts)
+    return Chat(messages, t.code, kind, accepts, facts, wrong)
 
 
 def _arithmetic(rng: random.Random, t: Tongue, words: dict[str, Any]) -> Chat:
@@ -143,9 +149,16 @@ def _arithmetic(rng: random.Random, t: Tongue, words: dict[str, Any]) -> Chat:
     sums = [rng.choice(SUMS) for _ in range(rng.choice((1, 2, 2)))]
     bare = [t.sum(*one).rstrip(" =等于") for one in sums]
     question = words["sum" if len(sums) == 1 else "sums"].format(*bare)
-    short = words["and"].join(str(value(*one)) for one in sums)
-    long = words["and"].join(t.sum(*one) + str(value(*one)) for one in sums)
-    return _plain(t, "arithmetic", question, _both(t, short, long), f"sums {sums}", rng)
+    values = [value(*one) for one in sums]
+    off = [values[0] + 1, *values[1:]]
+    right, wrong = (_results(t, words, sums, results) for results in (values, off))
+    return _plain(t, "arithmetic", question, right, f"sums {sums}", rng, wrong)
+
+
+def _results(t: Tongue, words: dict[str, Any], sums: list[tuple[int, str, int]], values: list[int]) -> tuple[str, ...]:
+    short = words["and"].join(map(str, values))
+    long = words["and"].join(t.sum(*one) + str(result) for one, result in zip(sums, values, strict=True))
+    return _both(t, short, long)
 
 
 def _calculator(rng: random.Random, t: Tongue, words: dict[str, Any]) -> Chat:
@@ -166,11 +179,12 @@ def _calculator(rng: random.Random, t: Tongue, words: dict[str, Any]) -> Chat:
 def _program(rng: random.Random, t: Tongue, words: dict[str, Any]) -> Chat:
     if rng.random() < 0.5:
         a, sign, b = rng.choice(SUMS)
-        code, _ = adding(a, sign, b)
-        return _plain(t, "programs", words["write_sum"].format(a=a, sign=sign, b=b), (code,), f"program {a}{sign}{b}", rng)
+        code, other = adding(a, sign, b)[0], adding(a, "-" if sign == "+" else "+", b)[0]
+        question = words["write_sum"].format(a=a, sign=sign, b=b)
+        return _plain(t, "programs", question, (code,), f"program {a}{sign}{b}", rng, (other,))
     word, n = rng.choice(t.one), rng.randint(1, MOST_TIMES)
-    code, _ = repeating(word, n)
-    return _plain(t, "programs", words["write_word"].format(word=word, n=n), (code,), f"program {word}*{n}", rng)
+    code, other = repeating(word, n)[0], repeating(word, n % MOST_TIMES + 1)[0]
+    return _plain(t, "programs", words["write_word"].format(word=word, n=n), (code,), f"program {word}*{n}", rng, (other,))
 
 
 def _tell(t: Tongue, state: State, events: int) -> Grammar:
@@ -199,26 +213,50 @@ def _about_story(rng: random.Random, t: Tongue, words: dict[str, Any], kind: str
     asked = [rng.choice(("recall", "counts")) for _ in range(rng.choice((0, 0, 1, 2)))] + [kind]
     messages: list[dict[str, Any]] = []
     accepts: tuple[str, ...] = ()
+    wrong: tuple[str, ...] = ()
     for i, one in enumerate(asked):
-        question, accepts = _question(rng, t, words, state, one)
+        about = _about(rng, state, one)
+        question, accepts = _ask(t, words, about), _answers(t, state, *about)
+        wrong = _answers(t, _falsified(t, state, *about), *about)
         lead = told + (" " if t.code == "en" else "") if i == 0 else ""
         messages += [{"role": "user", "content": lead + question}, {"role": "assistant", "content": rng.choice(accepts)}]
-    return Chat(tuple(messages), t.code, kind, accepts, ";".join(state.facts))
+    return Chat(tuple(messages), t.code, kind, accepts, ";".join(state.facts), wrong)
 
 
-def _question(rng: random.Random, t: Tongue, words: dict[str, Any], state: State, kind: str) -> tuple[str, tuple[str, ...]]:
+About = tuple[str, int, int]
+"""What is asked: where, job or many; of whom; of which thing."""
+
+
+def _about(rng: random.Random, state: State, kind: str) -> About:
+    """A question: of a count that has changed, if any has; of a place more often than of a job."""
     who = rng.choice(state.cast)
     if kind == "counts":
-        who, thing = rng.choice(state.changed or [(who, thing) for thing in state.have[who]])
-        name, count = t.names[who], state.have[who][thing]
-        question = words["many"].format(name=name, things=t.many[thing])
-        return question, _both(t, str(count), _bare(t, answer(t, state, "many", who, thing)))
-    name = t.names[who]
-    if rng.random() < 0.7:
-        place = t.places[state.place[who]]
-        return words["where"].format(name=name), _both(t, _title(place), _bare(t, answer(t, state, "where", who, -1)))
-    job = t.jobs[state.job[who]]
-    return words["job"].format(name=name), _both(t, _title(job), _bare(t, answer(t, state, "job", who, -1)))
+        return "many", *rng.choice(state.changed or [(who, thing) for thing in state.have[who]])
+    return ("where" if rng.random() < 0.7 else "job"), who, -1
+
+
+def _ask(t: Tongue, words: dict[str, Any], about: About) -> str:
+    kind, who, thing = about
+    return words[kind].format(name=t.names[who], things=t.many[thing])
+
+
+def _answers(t: Tongue, state: State, kind: str, who: int, thing: int) -> tuple[str, ...]:
+    """The answer in both styles."""
+    if kind == "many":
+        short = str(state.have[who][thing])
+    else:
+        short = _title(t.places[state.place[who]] if kind == "where" else t.jobs[state.job[who]])
+    return _both(t, short, _bare(t, answer(t, state, kind, who, thing)))
+
+
+def _falsified(t: Tongue, state: State, kind: str, who: int, thing: int) -> State:
+    """The same state but for the one fact that is asked."""
+    if kind == "many":
+        have = {**state.have[who], thing: (state.have[who][thing] + 1) % (MOST + 1)}
+        return replace(state, have={**state.have, who: have})
+    if kind == "where":
+        return replace(state, place={**state.place, who: (state.place[who] + 1) % len(t.places)})
+    return replace(state, job={**state.job, who: (state.job[who] + 1) % len(t.jobs)})
 
 
 def _bare(t: Tongue, sentence: str) -> str:

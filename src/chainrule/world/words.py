@@ -10,8 +10,25 @@ from functools import lru_cache
 from chainrule.world.chinese import CHINESE
 from chainrule.world.tongue import Tongue
 
-_LISTS = ("names", "places", "one", "jobs", "natures", "weathers", "manners", "moves", "gets", "loses", "gives", "likes",
-          "sizes", "colours", "animals", "how", "cries")
+_LISTS = (
+    "names",
+    "places",
+    "one",
+    "jobs",
+    "natures",
+    "weathers",
+    "manners",
+    "moves",
+    "gets",
+    "loses",
+    "gives",
+    "likes",
+    "sizes",
+    "colours",
+    "animals",
+    "how",
+    "cries",
+)
 
 
 @lru_cache(maxsize=1)

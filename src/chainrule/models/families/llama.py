@@ -11,7 +11,7 @@ from chainrule.core.errors import CheckpointError, nearest
 from chainrule.layers.attention import GroupedQuery
 from chainrule.layers.mlp import Gated
 from chainrule.layers.norm import RMSNorm
-from chainrule.layers.rope import Dynamic, Linear, Llama3, NoPosition, Rope, Scaling
+from chainrule.layers.rope import Dynamic, Linear, Llama3, Rope, Scaling
 from chainrule.models.decoder import Block, DecoderConfig
 from chainrule.models.moves import Rename
 

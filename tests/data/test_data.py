@@ -1,0 +1,133 @@
+"""Documents from what people have, packed so that nothing leaks, streamed so that a step is a function of its number."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from chainrule.core.datum import PADDING
+from chainrule.core.errors import DataError
+from chainrule.data.chats import encode_chats, read_chats
+from chainrule.data.documents import hold_out, read_documents
+from chainrule.data.packing import pack
+from chainrule.data.streams import PackedStream
+from chainrule.tokenizers.bpe import BPE
+from chainrule.tokenizers.chat import CHATML, IM_END, IM_START, ChatTemplate
+
+
+def test_every_kind_of_file_is_read(tmp_path):
+    (tmp_path / "a.txt").write_text("one")
+    (tmp_path / "b.jsonl").write_text('{"text": "two"}\n\n{"text": "three", "more": 1}\n')
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    parquet.write_table(pyarrow.table({"text": ["four", "five"]}), tmp_path / "c.parquet")
+    (tmp_path / ".hidden").write_text("no")
+    assert read_documents(tmp_path) == ["one", "two", "three", "four", "five"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "because"),
+    [
+        ("a.jsonl", '{"txt": "x"}\n', "needs text"),
+        ("a.jsonl", "{broken\n", "a.jsonl:1 is not JSON"),
+        ("a.jsonl", "[1]\n", "is a list"),
+        ("a.parquet", "not parquet", "no readable parquet"),
+        ("a.txt", "  \n ", "is empty"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path, name, content, because):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=because):
+        read_documents(tmp_path / name)
+
+
+def test_a_folder_without_text_says_what_it_holds(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"\.png"):
+        read_documents(tmp_path)
+
+
+def test_something_is_held_out():
+    assert hold_out(["a", "b", "c"]) == (["a", "b"], ["c"])
+    train, held = hold_out(["line\n" * 100])
+    assert "".join(train + held) == "line\n" * 100
+    assert held[0]
+
+
+def documents(lengths):
+    return [(np.arange(n, dtype=np.int32) + 100 * i, None) for i, n in enumerate(lengths)]
+
+
+def test_packing_keeps_every_token_once_and_every_document_apart():
+    lengths = [5, 3, 8, 2, 7, 4, 6, 1]
+    rows = pack(documents(lengths), 10, split=True)
+    found = sorted(rows.tokens[rows.document != PADDING].tolist())
+    assert found == sorted(token for ids, _ in documents(lengths) if len(ids) > 1 for token in ids.tolist())
+    for tokens, position, document in zip(rows.tokens, rows.position, rows.document, strict=True):
+        for number in set(document.tolist()) - {PADDING}:
+            mine = document == number
+            assert position[mine].tolist() == list(range(mine.sum()))
+            assert len({token // 100 for token in tokens[mine].tolist()}) == 1
+
+
+def test_a_document_longer_than_the_context_is_split_or_refused():
+    assert len(pack(documents([25]), 10, split=True)) == 3
+    with pytest.raises(DataError, match="25 tokens long"):
+        pack(documents([25]), 10, split=False)
+
+
+def test_a_step_is_a_function_of_its_number_and_an_epoch_sees_every_row_once():
+    rows = pack(documents([10] * 8), 10, split=True)
+    stream = PackedStream(rows, rows_per_step=2, micro_rows=1, seed=3)
+    again = PackedStream(rows, rows_per_step=2, micro_rows=2, seed=3)
+    seen = []
+    for step in range(4):
+        micro = stream.batches(step)
+        assert [len(batch.tokens) for batch in micro] == [1, 1]
+        assert torch.equal(torch.cat([batch.tokens for batch in micro]), again.batches(step)[0].tokens)
+        seen += [int(row[0]) // 100 for batch in micro for row in batch.tokens]
+    assert sorted(seen) == list(range(8))
+    assert not torch.equal(stream.batches(0)[0].tokens, stream.batches(4)[0].tokens) or not torch.equal(
+        stream.batches(1)[0].tokens, stream.batches(5)[0].tokens
+    )
+
+
+def test_a_stream_without_anything_to_learn_is_refused():
+    rows = pack([(np.arange(5, dtype=np.int32), np.zeros(5, np.uint8))], 10, split=False)
+    with pytest.raises(DataError, match="mask is 0 everywhere"):
+        PackedStream(rows, 1, 1)
+
+
+def template():
+    tokenizer = BPE.train(["hello there you"], 280, pattern="gpt2", specials=("<|endoftext|>", IM_START, IM_END))
+    return ChatTemplate(CHATML, tokenizer)
+
+
+def test_chats_are_read_and_masked(tmp_path):
+    path = tmp_path / "chats.jsonl"
+    row = {"messages": [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "there"}]}
+    path.write_text(json.dumps(row) + "\n")
+    ((ids, mask),) = encode_chats(read_chats(path), template())
+    said = template().tokenizer.decode([int(id) for id, counts in zip(ids, mask, strict=True) if counts], specials=True)
+    assert said == f"there{IM_END}"
+
+
+@pytest.mark.parametrize(
+    ("row", "because"),
+    [
+        ({"prompt": "x"}, "needs messages"),
+        ({"messages": [{"role": "king", "content": "x"}]}, "role 'king'"),
+        ({"messages": [{"content": "x"}]}, "needs role"),
+    ],
+)
+def test_rows_that_are_no_chats_are_refused(tmp_path, row, because):
+    (tmp_path / "chats.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(DataError, match=because):
+        read_chats(tmp_path / "chats.jsonl")
+
+
+def test_a_chat_in_which_the_assistant_says_nothing_is_refused():
+    with pytest.raises(DataError, match="no word of the assistant"):
+        encode_chats([[{"role": "user", "content": "hello"}]], template())

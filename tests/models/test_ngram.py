@@ -1,0 +1,99 @@
+"""N-grams: counts a reader can do by hand, the number everyone knows, and KenLM's own table."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from chainrule.core.datum import Batch
+from chainrule.core.errors import ConfigError
+from chainrule.logprobs.scoring import token_logprobs
+from chainrule.models.ngram import NGram
+
+A, B, C, END = 0, 1, 2, 3
+
+
+def p(model: NGram, context: list[int]) -> list[float]:
+    return model(torch.tensor([context]))[0, -1].exp().tolist()
+
+
+def test_maximum_likelihood_by_hand():
+    model = NGram.fit([[END, A, B, A, C, END]], order=2, vocab_size=4, smoothing="mle")
+    assert p(model, [A]) == pytest.approx([0, 0.5, 0.5, 0])
+    assert p(model, [B]) == pytest.approx([1, 0, 0, 0])
+
+
+def test_laplace_by_hand():
+    model = NGram.fit([[END, A, B, A, C, END]], order=2, vocab_size=4, smoothing="laplace")
+    assert p(model, [A]) == pytest.approx([1 / 6, 2 / 6, 2 / 6, 1 / 6])
+    assert p(model, [B]) == pytest.approx([2 / 5, 1 / 5, 1 / 5, 1 / 5])
+
+
+def test_an_unseen_context_falls_back_to_the_shorter_one():
+    model = NGram.fit([[END, A, B, A, C, END]], order=3, vocab_size=5, smoothing="mle")
+    assert p(model, [4, A]) == pytest.approx(p(model, [A]))
+
+
+def test_the_bigram_of_names_has_the_loss_everyone_knows(material):
+    """2.4540 nats a character, the maximum-likelihood bigram of makemore's names.txt."""
+    names = (material / "corpora" / "names.txt").read_text().split()
+    documents = [[0, *(ord(letter) - 96 for letter in name), 0] for name in names]
+    model = NGram.fit(documents, order=2, vocab_size=27, smoothing="mle")
+    total, count = 0.0, 0
+    for length in sorted({len(document) for document in documents}):
+        rows = torch.tensor([document for document in documents if len(document) == length])
+        total -= token_logprobs(model, Batch(rows, torch.ones(rows.shape))).sum(dtype=torch.float64).item()
+        count += rows.shape[0] * (length - 1)
+    assert total / count == pytest.approx(2.4540, abs=1e-4)
+
+
+def read_arpa(path: Path) -> tuple[dict[tuple[str, ...], float], dict[tuple[str, ...], float]]:
+    """log10 p and log10 back-off of every n-gram of an ARPA file."""
+    logp, backoff = {}, {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        fields = line.split("\t")
+        if len(fields) >= 2 and not line.startswith("ngram"):
+            words = tuple(fields[1].split(" "))
+            logp[words] = float(fields[0])
+            backoff[words] = float(fields[2]) if len(fields) > 2 else 0.0
+    return logp, backoff
+
+
+def arpa_logp(logp, backoff, context: tuple[str, ...], word: str) -> float:
+    if (*context, word) in logp:
+        return logp[*context, word]
+    return backoff.get(context, 0.0) + arpa_logp(logp, backoff, context[1:], word)
+
+
+GOLDEN = Path(__file__).with_name("lmplz")
+
+
+@pytest.mark.skipif(not (GOLDEN / "trigram.arpa").exists(), reason="the golden ARPA file of lmplz is not here")
+def test_kneser_ney_equals_lmplz_on_its_own_arpa_file():
+    logp, backoff = read_arpa(GOLDEN / "trigram.arpa")
+    sentences = [line.split() for line in (GOLDEN / "corpus.txt").read_text().splitlines()]
+    words = ["<unk>", "<s>", "</s>", *sorted({word for sentence in sentences for word in sentence})]
+    ids = {word: i for i, word in enumerate(words)}
+    documents = [[ids["<s>"], *(ids[word] for word in sentence), ids["</s>"]] for sentence in sentences]
+    model = NGram.fit(documents, order=3, vocab_size=len(words), never=ids["<s>"])
+    checked = 0
+    for sentence in [*sentences[:40], list(reversed(sentences[0])), sentences[3][::2]]:
+        row = ["<s>", *sentence, "</s>"]
+        found = token_logprobs(model, Batch(torch.tensor([[ids[word] for word in row]]), torch.ones(1, len(row))))[0]
+        for t in range(1, len(row)):
+            expected = arpa_logp(logp, backoff, tuple(row[max(0, t - 2) : t]), row[t]) * math.log(10)
+            assert float(found[t]) == pytest.approx(expected, abs=2e-5)
+            checked += 1
+    assert checked > 100
+
+
+def test_large_counts_stay_exact():
+    model = NGram.fit([[A] * 100_000], order=2, vocab_size=2, smoothing="mle")
+    assert model.get_buffer("counts_2").dtype == torch.int64
+    assert int(model.get_buffer("counts_2").sum()) == 99_999
+
+
+def test_settings_that_mean_nothing_are_refused():
+    with pytest.raises(ConfigError, match="alpha=0"):
+        NGram.fit([[A, B]], order=2, vocab_size=4, smoothing="laplace", alpha=0.0)
