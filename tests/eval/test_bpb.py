@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -11,7 +12,7 @@ def by_hand(model, text: str) -> float:
     """Nats of a text under a table of scores of the next byte given the last."""
     ids = [256, *text.encode(), 256]
     logp = model.table.double().log_softmax(-1)
-    return -sum(logp[a, b].item() for a, b in zip(ids, ids[1:], strict=False))
+    return -sum(logp[a, b].item() for a, b in itertools.pairwise(ids))
 
 
 def test_a_uniform_guess_over_256_bytes_costs_8_bits_each(toys) -> None:

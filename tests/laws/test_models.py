@@ -14,7 +14,8 @@ from chainrule.core.errors import CheckpointError
 from chainrule.logprobs.scoring import token_logprobs
 
 _SPEC = importlib.util.spec_from_file_location("law_cases", Path(__file__).with_name("cases.py"))
-assert _SPEC is not None and _SPEC.loader is not None
+assert _SPEC is not None
+assert _SPEC.loader is not None
 cases = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(cases)
 NAMES = list(cases.CASES)

@@ -12,9 +12,7 @@ TEXT = "low lower lowest newer newest wider. 今天我来到了仙II-212，今�
 
 def test_the_most_frequent_pair_is_merged_first():
     tokenizer = BPE.train(["aaab aaab aaab"], 256 + 2, pattern="gpt2")
-    assert [left + right for left, right in tokenizer.merges or []] == [b"aa", b"aaa"] or [
-        left + right for left, right in tokenizer.merges or []
-    ][0] == b"aa"
+    assert [left + right for left, right in tokenizer.merges or []][:1] == [b"aa"]
 
 
 @pytest.mark.parametrize("pattern", ["gpt2", "cl100k"])

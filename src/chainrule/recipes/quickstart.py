@@ -14,7 +14,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ class Plan:
     held_out: int = 400
     questions: int = 400
     counted: int = 40_000
-    shape: Fresh = Fresh()
+    shape: Fresh = field(default_factory=Fresh)
 
     @property
     def folder(self) -> Path:

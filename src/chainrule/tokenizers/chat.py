@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ class ChatTemplate:
         spans = [self._span(text, turns, tools, i) for i, turn in enumerate(turns) if turn.role == "assistant"]
         return self._encode_spans(text, spans)
 
-    @property
+    @cached_property
     def _stand_ins(self) -> dict[str, str]:
         names = sorted(_all_specials(self.tokenizer), key=len, reverse=True)
         return {name: f"{_OPEN}{i}{_CLOSE}" for i, name in enumerate(names)}
@@ -128,9 +129,9 @@ class ChatTemplate:
             start = at + len(prompt) if at >= 0 else -1
         else:
             earlier = self._marks(text, turns, tools, i - 1) if i else None
-            closing = self._special_pattern().search(text, earlier[1], own[0]) if earlier else None
+            closing = self._special.search(text, earlier[1], own[0]) if earlier else None
             start = closing.end() if closing else -1
-        ending = self._special_pattern().search(text, own[1])
+        ending = self._special.search(text, own[1])
         return (start, ending.end() if ending else own[1]) if 0 <= start <= own[0] else None
 
     def _marks(self, text: str, turns: list[Message], tools: Sequence[Any] | None, i: int) -> tuple[int, int] | None:
@@ -143,10 +144,11 @@ class ChatTemplate:
 
     def _turn_end(self, text: str, start: int, stop: int) -> int:
         """The end of the last special token in the span, or of the span: what follows it opens the next turn."""
-        ends = [m.end() for m in self._special_pattern().finditer(text, start, stop)]
+        ends = [m.end() for m in self._special.finditer(text, start, stop)]
         return ends[-1] if ends else stop
 
-    def _special_pattern(self) -> re.Pattern[str]:
+    @cached_property
+    def _special(self) -> re.Pattern[str]:
         names = sorted(_all_specials(self.tokenizer), key=len, reverse=True)
         return re.compile("|".join(map(re.escape, names)) or r"(?!)")
 
@@ -164,7 +166,7 @@ class ChatTemplate:
         specials = _all_specials(self.tokenizer)
         ids: list[int] = []
         mask: list[int] = []
-        pattern = self._special_pattern()
+        pattern = self._special
         for start, stop, counts in _pieces(text, pattern, spans):
             piece = text[start:stop]
             new = [specials[piece]] if piece in specials else self.tokenizer.encode(_restore(piece, self._stand_ins))
@@ -253,9 +255,14 @@ def _render(source: str, **variables: Any) -> str:
     from jinja2 import TemplateError
 
     try:
-        return _environment().from_string(source).render(**variables)
+        return _compiled(source).render(**variables)
     except TemplateError as error:
         raise TokenizerError(f"the chat template refuses this conversation: {error}") from error
+
+
+@lru_cache(maxsize=16)
+def _compiled(source: str) -> Any:
+    return _environment().from_string(source)
 
 
 def _environment() -> Any:

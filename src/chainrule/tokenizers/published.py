@@ -1,7 +1,8 @@
 """Any published tokenizer, by what its files look like.
 
 A folder may hold ``tokenizer.json``; ``vocab.json`` + ``merges.txt`` (Qwen2, GPT-2); ``encoder.json`` + ``vocab.bpe`` (GPT-2);
-a ``.tiktoken`` file; a SentencePiece ``.model``; BERT's ``vocab.txt``; or llama2.c's ``tok*.bin``. Begin and end tokens come from ``tokenizer_config.json``,
+a ``.tiktoken`` file; a SentencePiece ``.model``; BERT's ``vocab.txt``; or llama2.c's ``tok*.bin``. Begin and end tokens come
+from ``tokenizer_config.json``,
 ``generation_config.json`` and ``config.json``, in the layouts of transformers 4 and 5.
 """
 

@@ -2,8 +2,9 @@
 
     normalise (a table of replacements, spaces tidied, written ▁) → cut by unigram or by merging, best score first
 
-Kudo & Richardson 2018, arXiv:1808.06226. The file is a protocol buffer (sentencepiece_model.proto), read here by hand; the table
-is a double-array trie (Aoe 1989). A character without a piece becomes its bytes where the model has byte pieces, else <unk>.
+Kudo & Richardson 2018, arXiv:1808.06226. The file is a protocol buffer (sentencepiece_model.proto), read here by hand; the
+table is a double-array trie (Aoe 1989). A character without a piece becomes its bytes where the model has byte pieces, else
+<unk>.
 """
 
 import itertools

@@ -1,4 +1,7 @@
-"""A reply to the tool calls in it: ``<tool_call>{"name": ..., "arguments": {...}}</tool_call>``, the form of Qwen and Hermes."""
+"""A reply to the tool calls in it, in the form of Qwen and Hermes.
+
+<tool_call>{"name": ..., "arguments": {...}}</tool_call>
+"""
 
 import json
 import re

@@ -49,7 +49,8 @@ def prepare(recipe: Recipe, folder: Path) -> Material:
     if len(rows) == 1 and rows.fill < 0.5:
         held_tokens = int(rows.fill * recipe.context)
         raise DataError(
-            f"the text is {held_tokens} tokens long, less than one context of {recipe.context}; give more text, or set context lower"
+            f"the text is {held_tokens} tokens long, less than one context of {recipe.context}; "
+            "give more text, or set context lower"
         )
     model = model or fresh_model(recipe, tokenizer.vocab_size)
     return Material(

@@ -43,7 +43,8 @@ CALCULATOR = {
 WORDS: dict[str, dict[str, Any]] = {
     "en": {
         "where": "Where is {name}?", "job": "What is the job of {name}?", "many": "How many {things} does {name} have?",
-        "sum": "{} = ?", "sums": "What are {} and {}?", "and": " and ", "write_sum": "Write a program that prints {a} {sign} {b}.",
+        "sum": "{} = ?", "sums": "What are {} and {}?", "and": " and ",
+        "write_sum": "Write a program that prints {a} {sign} {b}.",
         "write_word": "Write a program that prints {word} {n} times.",
         "hello": ("Hello!", "Hi!", "Good morning!"), "hello_answer": "Hello! Ask me about a story, a sum or a program.",
         "who": ("Who are you?", "What are you?", "Are you a person?"),

@@ -29,8 +29,8 @@ RADII = {"small": 4.5, "big": 8.5}
 ROWS, COLUMNS = ("top", "middle", "bottom"), ("left", "centre", "right")
 CHINESE = {
     "red": "红色", "blue": "蓝色", "green": "绿色", "yellow": "黄色", "black": "黑色", "circle": "圆形", "square": "正方形",
-    "triangle": "三角形", "cross": "十字", "small": "小", "big": "大", "top": "上", "middle": "中", "bottom": "下", "left": "左",
-    "centre": "中", "right": "右",
+    "triangle": "三角形", "cross": "十字", "small": "小", "big": "大", "top": "上", "middle": "中", "bottom": "下",
+    "left": "左", "centre": "中", "right": "右",
 }  # fmt: skip
 
 
