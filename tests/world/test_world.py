@@ -149,15 +149,15 @@ def test_programs_do_what_was_asked():
         asked = chat.messages[0]["content"]
         if " times" in asked:
             word, n = asked.split(" prints ")[1].split()[:2]
-            assert ran.stdout.split() == [word] * int(n)
+            assert ran.stdout.split() == [word.strip('"')] * int(n)
         else:
             assert ran.stdout.strip() == calculator(asked.split(" prints ")[1].rstrip("."))
 
 
 def test_sums_in_chats_are_right():
     for chat in islice(world.chats(4, language="en", kind="arithmetic"), 40):
-        sums = chat.messages[0]["content"].removeprefix("What are ").removesuffix("?").replace("=", "").split(" and ")
-        assert " and ".join(calculator(one) for one in sums) + "." in chat.accepts
+        asked = "".join(c for c in chat.messages[0]["content"] if c in "0123456789+- ").strip()
+        assert f"{calculator(asked)}." == chat.accepts[0]
 
 
 def test_the_calculator_tool_is_called_with_the_question():

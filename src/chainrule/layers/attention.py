@@ -153,7 +153,7 @@ def pattern(
     k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
     scores = q.float() @ k.float().mT / math.sqrt(q.shape[-1])
     scores = scores if cap is None else cap * torch.tanh(scores / cap)
-    seen = causal(*scores.shape[-2:], q.device)[None, None] if mask is None else mask[:, None]
+    seen = causal(q.shape[2], k.shape[2], q.device)[None, None] if mask is None else mask[:, None]
     # the least finite number instead of −inf: a row that sees nothing (padding) stays finite
     return scores.masked_fill(~seen, torch.finfo(scores.dtype).min).softmax(dim=-1)
 

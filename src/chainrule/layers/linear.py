@@ -5,6 +5,8 @@ argument, so the layers begin as zeros on the default device (``meta`` included)
 them.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn.utils import skip_init
@@ -20,7 +22,7 @@ def embedding(n: int, d: int) -> nn.Embedding:
     return _zeroed(skip_init(nn.Embedding, n, d, device=torch.get_default_device()))
 
 
-def _zeroed(module: nn.Module):
+def _zeroed(module: nn.Module) -> Any:
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module

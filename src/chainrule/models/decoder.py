@@ -200,14 +200,14 @@ class Decoder(LanguageModel):
     ) -> Float[Tensor, "b t d"]:
         if isinstance(cache, TokenCache):
             return replay(self, cache, tokens, layout=layout, given=given, tap=tap)
-        self._refuse(cache, given)
-        shared = self._share(tokens, layout) if cache is None else self._share_cached(tokens, cache, layout)
+        memory = self._own(cache, given)
+        shared = self._share(tokens, layout) if memory is None else self._share_cached(tokens, memory, layout)
         x = self.embed_tokens(tokens)
         if tap is not None:
             tap("hook_embed", x)
         for i, layer in enumerate(self.layers):
             tables, mask = shared.tables[self.position_of[i]], shared.masks[self.window_of[i]]
-            remember = None if cache is None else partial(cache.store, i, shared.slot)
+            remember = None if memory is None else partial(memory.store, i, shared.slot)
             x = layer(x, tables, mask, remember, None if tap is None else under(f"blocks.{i}.", tap))
         x = self.norm(x)
         if tap is not None:
@@ -225,7 +225,7 @@ class Decoder(LanguageModel):
         return head.weight if plain else None
 
     def cache(self, rows: int, capacity: int, given: Given | None = None, pool: object | None = None) -> KVCache:
-        self._refuse(None, given)
+        self._own(None, given)
         shapes = [(block.attention.n_kv_heads, block.attention.d_head) for block in self.config.blocks]
         dtype = self.embed_tokens.weight.dtype
         return KVCache(rows, self.checked_capacity(capacity), shapes, device=self.device, dtype=dtype)
@@ -234,19 +234,21 @@ class Decoder(LanguageModel):
         """``capacity``, unless the model cannot read rows that long; a dynamic rope stretches to any."""
         return capacity if self.stretches and capacity >= 1 else super().checked_capacity(capacity)
 
-    def _refuse(self, cache: Cache | None, given: Given | None) -> None:
+    def _own(self, cache: Cache | None, given: Given | None) -> KVCache | None:
+        """The cache as this model's own; anything else, and any condition, is refused."""
         if given is not None:
             raise ConfigError(f"this decoder reads tokens alone; it cannot be given {', '.join(given)}")
         if cache is not None and not isinstance(cache, KVCache):
             raise ConfigError(f"a Decoder reads a KVCache, not a {type(cache).__name__}; use model.cache()")
+        return cache
 
     def _share(self, tokens: Int[Tensor, "b t"], layout: Layout | None) -> Shared:
         """Tables and masks of rows that are read whole."""
         t = tokens.shape[1]
-        if layout is None and t > self.context and not self.stretches:
-            raise RequestError(f"a row of {t} tokens is too long: this model reads at most {self.context}; cut it")
+        if layout is None and t > self.config.context and not self.stretches:
+            raise RequestError(f"a row of {t} tokens is too long: this model reads at most {self.config.context}; cut it")
         where = Layout.plain(tokens[:1]) if layout is None else layout  # one row's positions speak for all
-        return Shared(self._tables(where, max(self.context, t)), self._masks(where, where, layout is None), None)
+        return Shared(self._tables(where, max(self.config.context, t)), self._masks(where, where, layout is None), None)
 
     def _share_cached(self, tokens: Int[Tensor, "b t"], cache: KVCache, layout: Layout | None) -> Shared:
         """Tables and masks of tokens that continue the rows of a cache, and the slots that they take there."""

@@ -232,10 +232,10 @@ class _Quickstart:
         per_step = getattr(self, "per_step", None) or seconds_per_step(self.pretraining(), vocab_size=self.tokenizer.vocab_size)
         steps = plan.sft_steps or max(20, round(plan.seconds(SFT_SECONDS) / per_step))
         tokens = steps * 16 * 256
-        chats = min(200_000, round(0.8 * tokens / CHAT_TOKENS))
+        chats = min(200_000, round(0.7 * tokens / CHAT_TOKENS))
         recipe = Recipe(
             model=Start(path=str(plan.folder / "pretrain")),
-            data=WorldChats(chats=chats, documents=round(0.2 * tokens / DOCUMENT_TOKENS)),
+            data=WorldChats(chats=chats, documents=round(0.3 * tokens / DOCUMENT_TOKENS)),
             optimizer=Optimizing(lr=0.01, adam_lr=0.003),
             schedule=Schedule(warmup=10, decay=0.9),
             steps=steps, eval_every=max(1, steps // 4), save_every=max(1, steps // 2), keep=1, seed=plan.seed,

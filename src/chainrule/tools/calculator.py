@@ -7,12 +7,13 @@ kept small enough that no expression can stop the machine.
 import ast
 import operator
 from collections.abc import Callable
+from typing import Any
 
 from chainrule.core.errors import RequestError
 
 LARGEST = 10**18
 LONGEST = 200
-OPERATIONS: dict[type[ast.AST], Callable[..., float]] = {
+OPERATIONS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
@@ -41,7 +42,7 @@ def calculator(expression: str) -> str:
 
 
 def _value(node: ast.AST) -> float:
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool):
         return _small(node.value)
     if isinstance(node, ast.BinOp) and type(node.op) in OPERATIONS:
         left, right = _value(node.left), _value(node.right)

@@ -105,7 +105,7 @@ def _chats(recipe: Recipe) -> tuple[list[Conversation], list[Conversation]]:
     assert isinstance(recipe.data, WorldChats)
     from chainrule.world.chats import chats as world_chats
 
-    train = [chat.messages for chat in islice(world_chats(recipe.seed), recipe.data.chats)]
+    train: list[Conversation] = [chat.messages for chat in islice(world_chats(recipe.seed), recipe.data.chats)]
     return train, [chat.messages for chat in islice(world_chats(recipe.seed, split="heldout"), 200)]
 
 

@@ -100,8 +100,9 @@ class Muon:
             update = orthogonal(gradient.lerp_(momentum, self._momentum))
             rows, columns = group[0].shape
             update *= -lr * max(1, rows / columns) ** 0.5
-            torch._foreach_mul_(group, 1 - lr * self._decay)
-            torch._foreach_add_(group, list(update.unbind()))
+            weights: list[Tensor] = list(group)
+            torch._foreach_mul_(weights, 1 - lr * self._decay)
+            torch._foreach_add_(weights, list(update.unbind()))
 
     def state_dict(self) -> dict[str, Any]:
         return {"adam": self._adam.state_dict(), "momenta": self._momenta}

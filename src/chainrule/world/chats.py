@@ -43,9 +43,9 @@ CALCULATOR = {
 WORDS: dict[str, dict[str, Any]] = {
     "en": {
         "where": "Where is {name}?", "job": "What is the job of {name}?", "many": "How many {things} does {name} have?",
-        "sum": "{} = ?", "sums": "What are {} and {}?", "and": " and ",
+        "sum": ("{} = ?", "What is {}?", "How much is {}?", "Please work out {}."),
         "write_sum": "Write a program that prints {a} {sign} {b}.",
-        "write_word": "Write a program that prints {word} {n} times.",
+        "write_word": "Write a program that prints "{word}" {n} times.",
         "hello": ("Hello!", "Hi!", "Good morning!"), "hello_answer": "Hello! Ask me about a story, a sum or a program.",
         "who": ("Who are you?", "What are you?", "Are you a person?"),
         "who_answer": "I am a small language model. I was trained by chainrule on a small made-up world.",
@@ -55,8 +55,8 @@ WORDS: dict[str, dict[str, Any]] = {
     },
     "zh": {
         "where": "{name}在哪里？", "job": "{name}做什么工作？", "many": "{name}有几个{things}？",
-        "sum": "{}等于几？", "sums": "{}和{}各等于几？", "and": "，", "write_sum": "写一个程序，输出{a} {sign} {b}的结果。",
-        "write_word": "写一个程序，把{word}输出{n}次。",
+        "sum": ("{}等于几？", "{}是多少？", "请算一算{}。", "你知道{}等于几吗？"), "write_sum": "写一个程序，输出{a} {sign} {b}的结果。",
+        "write_word": "写一个程序，把"{word}"输出{n}次。",
         "hello": ("你好！", "您好！", "早上好！"), "hello_answer": "你好！你可以问我故事、算式或者程序。",
         "who": ("你是谁？", "你是什么？", "你是人吗？"),
         "who_answer": "我是一个小小的语言模型，由chainrule在一个虚构的小世界上训练而成。",
@@ -146,20 +146,12 @@ def _plain(
 
 
 def _arithmetic(rng: random.Random, t: Tongue, words: dict[str, Any]) -> Chat:
-    """One sum, or two at once: each sum is known by heart, the pair is new."""
-    sums = [rng.choice(SUMS) for _ in range(rng.choice((1, 2, 2)))]
-    bare = [t.sum(*one).rstrip(" =等于") for one in sums]
-    question = words["sum" if len(sums) == 1 else "sums"].format(*bare)
-    values = [value(*one) for one in sums]
-    off = [values[0] + 1, *values[1:]]
-    right, wrong = (_results(t, words, sums, results) for results in (values, off))
-    return _plain(t, "arithmetic", question, right, f"sums {sums}", rng, wrong)
-
-
-def _results(t: Tongue, words: dict[str, Any], sums: list[tuple[int, str, int]], values: list[int]) -> tuple[str, ...]:
-    short = words["and"].join(map(str, values))
-    long = words["and"].join(t.sum(*one) + str(result) for one, result in zip(sums, values, strict=True))
-    return _both(t, short, long)
+    """A sum, asked in one of several ways; held out is a way of asking for a sum."""
+    a, sign, b = rng.choice(SUMS)
+    way = rng.choice(words["sum"])
+    question = way.format(t.sum(a, sign, b).rstrip(" =等于"))
+    right, wrong = (_both(t, str(c), t.sum(a, sign, b) + str(c)) for c in (value(a, sign, b), value(a, sign, b) + 1))
+    return _plain(t, "arithmetic", question, right, question, rng, wrong)
 
 
 def _calculator(rng: random.Random, t: Tongue, words: dict[str, Any]) -> Chat:
@@ -211,7 +203,7 @@ def _about_story(rng: random.Random, t: Tongue, words: dict[str, Any], kind: str
     """A story and one to three questions on it, the last of the kind asked for."""
     state = State()
     told = drivers.sample(_tell(t, state, rng.randint(2, 5)), rng).text.strip()
-    asked = [rng.choice(("recall", "counts")) for _ in range(rng.choice((0, 0, 1, 2)))] + [kind]
+    asked = [rng.choice(("recall", "counts")) for _ in range(rng.choice((0, 1, 2, 3)))] + [kind]
     messages: list[dict[str, Any]] = []
     accepts: tuple[str, ...] = ()
     wrong: tuple[str, ...] = ()

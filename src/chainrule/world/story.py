@@ -15,6 +15,8 @@ from chainrule.world.tongue import Tongue
 
 MOST = 9
 """Nobody has more of one thing: numbers stay single digits."""
+TAKEN = 2
+"""So many of a thing come or go at once, at most."""
 CROWD = 4
 """No story has more people."""
 PLACE_ODDS = (30.0, 20.0, 14.0, 9.0, 6.0, *(21 / 11,) * 11)
@@ -25,7 +27,9 @@ FRONTED = 1 / 20
 CAME, WEATHER, COURSE = 0.55, 0.35, 0.10
 PLAIN = 6.0
 """How much likelier no manner is than any one manner."""
-AGAIN = 0.4
+TODAY = 0.65
+"""How likely a story begins with a sentence of today."""
+AGAIN = 0.5
 """After a sentence of today, how likely another one is."""
 ODDS = {"act": 0.52, "scene": 0.20, "arrive": 0.08, "ask": 0.17, "end": 0.03}
 """What the next sentence is, until questions are asked or the story ends."""
@@ -37,7 +41,7 @@ ACTS = {"moves": 0.30, "gets": 0.22, "loses": 0.16, "gives": 0.14, "becomes": 0.
 """What somebody does."""
 LONGEST = 10
 """After so many sentences beyond the first two people, questions are asked."""
-RESTATED = 0.5
+RESTATED = 0.75
 """After a count has changed, how likely it is said at once."""
 KEPT = 0.6
 """Who gets something gets more of what they know with this probability."""
@@ -75,7 +79,7 @@ def story(t: Tongue, state: State, lead: tuple[str, int]) -> Grammar:
 @cache
 def leads(t: Tongue, again: bool = False) -> Choice:
     """How a story begins: with today, with an opening, or with the first person; ``again`` after a today."""
-    today = AGAIN if again else 0.5
+    today = AGAIN if again else TODAY
     rest = [(phrase, 1.0, ("opening", i)) for i, phrase in enumerate(t.openings)]
     rest += [(phrase, 1.0, ("arrival", i)) for i, phrase in enumerate(t.arrivals)]
     return Choice([(t.today, today, ("today", 0)), *((p, (1 - today) / len(rest), o) for p, _, o in rest)])
@@ -318,21 +322,21 @@ def people(t: Tongue, who: tuple[int, ...], pattern: str) -> Choice:
 
 @lru_cache(maxsize=8192)
 def gains(t: Tongue, owned: tuple[tuple[int, int], ...]) -> Choice:
-    """One to three of a thing, more often of a known one; nothing grows beyond ``MOST``."""
+    """One or two of a thing, more often of a known one; nothing grows beyond ``MOST``."""
     have = dict(owned)
     options: list[tuple[str, float, tuple[int, int]]] = []
     for thing in range(len(t.one)):
         odds = (1 - KEPT) / len(t.one) + (KEPT / len(have) if thing in have else 0.0)
-        for count in range(1, min(3, MOST - have.get(thing, 0)) + 1):
+        for count in range(1, min(TAKEN, MOST - have.get(thing, 0)) + 1):
             options.append((t.some_things.format(things=t.things(count, thing)), odds, (count, thing)))
     return Choice(options)
 
 
 @lru_cache(maxsize=8192)
 def losses(t: Tongue, owned: tuple[tuple[int, int], ...]) -> Choice:
-    """One to three of a thing that is there."""
+    """One or two of a thing that is there."""
     options: list[tuple[str, float, tuple[int, int]]] = []
     for thing, have in owned:
-        for count in range(1, min(3, have) + 1):
-            options.append((t.some_things.format(things=t.things(count, thing)), 1 / min(3, have), (count, thing)))
+        for count in range(1, min(TAKEN, have) + 1):
+            options.append((t.some_things.format(things=t.things(count, thing)), 1 / min(TAKEN, have), (count, thing)))
     return Choice(options)

@@ -9,14 +9,14 @@ from typing import Any
 
 from chainrule.core.errors import CheckpointError, nearest
 from chainrule.layers.attention import GroupedQuery
-from chainrule.layers.mlp import Gated
+from chainrule.layers.mlp import Activation, Gated
 from chainrule.layers.norm import RMSNorm
 from chainrule.layers.rope import Dynamic, Linear, Llama3, Rope, Scaling
 from chainrule.models.decoder import Block, DecoderConfig
 from chainrule.models.moves import Rename
 
 MOVES = (Rename("model.", "", but=("lm_head.",)),)
-ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
+ACTIVATIONS: dict[str, Activation] = {"silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
 READ = {
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
     "head_dim", "hidden_act", "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings", "rope_theta",
