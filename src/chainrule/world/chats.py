@@ -45,7 +45,7 @@ WORDS: dict[str, dict[str, Any]] = {
         "where": "Where is {name}?", "job": "What is the job of {name}?", "many": "How many {things} does {name} have?",
         "sum": ("{} = ?", "What is {}?", "How much is {}?", "Please work out {}."),
         "write_sum": "Write a program that prints {a} {sign} {b}.",
-        "write_word": "Write a program that prints "{word}" {n} times.",
+        "write_word": 'Write a program that prints "{word}" {n} times.',
         "hello": ("Hello!", "Hi!", "Good morning!"), "hello_answer": "Hello! Ask me about a story, a sum or a program.",
         "who": ("Who are you?", "What are you?", "Are you a person?"),
         "who_answer": "I am a small language model. I was trained by chainrule on a small made-up world.",
@@ -56,7 +56,7 @@ WORDS: dict[str, dict[str, Any]] = {
     "zh": {
         "where": "{name}在哪里？", "job": "{name}做什么工作？", "many": "{name}有几个{things}？",
         "sum": ("{}等于几？", "{}是多少？", "请算一算{}。", "你知道{}等于几吗？"), "write_sum": "写一个程序，输出{a} {sign} {b}的结果。",
-        "write_word": "写一个程序，把"{word}"输出{n}次。",
+        "write_word": '写一个程序，把"{word}"输出{n}次。',
         "hello": ("你好！", "您好！", "早上好！"), "hello_answer": "你好！你可以问我故事、算式或者程序。",
         "who": ("你是谁？", "你是什么？", "你是人吗？"),
         "who_answer": "我是一个小小的语言模型，由chainrule在一个虚构的小世界上训练而成。",
