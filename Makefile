@@ -17,8 +17,8 @@ test: $(DEVELOP)
 	$(BIN)/python -m pytest -n 2 -m "not prove" $(ARGS)
 
 check: $(DEVELOP)
-	$(BIN)/ruff format --check src tests
-	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/pyright
 	$(BIN)/python -m pytest -x tests/test_architecture.py tests/laws $(ARGS)
 

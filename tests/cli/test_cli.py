@@ -249,3 +249,21 @@ def test_an_existing_run_is_not_overwritten(capsys, tmp_path, text):
 def test_an_unwritable_folder_is_refused(capsys, tmp_path, text):
     (tmp_path / "file").write_text("not a folder")
     refused(capsys, "train", "pretrain_text", f"data.path={text}", "--runs", tmp_path / "file", because="cannot write")
+
+
+@pytest.mark.parametrize("room", [2_000, 12_000])
+def test_a_disk_without_room_ends_in_a_message_and_leaves_nothing_half_written(tmp_path, text, room):
+    """The system refuses files beyond a size, which is how a full disk feels to a writer."""
+    code = (
+        "import resource, signal, sys\nfrom chainrule.cli import main\n"
+        "import chainrule.train.run\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}))\n"
+        f"sys.exit(main(['train', 'pretrain_text', 'data.path={text}', 'tokenizer={{kind: bytes}}', 'steps=2', 'model.n_layers=2',"
+        f" 'model.d_model=16', 'model.n_heads=2', 'model.d_ff=16', 'context=16', '--runs', '{tmp_path / 'runs'}', '--name', 'a']))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 2, ran.stderr
+    assert "cannot write" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert not list((tmp_path / "runs" / "a").rglob("*.safetensors"))

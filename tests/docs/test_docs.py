@@ -30,7 +30,7 @@ def place(tmp_path_factory) -> Path:
     (folder / "docs").symlink_to(ROOT / "docs")
     small = Fresh(n_layers=2, d_model=32, n_heads=4, d_ff=32)
     quickstart(
-        Plan(runs=folder / "runs", steps=2, sft_steps=2, vocab_size=400, held_out=8, questions=4, counted=60, shape=small)
+        Plan(runs=folder / "runs", steps=2, sft_steps=2, vocab_size=1000, held_out=8, questions=4, counted=400, shape=small)
     )
     return folder
 

@@ -100,9 +100,9 @@ def test_text_comes_in_whole_characters():
 
 
 def test_a_text_that_ends_inside_a_character_says_so():
-    stream = TextStream(TOKENIZER, ())
-    said = [stream.push(byte) for byte in "好".encode()[:2]]
-    assert "".join(text for text, _ in said) == ""
+    stream = TextStream(TOKENIZER)
+    assert [stream.feed(byte) for byte in "好".encode()[:2]] == ["", ""]
+    assert stream.flush() == "\N{REPLACEMENT CHARACTER}"
 
 
 def test_cancelled_requests_are_forgotten():
@@ -119,7 +119,7 @@ def test_cancelled_requests_are_forgotten():
         (lambda: Request(tokens=[1], max_tokens=0), "max_tokens"),
         (lambda: Request(tokens=[1], temperature=-0.1), "temperature"),
         (lambda: Request(tokens=[], max_tokens=1), "empty"),
-        (lambda: Request(tokens=[1], repetition_penalty=0), "repetition_penalty"),
+        (lambda: Request(tokens=[1], repetition_penalty=0.0), "repetition_penalty"),
         (lambda: Request(tokens=[1], stop=("",)), "stop string"),
     ],
 )

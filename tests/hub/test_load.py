@@ -99,7 +99,7 @@ def test_a_chat_that_calls_the_calculator_gets_its_answer():
     template = ChatTemplate(CHATML, tokenizer)
     ids = template.encode(chat.messages).ids
     lm = cr.LM(NGram.fit([ids], order=8, vocab_size=tokenizer.vocab_size), tokenizer, template)
-    added = list(lm.converse(chat.messages[:1], max_tokens=60))
+    added = list(lm.converse(chat.messages[:1], max_tokens=100))
     assert [message["role"] for message in added] == ["assistant", "tool", "assistant"]
     assert added[1]["content"] == chat.messages[2]["content"]
     assert added[2]["content"] == chat.messages[3]["content"]

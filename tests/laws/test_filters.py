@@ -45,12 +45,12 @@ def test_top_k_keeps_exactly_k_ties_too(k):
 def test_filters_by_hand():
     logp = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
     assert_close(TopP(0.7)(logp).exp(), torch.tensor([[0.625, 0.375, 0, 0]]))
-    assert_close(MinP(0.3)(logp).exp(), torch.tensor([[0.5, 0.3, 0.15, 0]]) / 0.95)
+    assert_close(MinP(0.2)(logp).exp(), torch.tensor([[0.5, 0.3, 0.15, 0]]) / 0.95)
     assert_close(Temperature(0.5)(logp).exp(), torch.tensor([[0.25, 0.09, 0.0225, 0.0025]]) / 0.365)
 
 
 @pytest.mark.parametrize(
-    "build", [lambda: Temperature(0), lambda: TopK(0), lambda: TopP(1.5), lambda: TopP(0), lambda: MinP(-1)]
+    "build", [lambda: Temperature(0.0), lambda: TopK(0), lambda: TopP(1.5), lambda: TopP(0.0), lambda: MinP(-1.0)]
 )
 def test_settings_that_mean_nothing_are_refused(build):
     with pytest.raises(RequestError):

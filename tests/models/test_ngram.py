@@ -69,14 +69,19 @@ def arpa_logp(logp, backoff, context: tuple[str, ...], word: str) -> float:
 GOLDEN = Path(__file__).with_name("lmplz")
 
 
-@pytest.mark.skipif(not (GOLDEN / "trigram.arpa").exists(), reason="the golden ARPA file of lmplz is not here")
-def test_kneser_ney_equals_lmplz_on_its_own_arpa_file():
-    logp, backoff = read_arpa(GOLDEN / "trigram.arpa")
+@pytest.fixture(scope="module")
+def counted() -> tuple[list[list[str]], dict[str, int], NGram]:
+    """The sentences that lmplz counted, the words' ids, and our trigram of the same."""
     sentences = [line.split() for line in (GOLDEN / "corpus.txt").read_text().splitlines()]
     words = ["<unk>", "<s>", "</s>", *sorted({word for sentence in sentences for word in sentence})]
     ids = {word: i for i, word in enumerate(words)}
     documents = [[ids["<s>"], *(ids[word] for word in sentence), ids["</s>"]] for sentence in sentences]
-    model = NGram.fit(documents, order=3, vocab_size=len(words), never=ids["<s>"])
+    return sentences, ids, NGram.fit(documents, order=3, vocab_size=len(words), never=ids["<s>"])
+
+
+def test_kneser_ney_equals_lmplz_on_its_own_arpa_file(counted):
+    sentences, ids, model = counted
+    logp, backoff = read_arpa(GOLDEN / "trigram.arpa")
     checked = 0
     for sentence in [*sentences[:40], list(reversed(sentences[0])), sentences[3][::2]]:
         row = ["<s>", *sentence, "</s>"]
@@ -86,6 +91,15 @@ def test_kneser_ney_equals_lmplz_on_its_own_arpa_file():
             assert float(found[t]) == pytest.approx(expected, abs=2e-5)
             checked += 1
     assert checked > 100
+
+
+def test_the_discounts_are_those_that_lmplz_prints(counted):
+    lines = [line.split() for line in (GOLDEN / "command").read_text().splitlines() if "D1=" in line]
+    for order, size, *printed in lines:
+        theirs = [float(discount.partition("=")[2]) for discount in printed]
+        assert counted[2].discounts(int(order)) == pytest.approx(theirs, rel=1e-5)
+        assert counted[2].config.sizes[int(order) - 1] == int(size)
+    assert len(lines) == 3
 
 
 def test_large_counts_stay_exact():

@@ -19,10 +19,10 @@ def plan(tmp_path, **more):
         "runs": tmp_path,
         "steps": 6,
         "sft_steps": 4,
-        "vocab_size": 400,
+        "vocab_size": 1000,
         "held_out": 12,
         "questions": 8,
-        "counted": 150,
+        "counted": 400,
         "shape": SMALL,
     }
     return Plan(**(settings | more))

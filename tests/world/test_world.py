@@ -63,14 +63,14 @@ def test_the_two_orders_have_the_stated_odds_exactly():
 
 
 def test_the_floor_of_richness():
-    from chainrule.world.story import arrivals, described, sentences
+    from chainrule.world.story import arrivals, described, sentences, work
 
     assert len(word_types(ENGLISH)) >= 200
     assert len(word_types(CHINESE)) >= 200
     for tongue in (ENGLISH, CHINESE):
         fields = [value if isinstance(value, tuple) else (value,) for name, value in vars(tongue).items() if name not in WORDS]
         assert sum(map(len, fields)) >= 30
-        assert len(arrivals(tongue).phrases) * len(described(tongue).phrases) > 1000
+        assert len(arrivals(tongue).phrases) * len(described(tongue).phrases) * len(work(tongue, 0).phrases) > 1000
         assert sentences(tongue, (0,), "").phrases
     for language in world.LANGUAGES:
         lengths = [len(one.text.encode()) for one in drawn(300, language=language, kind="story")]

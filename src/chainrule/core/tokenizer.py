@@ -52,8 +52,12 @@ class Tokenizer(ABC):
         return text
 
     def piece(self, id: int) -> str:
-        """An id as a reader may see it: its text, or its special name."""
+        """An id as a reader may see it: its text, its special name, or (a part of a character) its bytes in hex."""
         for name, special in self.specials.items():
             if special == id:
                 return name
-        return self.token_bytes(id).decode("utf-8", errors="replace")
+        data = self.token_bytes(id)
+        try:
+            return data.decode("utf-8")
+        except UnicodeDecodeError:
+            return "".join(f"<{byte:02X}>" for byte in data)

@@ -13,6 +13,8 @@ from chainrule.data.documents import read_jsonl
 from chainrule.tokenizers.chat import ChatTemplate
 
 Conversation = Sequence[Message | Mapping[str, Any]]
+Encoded = tuple[NDArray[np.int32], NDArray[np.uint8]]
+"""The ids of a conversation, and 1 for each that is to be learned."""
 
 
 def read_chats(path: str | Path) -> list[list[dict[str, Any]]]:
@@ -28,13 +30,13 @@ def read_chats(path: str | Path) -> list[list[dict[str, Any]]]:
     return chats
 
 
-def encode_chats(chats: Iterable[Conversation], template: ChatTemplate) -> list[tuple[NDArray[np.int32], NDArray[np.uint8]]]:
+def encode_chats(chats: Iterable[Conversation], template: ChatTemplate) -> list[Encoded]:
     """(ids, mask) of each chat, BOS in front where the tokenizer has one and the template writes none.
 
     Raises ``DataError`` for a chat in which the assistant says nothing: it would teach nothing.
     """
     bos = template.tokenizer.bos
-    encoded: list[tuple[NDArray[np.int32], NDArray[np.uint8]]] = []
+    encoded: list[Encoded] = []
     for number, chat in enumerate(chats):
         both = template.encode(chat)
         if not any(both.mask):

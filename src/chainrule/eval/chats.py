@@ -36,10 +36,14 @@ def questions(per_language: int, languages: Sequence[str], *, seed: int = 0) -> 
 
 
 def replies(lm: LM, conversations: Iterable[Sequence[dict[str, Any]]], *, max_tokens: int = MOST_TOKENS) -> list[str]:
-    """The model's greedy reply to each conversation, all of them at once through the engine."""
+    """The model's greedy reply to each conversation, all of them at once through the engine.
+
+    A conversation that fills the model's whole context gets no reply: nothing of it is cut away to make room for one.
+    """
     engine = Engine(lm.model, lm.tokenizer, rows=ROWS)
     prompts = [lm.chat_ids(messages) for messages in conversations]
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # rows of like length run together
+    fits = [i for i, ids in enumerate(prompts) if lm.model.context is None or len(ids) < lm.model.context]
+    order = sorted(fits, key=lambda i: len(prompts[i]))  # rows of like length run together
     ids = {engine.submit(lm.request(prompts[i], temperature=0.0, max_tokens=max_tokens)): i for i in order}
     said = [""] * len(prompts)
     while engine.busy:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from chainrule.core.errors import CheckpointError
 from chainrule.core.files import whole_folder
@@ -14,7 +13,7 @@ from chainrule.core.model import LanguageModel
 from chainrule.core.shapes import Tensor
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.hub.build import moves, published_config
-from chainrule.hub.weights import SINGLE
+from chainrule.hub.weights import SINGLE, write_tensors
 from chainrule.models.moves import saved
 
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
@@ -43,7 +42,7 @@ def save(
     with whole_folder(folder) as aside:
         _write(aside / "config.json", config if not extra else config | {"chainrule": config.get("chainrule", dict(extra))})
         _write(aside / "generation_config.json", ids)
-        save_file(names, aside / SINGLE, metadata={"format": "pt"})
+        write_tensors(names, aside / SINGLE)
         if tokenizer is not None:
             tokenizer.save(aside)
         if template is not None:

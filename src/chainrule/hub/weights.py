@@ -4,12 +4,14 @@ Files are read by memory map, tensor by tensor, into the wanted format; a model 
 a second copy. A missing, extra or misshapen tensor is an error that names it.
 """
 
+import errno
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from chainrule.core.errors import CheckpointError
@@ -48,6 +50,14 @@ def read_weights(folder: Path, dtype: torch.dtype | None) -> dict[str, Tensor]:
         except Exception as error:  # safetensors raises its own family for truncated and corrupted files
             raise CheckpointError(f"{path} cannot be read ({error}); it is damaged or cut off, copy it again") from error
     return tensors
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write a safetensors file; a disk that is full or refuses raises ``OSError``, as other writes do."""
+    try:
+        save_file(dict(tensors), path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(errno.EIO, str(error)) from error
 
 
 def assign(model: nn.Module, tensors: Mapping[str, Tensor], where: Path | str) -> None:

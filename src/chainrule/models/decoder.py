@@ -207,7 +207,7 @@ class Decoder(LanguageModel):
             tap("hook_embed", x)
         for i, layer in enumerate(self.layers):
             tables, mask = shared.tables[self.position_of[i]], shared.masks[self.window_of[i]]
-            remember = None if memory is None else partial(memory.store, i, shared.slot)
+            remember = None if memory is None or shared.slot is None else partial(memory.store, i, shared.slot)
             x = layer(x, tables, mask, remember, None if tap is None else under(f"blocks.{i}.", tap))
         x = self.norm(x)
         if tap is not None:

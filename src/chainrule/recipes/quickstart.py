@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -169,11 +169,13 @@ class _Quickstart:
         return low
 
     def train_tokenizer(self, train: list[str]) -> Tokenizer:
-        """BPE on the text, Chinese of the world cut into words; kept in the run's folder."""
+        """BPE on the text, and of the world on some chats too, Chinese cut into words; kept in the run's folder."""
         from chainrule.recipes.ladder import beginning
 
-        sample = beginning(train, 3_000_000)
-        texts: Iterable[str] = (word for text in sample for word in cut_words(text)) if self.world else sample
+        texts: Iterable[str] = beginning(train, 3_000_000)
+        if self.world:
+            said = (m["content"] for chat in islice(world_chats(self.plan.seed), 2000) for m in chat.messages)
+            texts = (word for text in chain(texts, said) for word in cut_words(text))
         pattern = "world" if self.world else "cl100k"
         tokenizer = BPE.train(texts, self.plan.vocab_size, pattern=pattern, specials=SPECIALS).fast()
         tokenizer.save(self.plan.folder / "tokenizer")

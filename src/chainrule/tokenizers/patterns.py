@@ -1,6 +1,7 @@
 """Split patterns: how a text is cut into pieces that no merge may cross. The published ones go by name.
 
-``world`` is ours: a digit is a piece of its own (with the space before it), so that numbers have places.
+``world`` is ours: a digit is a piece of its own, and a space in front of it belongs to the word before, so that a number is
+the same token wherever it stands; an English noun keeps its article.
 """
 
 from functools import lru_cache
@@ -30,6 +31,7 @@ def _cl100k(number: str, head: str = "") -> str:
     )
 
 
+_GAP = r"(?: (?=\p{N}))?"
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 PATTERNS = {
     "gpt2": _GPT2,
@@ -39,7 +41,8 @@ PATTERNS = {
     "llama3": _cl100k(r"\p{N}{1,3}"),
     "qwen2": _cl100k(r"\p{N}"),
     "o200k": _O200K,
-    "world": _cl100k(r" ?\p{N}"),
+    "world": rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?(?:(?:the|a) )?\p{{L}}+{_GAP}|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+{_GAP}[\r\n]*|"
+    r"\s*[\r\n]+|\s+(?!\S)|\s+",
 }
 
 

@@ -5,6 +5,7 @@ put on the disk and renamed. A run killed at any moment goes on from the newest 
 long as what the arithmetic depends on (threads, number format, compile mode) is the same; a change is refused.
 """
 
+import errno
 import json
 import shutil
 from dataclasses import asdict, dataclass
@@ -12,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from chainrule.core.errors import CheckpointError
 from chainrule.core.files import whole_folder
+from chainrule.hub.weights import write_tensors
 from chainrule.train.optim import Optimizer
 
 
@@ -48,8 +50,8 @@ def save_checkpoint(
     """Write ``folder/step-XXXXXXXX`` whole, then remove all but the newest ``keep``."""
     path = folder / f"step-{step:08d}"
     with whole_folder(path) as aside:
-        save_file(_own_tensors(model), aside / "model.safetensors", metadata={"format": "pt"})
-        torch.save({"optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}, aside / "optimizer.pt")
+        write_tensors(_own_tensors(model), aside / "model.safetensors")
+        _write_state({"optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}, aside / "optimizer.pt")
         state = {"step": step, "circumstances": asdict(circumstances)}
         (aside / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
     for old in checkpoints(folder)[:-keep]:
@@ -78,6 +80,14 @@ def load_checkpoint(
     optimizer.load_state_dict(saved["optimizer"])
     torch.set_rng_state(saved["rng"])
     return int(state["step"])
+
+
+def _write_state(state: dict[str, Any], path: Path) -> None:
+    """``torch.save`` whose failures to write are ``OSError``, as other writes' are."""
+    try:
+        torch.save(state, path)
+    except RuntimeError as error:
+        raise OSError(errno.EIO, str(error).splitlines()[0]) from error
 
 
 def _own_tensors(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -1,5 +1,6 @@
 """What a recipe trains on: its model, tokenizer, template, and streams of training and held-out batches."""
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from chainrule.core.errors import ConfigError, DataError
 from chainrule.core.model import LanguageModel
 from chainrule.core.tokenizer import Tokenizer
-from chainrule.data.chats import Conversation, encode_chats, read_chats
+from chainrule.data.chats import Conversation, Encoded, encode_chats, read_chats
 from chainrule.data.documents import hold_out, read_documents
 from chainrule.data.packing import Rows, pack
 from chainrule.data.streams import PackedStream
@@ -68,12 +69,25 @@ def _for_chats(recipe: Recipe) -> Material:
         )
     template = ChatTemplate(CHATML, tokenizer)
     train, held = _chats(recipe)
+    chats, held_chats = encode_chats(train, template), encode_chats(held, template)
+    if isinstance(recipe.data, WorldChats):
+        chats, held_chats = _that_fit(chats, recipe.context), _that_fit(held_chats, recipe.context)
     texts = [ids[: recipe.context] for ids, _ in encode_texts(_mixed_in(recipe), tokenizer)]
-    encoded = [*encode_chats(train, template), *((ids, None) for ids in texts)]
+    encoded = [*chats, *((ids, None) for ids in texts)]
     np.random.default_rng(recipe.seed).shuffle(encoded)  # type: ignore[arg-type]
     rows = pack(encoded, recipe.context, split=False)
-    held_rows = pack(encode_chats(held, template), recipe.context, split=False)
+    held_rows = pack(held_chats, recipe.context, split=False)
     return Material(model, tokenizer, template, _stream(recipe, rows), _held_out(recipe, held_rows))
+
+
+def _that_fit(chats: list[Encoded], context: int) -> list[Encoded]:
+    """The world's chats that the context holds; it says how many are longer, and stops where those are many."""
+    fit = [chat for chat in chats if len(chat[0]) <= context]
+    if len(fit) < 0.5 * len(chats):
+        raise ConfigError(f"{len(chats) - len(fit)} of {len(chats)} chats are longer than context={context}; raise the context")
+    if len(fit) < len(chats):
+        print(f"{len(chats) - len(fit)} of {len(chats)} chats are longer than {context} tokens and left out", file=sys.stderr)
+    return fit
 
 
 def _mixed_in(recipe: Recipe) -> list[str]:

@@ -37,9 +37,9 @@ class Optimizer(Protocol):
         ...
 
 
-def orthogonal(g: Float[Tensor, "n r c"]) -> Float[Tensor, "n r c"]:
-    """The nearest orthogonal matrix to each g, nearly: U Vᵀ of its U S Vᵀ, by five Newton–Schulz steps in bf16."""
-    x = g.bfloat16()
+def orthogonal(g: Float[Tensor, "n r c"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "n r c"]:
+    """The nearest orthogonal matrix to each g, nearly: U Vᵀ of its U S Vᵀ, by five Newton–Schulz steps in ``dtype``."""
+    x = g.to(dtype)
     wide = x.mT if g.shape[1] > g.shape[2] else x
     wide = wide / wide.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(5):
@@ -69,7 +69,10 @@ class AdamW:
 
 
 class Muon:
-    """Muon for the matrices between embedding and head, AdamW for everything else."""
+    """Muon for the matrices between embedding and head, AdamW for everything else.
+
+    ``dtype`` is the format of the orthogonalisation: bf16 is exact enough for it, and fast where the hardware knows it.
+    """
 
     def __init__(
         self,
@@ -80,9 +83,10 @@ class Muon:
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.95),
         weight_decay: float = 0.0,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         matrices, rest = split_parameters(model)
-        self._lr, self._adam_lr, self._momentum, self._decay = lr, adam_lr, momentum, weight_decay
+        self._lr, self._adam_lr, self._momentum, self._decay, self._dtype = lr, adam_lr, momentum, weight_decay, dtype
         self._adam = _adam(rest, adam_lr, betas, 0.0)
         groups: dict[tuple[int, ...], list[nn.Parameter]] = defaultdict(list)
         for matrix in matrices:
@@ -97,7 +101,7 @@ class Muon:
         for group, momentum in zip(self._groups, self._momenta, strict=True):
             gradient = torch.stack([matrix.grad for matrix in group if matrix.grad is not None])
             momentum.lerp_(gradient, 1 - self._momentum)
-            update = orthogonal(gradient.lerp_(momentum, self._momentum))
+            update = orthogonal(gradient.lerp_(momentum, self._momentum), self._dtype)
             rows, columns = group[0].shape
             update *= -lr * max(1, rows / columns) ** 0.5
             weights: list[Tensor] = list(group)

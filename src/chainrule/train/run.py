@@ -72,7 +72,7 @@ def run_recipe(
         _enter(folder, resume=resume, force=force)
         material = prepare(recipe, folder)
         model = material.model.to(device)
-        optimizer = _optimizer(recipe, model)
+        optimizer = _optimizer(recipe, model, dtype)
         text = write_recipe(recipe)
         fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
         now = Circumstances(fingerprint, threads, str(dtype), recipe.compile, str(device), torch.__version__)
@@ -100,11 +100,11 @@ def run_recipe(
         return Run(folder, model, material.tokenizer, material.template)
 
 
-def _optimizer(recipe: Recipe, model: LanguageModel) -> Optimizer:
+def _optimizer(recipe: Recipe, model: LanguageModel, dtype: torch.dtype) -> Optimizer:
     o = recipe.optimizer
     if o.kind == "adamw":
         return AdamW(model, lr=o.lr, betas=o.betas, weight_decay=o.weight_decay)
-    return Muon(model, lr=o.lr, adam_lr=o.adam_lr, momentum=o.momentum, betas=o.betas, weight_decay=o.weight_decay)
+    return Muon(model, lr=o.lr, adam_lr=o.adam_lr, momentum=o.momentum, betas=o.betas, weight_decay=o.weight_decay, dtype=dtype)
 
 
 @torch.no_grad()
@@ -150,7 +150,7 @@ def seconds_per_step(recipe: Recipe, *, vocab_size: int, steps: int = 6) -> floa
     hooks = Hooks(
         log=lambda row: rows.append(row["seconds"]) if "seconds" in row else None, save=lambda step: None, evaluate=dict
     )
-    train(Objective(model, cross_entropy), stream, _optimizer(recipe, model), settings, hooks)
+    train(Objective(model, cross_entropy), stream, _optimizer(recipe, model, settings.dtype), settings, hooks)
     return sorted(rows[2:])[len(rows[2:]) // 2]  # the first steps warm up
 
 

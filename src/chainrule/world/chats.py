@@ -1,7 +1,7 @@
 """Chats from the same states as the stories: questions with exact answers, sums, programs, and honesty about the rest.
 
-Every question has one true answer, which may be said in two styles, briefly or as a sentence; SFT data holds both equally
-often, so that a preference for one of them can be taught later. ``grade`` accepts either and nothing else.
+Every question has one true answer, a whole sentence, which may be said in two styles, plainly or warmly; SFT data holds both
+equally often, so that a preference for one of them can be taught later. ``grade`` accepts either and nothing else.
 """
 
 import random
@@ -14,7 +14,7 @@ from chainrule.world import drivers
 from chainrule.world.choice import Choice
 from chainrule.world.drivers import Grammar
 from chainrule.world.programs import MOST_TIMES, adding, repeating
-from chainrule.world.story import MOST, State, act, answer, arrivals, arrive, people
+from chainrule.world.story import MOST, RESTATED, State, act, answer, arrivals, arrive, people, question
 from chainrule.world.sums import SUMS, value
 from chainrule.world.texts import LANGUAGES, TONGUES, Split, held_out
 from chainrule.world.tongue import Tongue
@@ -42,8 +42,7 @@ CALCULATOR = {
 
 WORDS: dict[str, dict[str, Any]] = {
     "en": {
-        "where": "Where is {name}?", "job": "What is the job of {name}?", "many": "How many {things} does {name} have?",
-        "sum": ("{} = ?", "What is {}?", "How much is {}?", "Please work out {}."),
+        "warm": "Sure! {}", "sum": ("{} = ?", "What is {}?", "How much is {}?", "Please work out {}."),
         "write_sum": "Write a program that prints {a} {sign} {b}.",
         "write_word": 'Write a program that prints "{word}" {n} times.',
         "hello": ("Hello!", "Hi!", "Good morning!"), "hello_answer": "Hello! Ask me about a story, a sum or a program.",
@@ -54,8 +53,8 @@ WORDS: dict[str, dict[str, Any]] = {
         "outside_answer": "I do not know that. I only know the small world I was trained on.",
     },
     "zh": {
-        "where": "{name}在哪里？", "job": "{name}做什么工作？", "many": "{name}有几个{things}？",
-        "sum": ("{}等于几？", "{}是多少？", "请算一算{}。", "你知道{}等于几吗？"), "write_sum": "写一个程序，输出{a} {sign} {b}的结果。",
+        "warm": "好的，{}", "sum": ("{}等于几？", "{}是多少？", "请算一算{}。", "你知道{}等于几吗？"),
+        "write_sum": "写一个程序，输出{a} {sign} {b}的结果。",
         "write_word": '写一个程序，把"{word}"输出{n}次。',
         "hello": ("你好！", "您好！", "早上好！"), "hello_answer": "你好！你可以问我故事、算式或者程序。",
         "who": ("你是谁？", "你是什么？", "你是人吗？"),
@@ -129,13 +128,9 @@ def draw(rng: random.Random, language: str, kind: str) -> Chat:
     return _plain(t, kind, question, (words[said],), f"{kind}:{question}", rng)
 
 
-def _stop(t: Tongue) -> str:
-    return "." if t.code == "en" else "。"
-
-
-def _both(t: Tongue, short: str, long: str) -> tuple[str, ...]:
-    """The two styles of one answer: briefly, and as a sentence."""
-    return short + _stop(t), long + _stop(t)
+def _styles(t: Tongue, sentence: str) -> tuple[str, ...]:
+    """The two styles of one answer: plainly, and warmly."""
+    return sentence.strip(), WORDS[t.code]["warm"].format(sentence.strip())
 
 
 def _plain(
@@ -150,7 +145,7 @@ def _arithmetic(rng: random.Random, t: Tongue, words: dict[str, Any]) -> Chat:
     a, sign, b = rng.choice(SUMS)
     way = rng.choice(words["sum"])
     question = way.format(t.sum(a, sign, b).rstrip(" =等于"))
-    right, wrong = (_both(t, str(c), t.sum(a, sign, b) + str(c)) for c in (value(a, sign, b), value(a, sign, b) + 1))
+    right, wrong = (_styles(t, t.sum(a, sign, b) + t.result.format(c=c)) for c in (value(a, sign, b), value(a, sign, b) + 1))
     return _plain(t, "arithmetic", question, right, question, rng, wrong)
 
 
@@ -158,15 +153,16 @@ def _calculator(rng: random.Random, t: Tongue, words: dict[str, Any]) -> Chat:
     """A product beyond mental arithmetic: the tool is called, and its result said."""
     a, b = rng.randint(11, 99), rng.randint(11, 99)
     expression, result = f"{a} * {b}", str(a * b)
+    said = t.result.format(c=result).strip()
     question = f"{expression} = ?" if t.code == "en" else f"{expression} = 几？"
     call = {"type": "function", "function": {"name": "calculator", "arguments": {"expression": expression}}}
     messages = (
         {"role": "user", "content": question},
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "content": result},
-        {"role": "assistant", "content": result + _stop(t)},
+        {"role": "assistant", "content": said},
     )
-    return Chat(messages, t.code, "calculator", (result + _stop(t),), expression)
+    return Chat(messages, t.code, "calculator", (said,), expression)
 
 
 def _program(rng: random.Random, t: Tongue, words: dict[str, Any]) -> Chat:
@@ -189,30 +185,31 @@ def _tell(t: Tongue, state: State, events: int) -> Grammar:
         who = yield people(t, tuple(state.cast), t.subject)
         restated = yield from act(t, state, who)
         if restated:
-            said = yield Choice([(restated, 0.5, True), *_next_subjects(t, state)])
+            said = yield Choice([(restated, RESTATED, True), *_next_subjects(t, state)])
             if said is not True:
                 yield from act(t, state, said)
 
 
 def _next_subjects(t: Tongue, state: State) -> list[tuple[str, float, Any]]:
-    each = 0.5 / len(state.cast)
+    each = (1 - RESTATED) / len(state.cast)
     return [(t.subject.format(name=t.names[who]), each, who) for who in state.cast]
 
 
 def _about_story(rng: random.Random, t: Tongue, words: dict[str, Any], kind: str) -> Chat:
     """A story and one to three questions on it, the last of the kind asked for."""
     state = State()
-    told = drivers.sample(_tell(t, state, rng.randint(2, 5)), rng).text.strip()
-    asked = [rng.choice(("recall", "counts")) for _ in range(rng.choice((0, 1, 2, 3)))] + [kind]
+    told = drivers.sample(_tell(t, state, rng.randint(2, 5)), rng).text
+    last = _about(rng, state, kind)
+    before = [_about(rng, state, rng.choice(("recall", "counts"))) for _ in range(rng.choice((0, 1, 2, 3)))]
+    asked = [*dict.fromkeys(one for one in before if one != last), last]
     messages: list[dict[str, Any]] = []
     accepts: tuple[str, ...] = ()
     wrong: tuple[str, ...] = ()
-    for i, one in enumerate(asked):
-        about = _about(rng, state, one)
-        question, accepts = _ask(t, words, about), _answers(t, state, *about)
-        wrong = _answers(t, _falsified(t, state, *about), *about)
-        lead = told + (" " if t.code == "en" else "") if i == 0 else ""
-        messages += [{"role": "user", "content": lead + question}, {"role": "assistant", "content": rng.choice(accepts)}]
+    for i, about in enumerate(asked):
+        asks, accepts = question(t, *about).strip(), _styles(t, answer(t, state, *about))
+        wrong = _styles(t, answer(t, _falsified(t, state, *about), *about))
+        lead = told + t.ask if i == 0 else ""
+        messages += [{"role": "user", "content": lead + asks}, {"role": "assistant", "content": rng.choice(accepts)}]
     return Chat(tuple(messages), t.code, kind, accepts, ";".join(state.facts), wrong)
 
 
@@ -228,20 +225,6 @@ def _about(rng: random.Random, state: State, kind: str) -> About:
     return ("where" if rng.random() < 0.7 else "job"), who, -1
 
 
-def _ask(t: Tongue, words: dict[str, Any], about: About) -> str:
-    kind, who, thing = about
-    return words[kind].format(name=t.names[who], things=t.many[thing])
-
-
-def _answers(t: Tongue, state: State, kind: str, who: int, thing: int) -> tuple[str, ...]:
-    """The answer in both styles."""
-    if kind == "many":
-        short = str(state.have[who][thing])
-    else:
-        short = _title(t.places[state.place[who]] if kind == "where" else t.jobs[state.job[who]])
-    return _both(t, short, _bare(t, answer(t, state, kind, who, thing)))
-
-
 def _falsified(t: Tongue, state: State, kind: str, who: int, thing: int) -> State:
     """The same state but for the one fact that is asked."""
     if kind == "many":
@@ -250,12 +233,3 @@ def _falsified(t: Tongue, state: State, kind: str, who: int, thing: int) -> Stat
     if kind == "where":
         return replace(state, place={**state.place, who: (state.place[who] + 1) % len(t.places)})
     return replace(state, job={**state.job, who: (state.job[who] + 1) % len(t.jobs)})
-
-
-def _bare(t: Tongue, sentence: str) -> str:
-    return sentence.strip().removesuffix(_stop(t))
-
-
-def _title(word: str) -> str:
-    """A place or a job as an answer of its own: "The library"."""
-    return word[:1].upper() + word[1:]

@@ -1,7 +1,7 @@
 """Preference pairs from the world's chats: a better and a worse reply to the same conversation.
 
-By ``style`` both are right and one says it in a sentence, or briefly: SFT data holds the two equally often, so a preference
-for one must come from the pairs (DPO). By ``truth`` both have the same style and one is false (reward models).
+By ``style`` both are right and one says it warmly, or plainly: SFT data holds the two equally often, so a preference for one
+must come from the pairs (DPO). By ``truth`` both have the same style and one is false (reward models).
 """
 
 import random
@@ -29,15 +29,15 @@ class Preference:
 
 
 def preferences(
-    seed: int, *, by: By = "style", sentence: bool = True, split: Split = "train", language: str | None = None
+    seed: int, *, by: By = "style", warm: bool = True, split: Split = "train", language: str | None = None
 ) -> Iterator[Preference]:
-    """Pairs without end; by style, the ``sentence`` (or the brief reply) is the chosen one."""
+    """Pairs without end; by style, the ``warm`` (or the plain) reply is the chosen one."""
     if by not in KINDS:
         raise DataError(f"the world has no preferences by {by!r}{nearest(by, KINDS)}")
     for i, chat in enumerate(chats(seed, split=split, language=language)):
         if by == "style" and len(chat.accepts) == 2:
-            brief, long = chat.accepts
-            chosen, rejected = (long, brief) if sentence else (brief, long)
+            plainly, warmly = chat.accepts
+            chosen, rejected = (warmly, plainly) if warm else (plainly, warmly)
             yield Preference(chat.asked, chosen, rejected, chat.language, chat.kind)
         elif by == "truth" and chat.wrong:
             style = random.Random(f"preference {seed} {i}").randrange(len(chat.wrong))

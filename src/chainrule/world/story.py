@@ -37,13 +37,13 @@ QUESTIONS = {"where": 0.42, "many": 0.42, "job": 0.16}
 """What is asked: each thing once, as long as something is left to ask."""
 ENOUGH = 0.28
 """After a question, how likely it was the last one."""
-ACTS = {"moves": 0.30, "gets": 0.22, "loses": 0.16, "gives": 0.14, "becomes": 0.05, "likes": 0.08, "counts": 0.05}
+ACTS = {"moves": 0.30, "gets": 0.26, "loses": 0.20, "gives": 0.06, "becomes": 0.05, "likes": 0.08, "counts": 0.05}
 """What somebody does."""
 LONGEST = 10
 """After so many sentences beyond the first two people, questions are asked."""
-RESTATED = 0.75
+RESTATED = 0.9
 """After a count has changed, how likely it is said at once."""
-KEPT = 0.6
+KEPT = 0.9
 """Who gets something gets more of what they know with this probability."""
 
 
@@ -109,9 +109,10 @@ def arrivals(t: Tongue) -> Choice:
 
 
 def arrive(t: Tongue, state: State) -> Grammar:
-    """Somebody new: nature, job and name, then where they are and what they have."""
-    job = yield described(t)
+    """Somebody new: nature and name, then what they work as, where they are and what they have."""
+    yield described(t)
     who = yield newcomers(t, tuple(state.cast))
+    job = yield work(t, who)
     place = yield somewhere(t, who)
     count, thing = yield first_things(t, who)
     state.cast.append(who)
@@ -121,9 +122,8 @@ def arrive(t: Tongue, state: State) -> Grammar:
 
 @cache
 def described(t: Tongue) -> Choice:
-    """A nature and a job."""
-    pairs = [(nature, j) for nature in t.natures for j in range(len(t.jobs))]
-    return Choice.even([t.described.format(nature=n, job=t.jobs[j]) for n, j in pairs], [j for _, j in pairs])
+    """What somebody is like."""
+    return Choice.even([t.described.format(nature=nature) for nature in t.natures])
 
 
 @lru_cache(maxsize=4096)
@@ -131,6 +131,12 @@ def newcomers(t: Tongue, cast: tuple[int, ...]) -> Choice:
     """Names nobody in the story has yet."""
     left = [i for i in range(len(t.names)) if i not in cast]
     return Choice.even([t.called.format(name=t.names[i]) for i in left], left)
+
+
+@cache
+def work(t: Tongue, who: int) -> Choice:
+    """What a newcomer works as."""
+    return Choice.even([t.has_job.format(name=t.names[who], job=job) for job in t.jobs])
 
 
 @cache
