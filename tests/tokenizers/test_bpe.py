@@ -80,6 +80,16 @@ def test_a_saved_tokenizer_is_the_same_tokenizer(tmp_path):
     assert again.eos == tokenizer.eos
 
 
+def test_in_the_worlds_pattern_a_number_is_the_same_token_everywhere_and_a_noun_keeps_its_article():
+    from chainrule.tokenizers.patterns import compiled
+
+    cut = compiled(split_pattern("world")).findall
+    assert cut("Tom has 3 hats. 3 + 4 = 12") == ["Tom", " has ", "3", " hats", ". ", "3", " + ", "4", " = ", "1", "2"]
+    assert cut("print(3 + 4)") == ["print", "(", "3", " + ", "4", ")"]
+    assert cut("He ran to the park, then to a farm.") == ["He", " ran", " to", " the park", ",", " then", " to", " a farm", "."]
+    assert "".join(cut(TEXT)) == TEXT
+
+
 def test_what_is_no_tokenizer_is_refused_with_what_was_found(tmp_path):
     with pytest.raises(TokenizerError, match="does not exist"):
         load(tmp_path / "nowhere")

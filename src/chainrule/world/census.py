@@ -45,7 +45,8 @@ def distances(document: Document) -> list[int]:
         except StopIteration:
             break
         after = _facts(state)
-        said |= {key: at for key in after if after[key] != before.get(key) or phrase in _sentences(t, key, after[key])}
+        told = {key for key in after if any(one in phrase for one in _sentences(t, key, after[key]))}
+        said |= {key: at for key in after if after[key] != before.get(key) or key in told}
     return found
 
 

@@ -20,11 +20,11 @@ from chainrule.world.texts import LANGUAGES, TONGUES, Split, held_out
 from chainrule.world.tongue import Tongue
 
 KINDS = {
-    "recall": 0.27,
-    "counts": 0.27,
-    "arithmetic": 0.16,
-    "calculator": 0.07,
-    "programs": 0.15,
+    "recall": 0.26,
+    "counts": 0.36,
+    "arithmetic": 0.12,
+    "calculator": 0.06,
+    "programs": 0.12,
     "greeting": 0.03,
     "identity": 0.03,
     "decline": 0.02,

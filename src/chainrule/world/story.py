@@ -27,9 +27,9 @@ FRONTED = 1 / 20
 CAME, WEATHER, COURSE = 0.55, 0.35, 0.10
 PLAIN = 6.0
 """How much likelier no manner is than any one manner."""
-TODAY = 0.65
+TODAY = 0.8
 """How likely a story begins with a sentence of today."""
-AGAIN = 0.5
+AGAIN = 0.6
 """After a sentence of today, how likely another one is."""
 ODDS = {"act": 0.52, "scene": 0.20, "arrive": 0.08, "ask": 0.17, "end": 0.03}
 """What the next sentence is, until questions are asked or the story ends."""
@@ -277,8 +277,7 @@ def act(t: Tongue, state: State, who: int) -> Grammar:
     else:
         other = yield people(t, others, t.to_whom)
         count, thing = yield losses(t, state.owned(who))
-        change(t, state, who, thing, -count)
-        return change(t, state, other, thing, count)
+        return change(t, state, who, thing, -count) + change(t, state, other, thing, count)
     return ""
 
 
