@@ -41,8 +41,17 @@ PATTERNS = {
     "llama3": _cl100k(r"\p{N}{1,3}"),
     "qwen2": _cl100k(r"\p{N}"),
     "o200k": _O200K,
-    "world": rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?(?:(?:the|a) )?\p{{L}}+{_GAP}|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+{_GAP}[\r\n]*|"
-    r"\s*[\r\n]+|\s+(?!\S)|\s+",
+    "world": "|".join(
+        [
+            _CONTRACTIONS,
+            rf"[^\r\n\p{{L}}\p{{N}}]?(?:(?:the|a) )?\p{{L}}+{_GAP}",
+            r"\p{N}",
+            rf" ?[^\s\p{{L}}\p{{N}}]+{_GAP}[\r\n]*",
+            r"\s*[\r\n]+",
+            r"\s+(?!\S)",
+            r"\s+",
+        ]
+    ),
 }
 
 
