@@ -83,7 +83,7 @@ def main() -> None:
     limit = matmul_rate(dtype)
     print(f"{dtype}, {cpu_threads()} threads, {parameters:,} parameters, limit {limit / 1e9:,.0f} GFLOP/s")
     print(f"transformers + AdamW  {tokens.numel() / peer:10,.0f} tokens/s")
-    for name, make in (("AdamW", lambda m: AdamW(m, lr=1e-3)), ("Muon", lambda m: Muon(m, lr=0.01, adam_lr=1e-3))):
+    for name, make in (("AdamW", lambda m: AdamW(m, lr=1e-3)), ("Muon", lambda m: Muon(m, lr=0.01, adam_lr=1e-3, dtype=dtype))):
         seconds = ours(tokens, make, dtype)
         share = 6 * parameters * tokens.numel() / seconds / limit
         rate = tokens.numel() / seconds

@@ -73,7 +73,10 @@ class Choice:
             node, mass = root, self.weights[index] / self._total
             node.mass += mass
             for byte in phrase.encode():
-                node = node.next.setdefault(byte, Node())
+                branch = node.next.get(byte)
+                if branch is None:
+                    branch = node.next[byte] = Node()
+                node = branch
                 node.mass += mass
                 if node.leaf is not None:
                     raise ConfigError(f"{self.phrases[node.leaf]!r} begins {phrase!r}; a reader could not tell them apart")
