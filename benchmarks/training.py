@@ -17,7 +17,7 @@ from chainrule.logprobs.losses import cross_entropy
 from chainrule.train.objective import Objective
 from chainrule.train.optim import AdamW, Muon
 
-SHAPE = {"vocab_size": 1536, "context": 256, "n_layers": 4, "d_model": 192, "n_heads": 6, "n_kv_heads": 6, "d_ff": 512}
+SHAPE = {"vocab_size": 2048, "context": 256, "n_layers": 4, "d_model": 192, "n_heads": 6, "n_kv_heads": 6, "d_ff": 512}
 ROWS, STEPS, WARM = 16, 8, 3
 
 

@@ -80,12 +80,16 @@ def test_a_saved_tokenizer_is_the_same_tokenizer(tmp_path):
     assert again.eos == tokenizer.eos
 
 
-def test_in_the_worlds_pattern_a_number_is_the_same_token_everywhere_and_a_noun_keeps_its_article():
+def test_in_the_worlds_pattern_numbers_and_quoted_words_are_the_same_tokens_everywhere_and_nouns_keep_their_articles():
     from chainrule.tokenizers.patterns import compiled
 
     cut = compiled(split_pattern("world")).findall
     assert cut("Tom has 3 hats. 3 + 4 = 12") == ["Tom", " has ", "3", " hats", ". ", "3", " + ", "4", " = ", "1", "2"]
     assert cut("print(3 + 4)") == ["print", "(", "3", " + ", "4", ")"]
+    assert cut('prints "egg" 2 times: print("egg")') == [
+        "prints ", '"', "egg", '" ', "2", " times", ":", " print", "(", '"', "egg", '"', ")"
+    ]  # fmt: skip
+    assert cut('输出"石头"') == ["输出", '"', "石头", '"']
     assert cut("He ran to the park, then to a farm.") == ["He", " ran", " to", " the park", ",", " then", " to", " a farm", "."]
     assert "".join(cut(TEXT)) == TEXT
 

@@ -62,10 +62,10 @@ from chainrule.train.schedule import Schedule
 from chainrule.world import LANGUAGES, VERSION, documents
 from chainrule.world.chats import chats as world_chats
 from chainrule.world.story import FRONTED
-from chainrule.world.words import cut_words
+from chainrule.world.words import cut_nouns
 
 PRETRAIN_SECONDS, SFT_SECONDS, REST_SECONDS = 290.0, 160.0, 100.0
-DOCUMENT_TOKENS, CHAT_TOKENS = 117, 99
+DOCUMENT_TOKENS, CHAT_TOKENS = 109, 103
 """About so many tokens a document and a chat of the world have."""
 DOCUMENTS_IN_SFT = 0.4
 """The share of documents in the text of the fine-tuning: with fewer, what was learned of their odds drifts away."""
@@ -84,7 +84,7 @@ class Plan:
     minutes: float = 10.0
     steps: int | None = None
     sft_steps: int | None = None
-    vocab_size: int = 1536
+    vocab_size: int = 2048
     held_out: int = 400
     questions: int = 400
     counted: int = 24_000
@@ -171,13 +171,18 @@ class _Quickstart:
         return low
 
     def train_tokenizer(self, train: list[str]) -> Tokenizer:
-        """BPE on the text, and of the world on some chats too, Chinese cut into words; kept in the run's folder."""
+        """BPE on the text, and of the world on chats too, cut into words and nouns; kept in the run's folder.
+
+        Programs get more than their share, so that a word between quotation marks is one token and can be copied as one.
+        """
         from chainrule.recipes.ladder import beginning
 
-        texts: Iterable[str] = beginning(train, 3_000_000)
+        texts: Iterable[str] = beginning(train, 1_000_000 if self.world else 3_000_000)
         if self.world:
-            said = (m["content"] for chat in islice(world_chats(self.plan.seed), 2000) for m in chat.messages)
-            texts = (word for text in chain(texts, said) for word in cut_words(text))
+            seed = self.plan.seed
+            shown = chain(islice(world_chats(seed), 3000), islice(world_chats(seed, kind="programs"), 4000))
+            said = (message["content"] for chat in shown for message in chat.messages)
+            texts = (noun for text in chain(texts, said) for noun in cut_nouns(text))
         pattern = "world" if self.world else "cl100k"
         tokenizer = BPE.train(texts, self.plan.vocab_size, pattern=pattern, specials=SPECIALS).fast()
         tokenizer.save(self.plan.folder / "tokenizer")

@@ -1,7 +1,7 @@
 """Split patterns: how a text is cut into pieces that no merge may cross. The published ones go by name.
 
-``world`` is ours: a digit is a piece of its own, and a space in front of it belongs to the word before, so that a number is
-the same token wherever it stands; an English noun keeps its article.
+``world`` is ours: a digit and a quotation mark are pieces of their own, and a space in front of them belongs to the word
+before, so that a number, and a quoted word, is the same token wherever it stands; an English noun keeps its article.
 """
 
 from functools import lru_cache
@@ -31,7 +31,7 @@ def _cl100k(number: str, head: str = "") -> str:
     )
 
 
-_GAP = r"(?: (?=\p{N}))?"
+_GAP = r'(?: (?=[\p{N}"]))?'
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 PATTERNS = {
     "gpt2": _GPT2,
@@ -44,9 +44,10 @@ PATTERNS = {
     "world": "|".join(
         [
             _CONTRACTIONS,
-            rf"[^\r\n\p{{L}}\p{{N}}]?(?:(?:the|a) )?\p{{L}}+{_GAP}",
+            rf'[^\r\n\p{{L}}\p{{N}}"]?(?:(?:the|a) )?\p{{L}}+{_GAP}',
             r"\p{N}",
-            rf" ?[^\s\p{{L}}\p{{N}}]+{_GAP}[\r\n]*",
+            rf'"{_GAP}',
+            rf' ?[^\s\p{{L}}\p{{N}}"]+{_GAP}[\r\n]*',
             r"\s*[\r\n]+",
             r"\s+(?!\S)",
             r"\s+",

@@ -138,12 +138,12 @@ def _tokenizer(recipe: Recipe, train: list[str], folder: Path) -> Tokenizer:
 
 
 def _vocabulary_texts(recipe: Recipe, sample: list[str]) -> Iterable[str]:
-    """The sample; for the world with Chinese cut into its words, since no spaces show where they end."""
+    """The sample; the world's is cut into its words and nouns."""
     if not isinstance(recipe.data, World):
         return sample
-    from chainrule.world.words import cut_words
+    from chainrule.world.words import cut_nouns
 
-    return (word for text in sample for word in cut_words(text))
+    return (noun for text in sample for noun in cut_nouns(text))
 
 
 def _first(texts: list[str], size: int) -> list[str]:

@@ -8,7 +8,7 @@ NAMES = (
 ).split()
 PLACES = "library room park school market station hospital museum bakery garden river farm bank cinema office harbor".split()
 THINGS = (
-    "apple book pen cup hat egg cake ball kite stone shell coin key lamp map box rose toy bell pear stamp candle ribbon spoon"
+    "apple book pen cup hat egg cake ball kite stone shell coin key lamp map jar rose toy bell pear stamp candle ribbon spoon"
 ).split()
 JOBS = (
     "teacher doctor farmer baker driver painter singer nurse writer pilot cook tailor sailor guard dancer student judge miner "
@@ -18,18 +18,12 @@ ANIMALS = (
     "bird dog cat horse duck goat sheep frog bear fox wolf mouse rabbit hen cow pig deer owl snail bee crab swan mole whale"
 ).split()
 
-
-def several(thing: str) -> str:
-    """The plural of a thing of this world."""
-    return thing + ("es" if thing.endswith("x") else "s")
-
-
 ENGLISH = Tongue(
     code="en",
     names=tuple(NAMES),
     places=tuple(f"the {place}" for place in PLACES),
     one=tuple(THINGS),
-    many=tuple(several(thing) for thing in THINGS),
+    many=tuple(f"{thing}s" for thing in THINGS),
     jobs=tuple(JOBS),
     natures=(
         "young ",

@@ -1,13 +1,14 @@
-"""The words of the world: how a Chinese text is cut into them, and how rich the lexicons are.
+"""The words of the world: how a text is cut into them, and how rich the lexicons are.
 
-Chinese writes no spaces. A tokenizer is trained on words, so that no merge glues two of them together; English shows its
-words itself.
+Chinese writes no spaces, and English changes a noun where there are several. A tokenizer is trained on words and nouns, so
+that no merge glues two words together, and so that "1 cup" and "2 cups" name a thing by the same token as 1个杯子 and 2个杯子.
 """
 
 import re
 from functools import lru_cache
 
 from chainrule.world.chinese import CHINESE
+from chainrule.world.english import ENGLISH
 from chainrule.world.tongue import Tongue
 
 _LISTS = (
@@ -44,6 +45,28 @@ def cut_words(text: str) -> list[str]:
     ['小明', '去了', '公园', '。']
     """
     return [piece for piece in _chinese().split(text) if piece]
+
+
+@lru_cache(maxsize=1)
+def _plural() -> re.Pattern[str]:
+    # "likes" and "times" are cut too: were "es" ever one piece, "cakes" would be "cak" and "es"
+    return re.compile(rf"\b(?:{'|'.join(ENGLISH.one)}|[a-z]+e)(s)\b")
+
+
+def cut_nouns(text: str) -> list[str]:
+    """A text with the Chinese words apart, and the English plurals from their nouns; joined again it is the same text.
+
+    >>> cut_nouns("Tom has 2 cups.")
+    ['Tom has 2 cup', 's.']
+    """
+    pieces: list[str] = []
+    for piece in cut_words(text):
+        start = 0
+        for found in _plural().finditer(piece):
+            pieces.append(piece[start : found.start(1)])
+            start = found.start(1)
+        pieces.append(piece[start:])
+    return pieces
 
 
 def word_types(t: Tongue) -> set[str]:
