@@ -1,22 +1,24 @@
 """A config to a model: the one place where rooms that never meet a particular model get one made."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass, replace
 from importlib import import_module
 from typing import Any
 
 import torch
 
 from chainrule.core.errors import CheckpointError, nearest
-from chainrule.core.model import LanguageModel
 from chainrule.core.schema import dump, parse
 from chainrule.layers.init import FanIn, Induction, Init, Mimetic, Normal
 from chainrule.models.decoder import Decoder, DecoderConfig
 from chainrule.models.families import FAMILIES
-from chainrule.models.ngram import NGram, NGramConfig
+from chainrule.models.moves import Move
 
-OWN = {"decoder": (DecoderConfig, Decoder), "ngram": (NGramConfig, NGram)}
-"""Our own config kinds, for models that no published family describes."""
+OWN = {
+    "decoder": ("chainrule.models.decoder", "DecoderConfig", "Decoder"),
+    "ngram": ("chainrule.models.ngram", "NGramConfig", "NGram"),
+}
+"""The kinds of our configs → (module, config, model): what every model here is built from, published or not."""
 
 INITS: dict[str, Init] = {
     "normal": Normal(),
@@ -28,25 +30,36 @@ INITS: dict[str, Init] = {
 
 
 def family(model_type: str) -> Any:
-    """The module of a published family; raises ``CheckpointError`` naming the families there are."""
+    """The module of a published family; raises ``CheckpointError`` naming the families there are.
+
+    It has ``to_parts(config)``, the config of ours that a published one means, and ``moves(config)``, where each weight lives.
+    """
     if model_type not in FAMILIES:
         known = ", ".join(sorted([*FAMILIES, *OWN]))
         raise CheckpointError(f"model_type {model_type!r} is not supported{nearest(model_type, FAMILIES)} (all: {known})")
     return import_module(FAMILIES[model_type])
 
 
-def build(config: Mapping[str, Any] | DecoderConfig | NGramConfig) -> LanguageModel:
-    """An empty model of this config: our own, or a published ``config.json``."""
-    if isinstance(config, DecoderConfig):
-        return Decoder(config)
-    if isinstance(config, NGramConfig):
-        return NGram(config)
+def parts(config: Mapping[str, Any]) -> Any:
+    """The config of ours that a ``config.json`` means: written by us, or published."""
     model_type = config.get("model_type")
     if model_type is None:
         raise CheckpointError("config.json names no model_type; add the one the model was published with")
     if model_type in OWN:
-        return build(parse(OWN[model_type][0], config["chainrule"]))
-    return Decoder(family(model_type).to_parts(config))
+        module, name, _ = OWN[model_type]
+        return parse(getattr(import_module(module), name), config["chainrule"])
+    return family(model_type).to_parts(config)
+
+
+def build(config: Any) -> Any:
+    """An empty model of one of our configs, or of a ``config.json``, which it then remembers as ``published``."""
+    if is_dataclass(config):
+        module, _, name = OWN[config.kind]  # type: ignore[attr-defined]
+        return getattr(import_module(module), name)(config)
+    model = build(parts(config))
+    if config["model_type"] not in OWN:
+        model.published = dict(config)
+    return model
 
 
 def fresh(
@@ -76,18 +89,22 @@ def fresh(
     return model
 
 
-def published_config(model: LanguageModel) -> dict[str, Any]:
-    """The ``config.json`` of a model: LLaMA's where it is of that shape, our own otherwise."""
+def published_config(model: Any) -> dict[str, Any]:
+    """The ``config.json`` of a model: the one it came with, LLaMA's where it is of that shape, our own otherwise."""
+    came_with = getattr(model, "published", None)
+    if came_with is not None and parts(came_with) == model.config:
+        return dict(came_with)
     if isinstance(model, Decoder):
         try:
             return family("llama").to_published(model.config)
         except CheckpointError:
             return {"model_type": "decoder", "chainrule": dump(model.config)}
-    if isinstance(model, NGram):
-        return {"model_type": "ngram", "chainrule": dump(model.config)}
-    raise CheckpointError(f"a {type(model).__name__} has no files to be saved as")
+    config = getattr(model, "config", None)
+    if not is_dataclass(config) or config.kind not in OWN:  # type: ignore[attr-defined]
+        raise CheckpointError(f"a {type(model).__name__} has no files to be saved as")
+    return {"model_type": config.kind, "chainrule": dump(config)}  # type: ignore[attr-defined]
 
 
-def moves(config: Mapping[str, Any]) -> Any:
+def moves(config: Mapping[str, Any]) -> Sequence[Move]:
     """The weight moves of a published config; none for our own."""
-    return () if config["model_type"] in OWN else family(config["model_type"]).MOVES
+    return () if config["model_type"] in OWN else family(config["model_type"]).moves(config)

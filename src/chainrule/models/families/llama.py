@@ -13,9 +13,8 @@ from chainrule.layers.mlp import Activation, Gated
 from chainrule.layers.norm import RMSNorm
 from chainrule.layers.rope import Dynamic, Linear, Llama3, Rope, Scaling
 from chainrule.models.decoder import Block, DecoderConfig
-from chainrule.models.moves import Rename
+from chainrule.models.moves import Move, Rename
 
-MOVES = (Rename("model.", "", but=("lm_head.",)),)
 ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu",
     "swish": "silu",
@@ -91,6 +90,11 @@ def _scaling(scaling: Mapping[str, Any], context: int) -> Scaling | None:
         low, high = float(scaling["low_freq_factor"]), float(scaling["high_freq_factor"])
         return Llama3(factor=float(scaling["factor"]), low=low, high=high, original=original)
     raise CheckpointError(f"rope scaling {kind!r} is not supported{nearest(kind, ['default', 'linear', 'dynamic', 'llama3'])}")
+
+
+def moves(config: Mapping[str, Any]) -> tuple[Move, ...]:
+    """Where each weight lives: published names begin with ``model.``, all but the head's."""
+    return (Rename("model.", "", but=("lm_head.",)),)
 
 
 def to_published(config: DecoderConfig) -> dict[str, Any]:
