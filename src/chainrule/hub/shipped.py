@@ -1,0 +1,52 @@
+"""Configs that ship: the ``config.json`` of well-known models, so that their cost and their parts are known with no network.
+
+Each file in ``configs/`` is what was published under the first of its names, weights not included. Imports no torch.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from chainrule.core.errors import CheckpointError, nearest
+
+FOLDER = Path(__file__).parent / "configs"
+
+SHIPPED = {
+    "llama-3.1-8b": ("meta-llama/Llama-3.1-8B", "meta-llama/Meta-Llama-3.1-8B"),
+    "llama-3.1-8b-instruct": ("meta-llama/Llama-3.1-8B-Instruct", "meta-llama/Meta-Llama-3.1-8B-Instruct"),
+    "llama-3.1-70b-instruct": ("meta-llama/Llama-3.1-70B-Instruct", "meta-llama/Meta-Llama-3.1-70B-Instruct"),
+    "llama-3.2-1b": ("meta-llama/Llama-3.2-1B",),
+}
+"""File in ``configs/`` → the ids it is published under."""
+
+
+def shipped_names() -> list[str]:
+    """The ids of all configs that ship, as they are published."""
+    return sorted(name for names in SHIPPED.values() for name in names)
+
+
+def is_shipped(name: str) -> bool:
+    """Whether the config of this id ships; case and the organisation do not matter."""
+    return _file(name) is not None
+
+
+def shipped_config(name: str) -> dict[str, Any]:
+    """The published ``config.json`` of an id; raises ``CheckpointError`` naming the nearest that ships.
+
+    >>> shipped_config("meta-llama/Meta-Llama-3.1-8B-Instruct")["hidden_size"]
+    4096
+    """
+    file = _file(name)
+    if file is None:
+        raise CheckpointError(f"the config of {name!r} does not ship{nearest(name, shipped_names())}")
+    return json.loads((FOLDER / f"{file}.json").read_text(encoding="utf-8"))
+
+
+def _file(name: str) -> str | None:
+    """The file of an id, or of the part of it after the organisation."""
+    wanted = name.lower()
+    for file, names in SHIPPED.items():
+        for known in names:
+            if wanted in (known.lower(), known.lower().rpartition("/")[2]):
+                return file
+    return None
