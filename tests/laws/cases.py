@@ -7,12 +7,15 @@ from functools import cache
 import torch
 
 from chainrule.core.model import LanguageModel
-from chainrule.layers.attention import GroupedQuery
+from chainrule.layers.attention import GroupedQuery, QKNorm
 from chainrule.layers.init import Mimetic, Normal
 from chainrule.layers.mlp import Gated, Plain
 from chainrule.layers.norm import LayerNorm, RMSNorm
-from chainrule.layers.rope import Dynamic, Linear, Llama3, NoPosition, Rope
-from chainrule.models.decoder import Block, Decoder, DecoderConfig
+from chainrule.layers.position import NoPosition
+from chainrule.layers.rope import Rope
+from chainrule.layers.scaling import Dynamic, Linear, Llama3
+from chainrule.models.blocks import Block
+from chainrule.models.decoder import Decoder, DecoderConfig
 from chainrule.models.ngram import NGram
 from chainrule.models.oracle import Oracle
 
@@ -96,7 +99,7 @@ CASES = {
             random_rows,
         ),
         Case("window", decoder(Block(attention=attention(window=3), mlp=GATED)), random_rows),
-        Case("q-k-norm", decoder(Block(attention=attention(qk_norm=RMSNorm()), mlp=GATED)), random_rows, True),
+        Case("q-k-norm", decoder(Block(attention=attention(qk_norm=QKNorm(norm=RMSNorm())), mlp=GATED)), random_rows, True),
         Case("soft-cap", decoder(Block(attention=attention(soft_cap=2.0), mlp=GATED)), random_rows),
         Case(
             "layer-norm-plain",

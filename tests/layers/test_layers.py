@@ -12,7 +12,8 @@ from chainrule.layers.attention import GroupedQuery, attend, pattern
 from chainrule.layers.init import FanIn, Induction, Mimetic
 from chainrule.layers.mlp import Gated
 from chainrule.layers.norm import LayerNorm, RMSNorm
-from chainrule.layers.rope import Dynamic, Linear, Rope, rotate
+from chainrule.layers.rope import Rope, rotate
+from chainrule.layers.scaling import Dynamic, Linear
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:

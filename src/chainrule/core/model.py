@@ -6,7 +6,6 @@ Transformer logits, and every consumer normalises.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -15,9 +14,9 @@ from chainrule.core.cache import Cache, TokenCache
 from chainrule.core.datum import Given, Layout
 from chainrule.core.errors import ConfigError
 from chainrule.core.shapes import Float, Int, Tensor
+from chainrule.core.tap import Tap
 
-Tap = Callable[[str, Tensor], None]
-"""Called with a name in TransformerLens' spelling (``blocks.0.hook_resid_post``) and the tensor that flows there."""
+__all__ = ["Conditioned", "LanguageModel", "Tap", "replay"]
 
 
 class LanguageModel(nn.Module, ABC):

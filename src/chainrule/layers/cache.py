@@ -15,7 +15,7 @@ from chainrule.core.shapes import Float, Int, Tensor
 
 
 class KVCache(Cache):
-    """Keys and values of every layer, each ``b g capacity+1 c``; ``shapes`` gives (g, c) per layer.
+    """Keys and values of every layer, each ``b g capacity+1 c``; ``shapes`` gives (g, c) of both per layer.
 
     ``even`` says that all rows are single documents of one length: then no mask is needed. ``longest`` is the length
     of the longest row, known without asking the device.
@@ -25,7 +25,7 @@ class KVCache(Cache):
         self,
         rows: int,
         capacity: int,
-        shapes: Sequence[tuple[int, int]],
+        shapes: Sequence[tuple[tuple[int, int], tuple[int, int]]],
         *,
         given: Given | None = None,
         device: torch.device | None = None,
@@ -37,8 +37,8 @@ class KVCache(Cache):
         self.document = torch.full_like(self.position, PADDING)
         self.longest, self.even = 0, True
         # zeros, not garbage: a slot nobody sees is still multiplied by the weight 0, and 0 · NaN is NaN
-        self.k = [torch.zeros(rows, g, capacity + 1, c, device=device, dtype=dtype) for g, c in shapes]
-        self.v = [torch.zeros_like(k) for k in self.k]
+        self.k = [torch.zeros(rows, g, capacity + 1, c, device=device, dtype=dtype) for (g, c), _ in shapes]
+        self.v = [torch.zeros(rows, g, capacity + 1, c, device=device, dtype=dtype) for _, (g, c) in shapes]
 
     def append(self, layout: Layout, *, plain: bool) -> Int[Tensor, "b t"]:
         """Make room for new tokens and give their slots; ``plain``: they continue each row's only document."""
@@ -52,8 +52,8 @@ class KVCache(Cache):
         return slot
 
     def store(
-        self, layer: int, slot: Int[Tensor, "b t"], k: Float[Tensor, "b t g c"], v: Float[Tensor, "b t g c"]
-    ) -> tuple[Float[Tensor, "b g s c"], Float[Tensor, "b g s c"]]:
+        self, layer: int, slot: Int[Tensor, "b t"], k: Float[Tensor, "b t g c"], v: Float[Tensor, "b t u w"]
+    ) -> tuple[Float[Tensor, "b g s c"], Float[Tensor, "b u s w"]]:
         """Put new keys and values into their slots; all of the layer's, up to the longest row."""
         row = torch.arange(len(slot), device=slot.device)[:, None]
         for memory, new in ((self.k[layer], k), (self.v[layer], v)):

@@ -38,9 +38,9 @@ class Normal:
 
     def fill(self, model: nn.Module, n_layers: int, generator: torch.Generator | None) -> None:
         """Draw every matrix of ``model``, in the order of its modules."""
-        for name, module in matrices(model):
+        for name, matrix, _ in matrices(model):
             depth = math.sqrt(2 * n_layers) if name.endswith(RESIDUAL) else 1.0
-            nn.init.normal_(module.weight, std=self.std / depth, generator=generator)
+            nn.init.normal_(matrix, std=self.std / depth, generator=generator)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +53,10 @@ class FanIn:
 
     def fill(self, model: nn.Module, n_layers: int, generator: torch.Generator | None) -> None:
         """Draw every matrix of ``model``, in the order of its modules."""
-        for name, module in matrices(model):
-            std = self.embedding if isinstance(module, nn.Embedding) else self.gain / math.sqrt(module.weight.shape[1])
+        for name, matrix, is_table in matrices(model):
+            std = self.embedding if is_table else self.gain / math.sqrt(matrix.shape[-1])
             std = 0.0 if name.endswith(RESIDUAL) else std
-            nn.init.normal_(module.weight, std=std, generator=generator)
+            nn.init.normal_(matrix, std=std, generator=generator)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +163,14 @@ Init = Normal | FanIn | Mimetic | Induction
 GPT2 = Normal()
 
 
-def matrices(model: nn.Module) -> list[tuple[str, nn.Linear | nn.Embedding]]:
-    """Every linear map and table of a model with its name, in a fixed order."""
-    return [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Embedding)]
+def matrices(model: nn.Module) -> list[tuple[str, nn.Parameter, bool]]:
+    """(name, parameter, whether it is a table) of every matrix of a model, stacks of experts included, in a fixed order.
+
+    The name is the module's, or the parameter's own where it is not called ``weight``.
+    """
+    found: list[tuple[str, nn.Parameter, bool]] = []
+    for path, module in model.named_modules():
+        for name, parameter in module.named_parameters(prefix=path, recurse=False):
+            if parameter.ndim >= 2 and not name.endswith("_bias"):
+                found.append((name.removesuffix(".weight"), parameter, isinstance(module, nn.Embedding)))
+    return found

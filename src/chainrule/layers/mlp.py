@@ -13,6 +13,7 @@ from torch import nn
 
 from chainrule.core.errors import ConfigError
 from chainrule.core.shapes import Float, Tensor
+from chainrule.core.tap import Tap
 from chainrule.layers.linear import linear
 
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"]
@@ -81,8 +82,11 @@ class GatedLayer(nn.Module):
         self.down_proj = linear(part.d_ff, d_model, part.bias)
         self.activation = activation(part.activation)
 
-    def forward(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
-        return self.down_proj(self.activation(self.gate_proj(x)) * self.up_proj(x))
+    def forward(self, x: Float[Tensor, "b t d"], tap: Tap | None = None) -> Float[Tensor, "b t d"]:
+        y = self.activation(self.gate_proj(x)) * self.up_proj(x)
+        if tap is not None:
+            tap("hook_post", y)
+        return self.down_proj(y)
 
 
 class PlainLayer(nn.Module):
@@ -94,5 +98,8 @@ class PlainLayer(nn.Module):
         self.down_proj = linear(part.d_ff, d_model, part.bias)
         self.activation = activation(part.activation)
 
-    def forward(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
-        return self.down_proj(self.activation(self.up_proj(x)))
+    def forward(self, x: Float[Tensor, "b t d"], tap: Tap | None = None) -> Float[Tensor, "b t d"]:
+        y = self.activation(self.up_proj(x))
+        if tap is not None:
+            tap("hook_post", y)
+        return self.down_proj(y)

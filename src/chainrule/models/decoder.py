@@ -7,9 +7,10 @@ names of published LLaMA weights, so that loading needs almost no map. What all 
 computed once per forward pass; rows that are one causal document each need no mask tensor at all.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,31 +19,18 @@ from torch import nn
 from chainrule.core.cache import Cache, TokenCache
 from chainrule.core.datum import Given, Layout, visible
 from chainrule.core.errors import ConfigError, RequestError
-from chainrule.core.model import LanguageModel, Tap, replay
+from chainrule.core.model import LanguageModel, replay
 from chainrule.core.shapes import Bool, Float, Int, Tensor
-from chainrule.layers.attention import GroupedQuery, Kernel, Remember
+from chainrule.core.tap import Tap, under
+from chainrule.layers.attention import GroupedQuery, Kernel, Turn
 from chainrule.layers.cache import KVCache
 from chainrule.layers.init import GPT2, Init
 from chainrule.layers.linear import embedding, linear
-from chainrule.layers.mlp import Gated, Plain
-from chainrule.layers.norm import LayerNorm, RMSNorm
-from chainrule.layers.rope import NoPosition, Rope, Tables
-
-
-@dataclass(frozen=True, kw_only=True)
-class Block:
-    """One layer: attention, then mlp, each reading a normed stream and adding to the stream itself."""
-
-    kind: Literal["pre_norm"] = "pre_norm"
-    attention: GroupedQuery
-    mlp: Gated | Plain
-    norm: RMSNorm | LayerNorm = field(default_factory=RMSNorm)
-    position: Rope | NoPosition | None = None
-    """This layer's own positions; None takes the decoder's."""
-
-    def build(self, d_model: int, kernel: Kernel | None = None) -> nn.Module:
-        """The layer of a stream of width ``d_model``; ``kernel`` replaces the attention's arithmetic."""
-        return BlockLayer(self, d_model, kernel)
+from chainrule.layers.mlp import Gated
+from chainrule.layers.norm import LayerNorm, NoNorm, OffsetRMSNorm, RMSNorm
+from chainrule.layers.position import Learned, NoPosition, Temperature
+from chainrule.layers.rope import Rope
+from chainrule.models.blocks import BareBlock, Block, PostNormBlock, SandwichBlock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +42,17 @@ class DecoderConfig:
     vocab_size: int
     context: int
     d_model: int
-    blocks: tuple[Block, ...]
-    norm: RMSNorm | LayerNorm = field(default_factory=RMSNorm)
-    position: Rope | NoPosition = field(default_factory=Rope)
+    blocks: tuple[Block | SandwichBlock | PostNormBlock | BareBlock, ...]
+    norm: RMSNorm | OffsetRMSNorm | LayerNorm | NoNorm = field(default_factory=RMSNorm)
+    position: Rope | NoPosition | Learned | Temperature = field(default_factory=Rope)
     tied: bool = True
     """Whether the readout is the embedding table itself."""
+    head_bias: bool = False
+    embedding_scale: float = 1.0
+    """What the vectors of tokens are multiplied by before they enter the stream."""
+    logit_scale: float = 1.0
+    logit_cap: float | None = None
+    """Scores z become cap · tanh(z / cap)."""
     bos: int | None = None
     eos: tuple[int, ...] = ()
     pad: int | None = None
@@ -69,6 +63,10 @@ class DecoderConfig:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1")
         if not self.blocks:
             raise ConfigError("blocks is empty; a decoder needs at least one block")
+        if self.tied and self.head_bias:
+            raise ConfigError("a tied head is the embedding table, which has no bias; set tied=False or head_bias=False")
+        if self.logit_cap is not None and self.logit_cap <= 0:
+            raise ConfigError(f"logit_cap={self.logit_cap} must be positive; leave it out for none")
 
     @classmethod
     def uniform(
@@ -105,59 +103,11 @@ class DecoderConfig:
         )
 
 
-class BlockLayer(nn.Module):
-    """x + attention(norm(x)), then + mlp(norm(·))."""
-
-    def __init__(self, block: Block, d_model: int, kernel: Kernel | None) -> None:
-        super().__init__()
-        self.input_layernorm = block.norm.build(d_model)
-        self.self_attn = block.attention.build(d_model, kernel)
-        self.post_attention_layernorm = block.norm.build(d_model)
-        self.mlp = block.mlp.build(d_model)
-
-    def forward(
-        self,
-        x: Float[Tensor, "b t d"],
-        tables: Tables | None,
-        mask: Bool[Tensor, "_ t s"] | None,
-        remember: Remember | None,
-        tap: Tap | None,
-    ) -> Float[Tensor, "b t d"]:
-        if tap is not None:
-            return self.tapped(x, tables, mask, remember, tap)
-        x = x + self.self_attn(self.input_layernorm(x), tables, mask, remember)
-        return x + self.mlp(self.post_attention_layernorm(x))
-
-    def tapped(
-        self,
-        x: Float[Tensor, "b t d"],
-        tables: Tables | None,
-        mask: Bool[Tensor, "_ t s"] | None,
-        remember: Remember | None,
-        tap: Tap,
-    ) -> Float[Tensor, "b t d"]:
-        """The same sums, each shown to the tap."""
-        tap("hook_resid_pre", x)
-        out = self.self_attn(self.input_layernorm(x), tables, mask, remember, under("attn.", tap))
-        tap("hook_attn_out", out)
-        x = x + out
-        tap("hook_resid_mid", x)
-        out = self.mlp(self.post_attention_layernorm(x))
-        tap("hook_mlp_out", out)
-        x = x + out
-        tap("hook_resid_post", x)
-        return x
-
-
-def under(prefix: str, tap: Tap) -> Tap:
-    """A tap that puts ``prefix`` before every name."""
-    return lambda name, tensor: tap(prefix + name, tensor)
-
-
 class Shared(NamedTuple):
     """What the layers of one forward pass share; a layer finds its own by index."""
 
-    tables: list[Tables | None]
+    position: Tensor
+    tables: list[Turn | None]
     masks: list[Tensor | None]
     slot: Tensor | None
 
@@ -174,13 +124,16 @@ class Decoder(LanguageModel):
     ) -> None:
         super().__init__()
         self.config, self.vocab_size, self.context = config, config.vocab_size, config.context
+        self.published: Mapping[str, Any] | None = None  # the config.json it was built from
         self.embed_tokens = embedding(config.vocab_size, config.d_model)
         self.layers = nn.ModuleList(block.build(config.d_model, kernel) for block in config.blocks)
         self.norm = config.norm.build(config.d_model)
-        self.lm_head = None if config.tied else linear(config.d_model, config.vocab_size)
-        positions = [(block.position or config.position, block.attention.d_head) for block in config.blocks]
+        self.lm_head = None if config.tied else linear(config.d_model, config.vocab_size, config.head_bias)
+        learned = isinstance(config.position, Learned)
+        self.embed_positions = embedding(config.context, config.d_model) if learned else None
+        positions = [(block.position or config.position, block.attention.d_rotary) for block in config.blocks]
         self.positions, self.position_of = distinct(positions)
-        self.windows, self.window_of = distinct([block.attention.window for block in config.blocks])
+        self.windows, self.window_of = distinct([(block.attention.window, block.attention.chunk) for block in config.blocks])
         self.stretches = any(position.stretches for position, _ in self.positions)
         self.init(generator)
 
@@ -202,23 +155,42 @@ class Decoder(LanguageModel):
             return replay(self, cache, tokens, layout=layout, given=given, tap=tap)
         memory = self._own(cache, given)
         shared = self._share(tokens, layout) if memory is None else self._share_cached(tokens, memory, layout)
-        x = self.embed_tokens(tokens)
+        x = self.embed(tokens, shared.position)
         if tap is not None:
             tap("hook_embed", x)
         for i, layer in enumerate(self.layers):
             tables, mask = shared.tables[self.position_of[i]], shared.masks[self.window_of[i]]
             remember = None if memory is None or shared.slot is None else partial(memory.store, i, shared.slot)
-            x = layer(x, tables, mask, remember, None if tap is None else under(f"blocks.{i}.", tap))
+            x = layer(x, tables, mask, remember, under(f"blocks.{i}.", tap))
         x = self.norm(x)
         if tap is not None:
             tap("ln_final.hook_normalized", x)
         return x
 
+    def embed(self, tokens: Int[Tensor, "b t"], position: Int[Tensor, "#b t"]) -> Float[Tensor, "b t d"]:
+        """The vectors of tokens, and of their places where those are learned."""
+        x = self.embed_tokens(tokens)
+        if self.config.embedding_scale != 1:
+            x = x * torch.tensor(self.config.embedding_scale, dtype=x.dtype, device=x.device)  # rounded as published models do
+        if self.embed_positions is None:
+            return x
+        if position.device.type == "cpu" and not torch.compiler.is_compiling() and int(position.max()) >= self.config.context:
+            raise RequestError(
+                f"a token stands at {int(position.max())}, but this model knows {self.config.context} places; cut it"
+            )
+        return x + self.embed_positions(position)
+
     def readout(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:
-        return F.linear(hidden, self.embed_tokens.weight) if self.lm_head is None else self.lm_head(hidden)
+        scores = F.linear(hidden, self.embed_tokens.weight) if self.lm_head is None else self.lm_head(hidden)
+        if self.config.logit_scale != 1:
+            scores = scores * self.config.logit_scale
+        cap = self.config.logit_cap
+        return scores if cap is None else cap * torch.tanh(scores / cap)
 
     @property
     def readout_weight(self) -> Float[Tensor, "v d"] | None:
+        if self.config.logit_cap is not None or self.config.logit_scale != 1:
+            return None
         head = self.embed_tokens if self.lm_head is None else self.lm_head
         # exactly these types: a wrapped head (an adapter, a quantizer) may do more than multiply
         plain = type(head) in (nn.Embedding, nn.Linear) and getattr(head, "bias", None) is None
@@ -226,7 +198,7 @@ class Decoder(LanguageModel):
 
     def cache(self, rows: int, capacity: int, given: Given | None = None, pool: object | None = None) -> KVCache:
         self._own(None, given)
-        shapes = [(block.attention.n_kv_heads, block.attention.d_head) for block in self.config.blocks]
+        shapes = [block.attention.memory for block in self.config.blocks]
         dtype = self.embed_tokens.weight.dtype
         return KVCache(rows, self.checked_capacity(capacity), shapes, device=self.device, dtype=dtype)
 
@@ -248,30 +220,31 @@ class Decoder(LanguageModel):
         if layout is None and t > self.config.context and not self.stretches:
             raise RequestError(f"a row of {t} tokens is too long: this model reads at most {self.config.context}; cut it")
         where = Layout.plain(tokens[:1]) if layout is None else layout  # one row's positions speak for all
-        return Shared(self._tables(where, max(self.config.context, t)), self._masks(where, where, layout is None), None)
+        return Shared(where.position, self._tables(where, t), self._masks(where, where, layout is None), None)
 
     def _share_cached(self, tokens: Int[Tensor, "b t"], cache: KVCache, layout: Layout | None) -> Shared:
         """Tables and masks of tokens that continue the rows of a cache, and the slots that they take there."""
         where = cache.layout(tokens, layout)
         slot = cache.append(where, plain=layout is None)
         masks = self._masks(where, cache.layout_of_keys, cache.even)
-        return Shared(self._tables(where, cache.capacity), masks, slot)
+        return Shared(where.position, self._tables(where, cache.capacity), masks, slot)
 
-    def _tables(self, where: Layout, length: int) -> list[Tables | None]:
+    def _tables(self, where: Layout, length: int) -> list[Turn | None]:
         return [position.tables(where.position, d_head, length) for position, d_head in self.positions]
 
     def _masks(self, query: Layout, key: Layout, even: bool) -> list[Tensor | None]:
-        return [mask_of(query, key, window, even) for window in self.windows]
+        return [mask_of(query, key, window, chunk, even) for window, chunk in self.windows]
 
 
-def mask_of(query: Layout, key: Layout, window: int | None, even: bool) -> Bool[Tensor, "b t s"] | None:
-    """The one mask rule, or None where rows are plain (``even``) and no window cuts them.
+def mask_of(query: Layout, key: Layout, window: int | None, chunk: int | None, even: bool) -> Bool[Tensor, "b t s"] | None:
+    """The one mask rule, or None where rows are plain (``even``) and no window or chunk cuts them.
 
     Padding sees everything, since a query that saw nothing would be 0/0; nobody looks at what it finds.
     """
-    if even and (window is None or window >= key.position.shape[1]):
+    longest = key.position.shape[1]
+    if even and (window or longest) >= longest and (chunk or longest) >= longest:
         return None
-    return visible(query, key, window) | ~query.real[:, :, None]
+    return visible(query, key, window, chunk) | ~query.real[:, :, None]
 
 
 def distinct(items: list) -> tuple[list, list[int]]:

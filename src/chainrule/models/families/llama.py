@@ -11,8 +11,10 @@ from chainrule.core.errors import CheckpointError, nearest
 from chainrule.layers.attention import GroupedQuery
 from chainrule.layers.mlp import Activation, Gated
 from chainrule.layers.norm import RMSNorm
-from chainrule.layers.rope import Dynamic, Linear, Llama3, Rope, Scaling
-from chainrule.models.decoder import Block, DecoderConfig
+from chainrule.layers.rope import Rope
+from chainrule.layers.scaling import Dynamic, Linear, Llama3, Scaling
+from chainrule.models.blocks import Block
+from chainrule.models.decoder import DecoderConfig
 from chainrule.models.moves import Move, Rename
 
 ACTIVATIONS: dict[str, Activation] = {

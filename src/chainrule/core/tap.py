@@ -1,0 +1,43 @@
+"""Taps: how one looks inside a model while it works, and the only way.
+
+A model given a tap calls it with every name and tensor on the way; a tap changes no score. Explaining, the logit lens, a
+router's balance and calibration are taps.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+from chainrule.core.shapes import Tensor
+
+Tap = Callable[[str, Tensor], None]
+"""Called with a name in TransformerLens' spelling (``blocks.0.hook_resid_post``) and the tensor that flows there."""
+
+
+class Only:
+    """A tap that hears the names ending in ``name`` alone, so that what nobody asks for need not be computed."""
+
+    def __init__(self, name: str, tap: Tap) -> None:
+        self.name, self.tap = name, tap
+
+    def __call__(self, name: str, tensor: Tensor) -> None:
+        """Pass on what was asked for."""
+        if name.endswith(self.name):
+            self.tap(name, tensor)
+
+
+def wants(tap: Tap | None, name: str) -> bool:
+    """Whether a tap hears of a name: what is made for it alone is made only then."""
+    return tap is not None and (not isinstance(tap, Only) or name.endswith(tap.name))
+
+
+def under(prefix: str, tap: Tap | None) -> Tap | None:
+    """A tap that puts ``prefix`` before every name; None stays None."""
+    if tap is None:
+        return None
+    if isinstance(tap, Only):
+        return Only(tap.name, partial(_prefixed, prefix, tap.tap))
+    return partial(_prefixed, prefix, tap)
+
+
+def _prefixed(prefix: str, tap: Tap, name: str, tensor: Tensor) -> None:
+    tap(prefix + name, tensor)
