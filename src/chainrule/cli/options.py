@@ -20,7 +20,8 @@ def model(parser: ArgumentParser, name: str = "model") -> None:
 def where(parser: ArgumentParser) -> None:
     """Device and number format."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--dtype", default="auto", help="auto (as stored), fp32, bf16 or fp16")
+    parser.add_argument("--dtype", default="auto", help="auto (as stored), fp32, bf16, fp16 or int4")
+    parser.add_argument("--pickle", action="store_true", help="allow weights that are pickles, which may run code")
 
 
 def as_json(parser: ArgumentParser) -> None:
@@ -78,7 +79,7 @@ def load(args: Namespace, name: str | None = None) -> "LM":
     """The model of the arguments."""
     from chainrule.hub.load import load
 
-    return load(args.model if name is None else name, device=args.device, dtype=args.dtype)
+    return load(args.model if name is None else name, device=args.device, dtype=args.dtype, pickle=args.pickle)
 
 
 def prompt(words: str) -> str:

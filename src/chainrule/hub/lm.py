@@ -42,7 +42,10 @@ class Score:
 
 
 class LM:
-    """``model`` is a ``LanguageModel``; ``tokenizer`` and ``template`` are None where the files brought none."""
+    """``model`` is a ``LanguageModel``; ``tokenizer`` and ``template`` are None where the files brought none.
+
+    ``generation`` holds the publisher's ``generation_config.json``: kept and saved again, never applied behind anybody's back.
+    """
 
     def __init__(
         self,
@@ -51,8 +54,10 @@ class LM:
         template: ChatTemplate | None = None,
         *,
         name: str = "",
+        generation: Mapping[str, Any] | None = None,
     ) -> None:
         self.model, self.template, self.name = model, template, name
+        self.generation = dict(generation or {})
         self._tokenizer = tokenizer
 
     @property
@@ -161,7 +166,7 @@ class LM:
         from chainrule.hub.save import save
 
         source = None if self.template is None else self.template.source
-        return save(folder, self.model, self._tokenizer, source, force=force)
+        return save(folder, self.model, self._tokenizer, source, force=force, generation=self.generation)
 
     def request(self, tokens: list[int], **settings: Any) -> Request:
         """A request that stops where this model's texts end; unknown settings are refused."""

@@ -22,8 +22,8 @@ from chainrule.core.tokenizer import Tokenizer
 from chainrule.hub.build import build, moves
 from chainrule.hub.llama2c import read_llama2c
 from chainrule.hub.lm import LM
-from chainrule.hub.weights import assign, read_weights
-from chainrule.models.moves import loaded
+from chainrule.hub.trace import Stopwatch, Trace
+from chainrule.hub.weights import Wish, fill, inside, open_weights, weight_files
 from chainrule.tokenizers import load as load_tokenizer
 from chainrule.tokenizers.byte import ByteTokenizer
 from chainrule.tokenizers.chat import ChatTemplate, find_template
@@ -32,26 +32,36 @@ from chainrule.tokenizers.published import has_tokenizer
 NGRAM = re.compile(r"ngram(\d*):(.+)", re.DOTALL)
 
 
-def load(name: str | Path, *, device: str = "auto", dtype: str = "auto") -> LM:
-    """The language model of that name. ``dtype`` ``auto`` keeps the format the weights are stored in.
+FORMATS = ("auto", *DTYPES, "int4")
 
+
+def load(
+    name: str | Path, *, device: str = "auto", dtype: str = "auto", pickle: bool = False, trace: Trace | None = None
+) -> LM:
+    """The language model of that name.
+
+    ``dtype`` ``auto`` keeps the format the weights are stored in; ``int4`` puts every matrix but the embeddings into four bits
+    as it is read, and the rest into bf16. ``pickle`` allows weights that are pickles; ``trace`` hears every step of loading.
     Raises ``CheckpointError`` with what is wrong and what would be right.
     """
     where = pick_device(device)
-    if dtype not in ("auto", *DTYPES):
-        raise ConfigError(f"unknown number format {dtype!r}{nearest(dtype, ['auto', *DTYPES])}")
-    lm = _load(str(name), DTYPES.get(dtype))
+    if dtype not in FORMATS:
+        raise ConfigError(f"unknown number format {dtype!r}{nearest(dtype, FORMATS)}")
+    watch = Stopwatch(trace)
+    wish = Wish(torch.bfloat16 if dtype == "int4" else DTYPES.get(dtype), where, dtype == "int4")
+    lm = _load(str(name), wish, pickle, watch)
     lm.model.to(where).eval()
+    watch.lap("device", f"everything on {where}, ready to answer", size_bytes=size_bytes(lm.model), made=lm.model)
     return lm
 
 
-def _load(name: str, dtype: torch.dtype | None) -> LM:
+def _load(name: str, wish: Wish, pickle: bool, watch: Stopwatch) -> LM:
     if name == "world":
         from chainrule.models.oracle import Oracle
 
-        return LM(Oracle(), ByteTokenizer(), name=name)
+        return _plain(LM(Oracle(), ByteTokenizer(), name=name), wish, watch)
     if counted := NGRAM.fullmatch(name):
-        return _count(counted[2], int(counted[1] or 3), name)
+        return _plain(_count(counted[2], int(counted[1] or 3), name), wish, watch)
     path = Path(name)
     if not path.exists():
         raise CheckpointError(
@@ -59,12 +69,25 @@ def _load(name: str, dtype: torch.dtype | None) -> LM:
             "a llama2.c .bin file, ngram:FILE, or world"
         )
     if path.is_file():
-        return _file(path)
+        return _plain(_file(path), wish, watch)
     if (path / "recipe.yaml").exists() or (path / "model" / "config.json").exists():
         if not (path / "model" / "config.json").exists():
             raise CheckpointError(f"{path} is a run without a model yet; let it finish: chainrule train ... --resume")
         path = path / "model"
-    return _folder(path, dtype)
+    watch.lap("resolve", f"{name} is the folder {path}", file=path, made=path)
+    return _folder(path, wish, pickle, watch)
+
+
+def _plain(lm: LM, wish: Wish, watch: Stopwatch) -> LM:
+    """A model that came whole: its floats put into the wanted format."""
+    if wish.int4:
+        raise ConfigError(f"dtype int4 is made while a folder of safetensors is read; {lm.name} is none, so say fp32 or bf16")
+    if wish.dtype is not None:
+        lm.model.to(wish.dtype)
+    watch.lap(
+        "build", f"{lm.name}: a {type(lm.model).__name__}, made or read whole", size_bytes=size_bytes(lm.model), made=lm.model
+    )
+    return lm
 
 
 def _count(text: str, order: int, name: str) -> LM:
@@ -87,27 +110,60 @@ def _file(path: Path) -> LM:
     return LM(model, tokenizer, name=path.stem)
 
 
-def _folder(folder: Path, dtype: torch.dtype | None) -> LM:
+def _folder(folder: Path, wish: Wish, pickle: bool, watch: Stopwatch) -> LM:
     config = _config(folder)
-    with torch.device("meta"):
-        model = build(config)
-    assign(model, loaded(moves(config), read_weights(folder, dtype)), folder)
+    watch.lap("config", f"model_type {config.get('model_type')!r}", file=folder / "config.json", made=config)
+    try:
+        with torch.device("meta"):
+            model = build(config)
+    except KeyError as missing:
+        raise CheckpointError(
+            f"{folder / 'config.json'} lacks {missing}; copy the one the model was published with"
+        ) from missing
+    n = sum(parameter.numel() for parameter in model.parameters())
+    watch.lap("build", f"{type(model).__name__} of {n:,} parameters, shapes alone", size_bytes=size_bytes(model), made=model)
+    fill(model, open_weights(weight_files(folder, pickle=pickle), watch), moves(config), folder, wish, watch)
+    if getattr(model.config, "tied", False):
+        watch.lap("tie", "the readout is the embedding table itself")
     model.requires_grad_(True)
     tokenizer = load_tokenizer(folder) if has_tokenizer(folder) else None
     _fits(model, tokenizer, folder)
+    watch.lap("tokenizer", _said(tokenizer), file=folder, made=tokenizer)
     source = find_template(folder)
     template = None if source is None or tokenizer is None else ChatTemplate(source, tokenizer)
+    watch.lap("template", f"{len(source):,} characters of Jinja" if source else "none: not taught to chat", made=source)
+    generation = _settings(folder / "generation_config.json")
+    watch.lap("generation", ", ".join(f"{k}={v}" for k, v in generation.items()) or "none given", made=generation)
     name = folder.parent.name if folder.name == "model" else folder.name
-    return LM(model, tokenizer, template, name=name)
+    return LM(model, tokenizer, template, name=name, generation=generation)
+
+
+def _said(tokenizer: Tokenizer | None) -> str:
+    return "none: ids alone" if tokenizer is None else f"{type(tokenizer).__name__} of {tokenizer.vocab_size:,} ids"
+
+
+def size_bytes(model: torch.nn.Module) -> int:
+    """The bytes of a model's parameters and buffers, wherever they live."""
+    return sum(tensor.nbytes for tensor in model.state_dict().values())
 
 
 def _config(folder: Path) -> dict[str, Any]:
     if not (folder / "config.json").exists():
         raise CheckpointError(f"{folder} holds no config.json, so it is no model; give the folder that holds one")
+    return _settings(folder / "config.json")
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """A JSON file of the folder as a table; an absent one is empty."""
+    if not path.exists():
+        return {}
     try:
-        return json.loads(read_text(folder / "config.json"))
+        table = json.loads(read_text(inside(path.parent, path.name)))
     except json.JSONDecodeError as error:
-        raise CheckpointError(f"{folder / 'config.json'} is not JSON: {error}; copy it again") from error
+        raise CheckpointError(f"{path} is not JSON: {error}; copy it again") from error
+    if not isinstance(table, dict):
+        raise CheckpointError(f"{path} is no table of settings but a {type(table).__name__}; copy it again")
+    return table
 
 
 def _fits(model: LanguageModel, tokenizer: Tokenizer | None, where: Path) -> None:

@@ -13,7 +13,8 @@ from chainrule.core.model import LanguageModel
 from chainrule.core.shapes import Tensor
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.hub.build import moves, published_config
-from chainrule.hub.weights import SINGLE, write_tensors
+from chainrule.hub.safetensors import write_tensors
+from chainrule.hub.weights import SINGLE
 from chainrule.models.moves import saved
 
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
@@ -27,6 +28,7 @@ def save(
     *,
     force: bool = False,
     extra: Mapping[str, Any] | None = None,
+    generation: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write config, weights, tokenizer and template; ``extra`` goes into ``config.json`` under ``chainrule``.
 
@@ -41,7 +43,7 @@ def save(
     config |= ids | {"dtype": DTYPES.get(next(iter(names.values())).dtype, "float32")}
     with whole_folder(folder) as aside:
         _write(aside / "config.json", config if not extra else config | {"chainrule": config.get("chainrule", dict(extra))})
-        _write(aside / "generation_config.json", ids)
+        _write(aside / "generation_config.json", {**(generation or {}), **ids})
         write_tensors(names, aside / SINGLE)
         if tokenizer is not None:
             tokenizer.save(aside)

@@ -1,78 +1,260 @@
-"""Weights from safetensors files into a model: mapped, moved, checked, assigned.
+"""Weights from a folder into a model: found, checked, matched, moved, assigned, one at a time.
 
-Files are read by memory map, tensor by tensor, into the wanted format; a model built on the meta device takes them over without
-a second copy. A missing, extra or misshapen tensor is an error that names it.
+The files' headers are read and the moves run on shapes alone, so that a missing, extra or misshapen tensor is an error that
+names it before any memory is taken. Then each tensor goes straight into the wanted number format and device: what is needed in
+memory beyond the weights themselves is the one tensor on its way. A tensor wanted as it is stored stays on its file's pages.
 """
 
-import errno
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
+from chainrule.adapt.int4 import GROUP, Int4Linear
 from chainrule.core.errors import CheckpointError
 from chainrule.core.shapes import Tensor
+from chainrule.hub.safetensors import Mapped
+from chainrule.hub.safetensors import write_tensors as write_tensors
+from chainrule.hub.trace import Stopwatch, Way
+from chainrule.models.moves import Move, loaded
+from chainrule.models.routes import Route, routes
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLED, PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+COMPUTED = re.compile(r"\.rotary_emb\.inv_freq$")
+"""What old checkpoints store although every model computes it."""
+TIED = ("lm_head.weight", "embed_tokens.weight")
+"""A readout that some checkpoints store although it is the embedding table itself."""
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a folder; raises ``CheckpointError`` where there are none, or one is missing."""
-    if (folder / SINGLE).exists():
-        return [folder / SINGLE]
-    if (folder / INDEX).exists():
-        try:
-            names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
-        except (json.JSONDecodeError, KeyError) as error:
-            raise CheckpointError(f"{folder / INDEX} is damaged: {error}; copy it again") from error
-        missing = [name for name in names if not (folder / name).exists()]
-        if missing:
-            raise CheckpointError(f"{folder} lacks {', '.join(missing)}, which its index names; copy them too")
-        return [folder / name for name in names]
-    pickled = sorted(path.name for path in folder.glob("*.bin")) + sorted(path.name for path in folder.glob("*.pt"))
-    hint = f"; {pickled[0]} is a pickle, which may run code: convert it to safetensors" if pickled else ""
+@dataclass(frozen=True)
+class Stored:
+    """A tensor in a file, not yet read."""
+
+    file: Path
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    read: Callable[[], Tensor]
+
+    @property
+    def size_bytes(self) -> int:
+        """How long it is in the file."""
+        return torch.Size(self.shape).numel() * self.dtype.itemsize
+
+    def empty(self) -> Tensor:
+        """Its shape alone."""
+        return torch.empty(self.shape, dtype=self.dtype, device="meta")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How the weights are wanted: floats in ``dtype`` (None: as stored) on ``device``; ``int4``: matrices in four bits."""
+
+    dtype: torch.dtype | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    int4: bool = False
+
+
+def weight_files(folder: Path, *, pickle: bool = False) -> list[Path]:
+    """The files of weights in a folder: safetensors, or with ``pickle`` what ``torch.save`` wrote.
+
+    Raises ``CheckpointError`` where there are none, one is missing, or one leads out of the folder.
+    """
+    for single, index in [(SINGLE, INDEX)] + [(PICKLED, PICKLED_INDEX)] * pickle:
+        if (folder / single).exists():
+            return [inside(folder, single)]
+        if (folder / index).exists():
+            return _sharded(folder, index)
+    pickled = sorted(path.name for path in [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")])
+    if pickled and pickle:
+        raise CheckpointError(
+            f"{folder} holds {pickled[0]}, but pickled weights are read from {PICKLED} or its index; rename it"
+        )
+    hint = f"; {pickled[0]} is a pickle, which may run code: if you trust it, say pickle=True (--pickle)" if pickled else ""
     raise CheckpointError(f"{folder} holds no weights ({SINGLE} or {INDEX}){hint}")
 
 
-def read_weights(folder: Path, dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """All tensors of a folder by their published names, floats in ``dtype`` (or as stored)."""
-    tensors: dict[str, Tensor] = {}
-    for path in weight_files(folder):
-        try:
-            with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118
-                    tensor = file.get_tensor(name)
-                    tensors[name] = tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
-        except Exception as error:  # safetensors raises its own family for truncated and corrupted files
-            raise CheckpointError(f"{path} cannot be read ({error}); it is damaged or cut off, copy it again") from error
-    return tensors
-
-
-def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write a safetensors file; a disk that is full or refuses raises ``OSError``, as other writes do."""
+def _sharded(folder: Path, index: str) -> list[Path]:
     try:
-        save_file(dict(tensors), path, metadata={"format": "pt"})
-    except SafetensorError as error:
-        raise OSError(errno.EIO, str(error)) from error
+        shards = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values()
+        names = sorted({str(name) for name in shards})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{folder / index} is damaged ({type(error).__name__}: {error}); copy it again") from error
+    files = [inside(folder, name) for name in names]
+    missing = [name for name, file in zip(names, files, strict=True) if not file.exists()]
+    if missing:
+        raise CheckpointError(f"{folder} lacks {some(missing)}, which its index names; copy them too")
+    return files
 
 
-def assign(model: nn.Module, tensors: Mapping[str, Tensor], where: Path | str) -> None:
-    """Give a model its tensors; raises ``CheckpointError`` naming what is missing, left over or of another shape."""
+def inside(folder: Path, name: str) -> Path:
+    """``folder/name``, unless that leads out of the folder.
+
+    The cache of huggingface_hub is the one exception: a file in ``snapshots/COMMIT`` there is a link into ``blobs``.
+    """
+    home, target = folder.resolve(), (folder / name).resolve()
+    blobs = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
+    if not (target.is_relative_to(home) or target.is_relative_to(blobs)):
+        raise CheckpointError(f"{folder / name} leads out of its folder, to {target}; copy the file itself into {folder}")
+    return folder / name
+
+
+def open_weights(files: Sequence[Path], watch: Stopwatch) -> dict[str, Stored]:
+    """Every tensor of the files by its published name; nothing but the headers is read."""
+    stored: dict[str, Stored] = {}
+    for path in files:
+        found = _open(path)
+        twice = sorted(set(found) & set(stored))
+        if twice:
+            raise CheckpointError(
+                f"{path} and {stored[twice[0]].file} both hold {some(twice)}; remove the one that is not meant"
+            )
+        stored |= found
+        what = f"{len(found)} tensors, mapped" if path.suffix == ".safetensors" else f"{len(found)} tensors, unpickled"
+        watch.lap("open", what, file=path, size_bytes=path.stat().st_size, made=found)
+    return stored
+
+
+def _open(path: Path) -> dict[str, Stored]:
+    if path.suffix != ".safetensors":
+        from chainrule.hub.pickles import read_pickle
+
+        return {
+            name: Stored(path, tensor.dtype, tuple(tensor.shape), lambda tensor=tensor: tensor)
+            for name, tensor in read_pickle(path).items()
+        }
+    file = Mapped(path)
+    return {
+        name: Stored(path, slot.dtype, slot.shape, lambda name=name: file.tensor(name)) for name, slot in file.slots.items()
+    }
+
+
+def fill(
+    model: nn.Module, stored: dict[str, Stored], moves: Sequence[Move], where: Path | str, wish: Wish, watch: Stopwatch
+) -> None:
+    """Give a model built on the meta device its weights.
+
+    ``stored`` is emptied on the way, so that a file's pages are given back once its last tensor is read. Raises
+    ``CheckpointError`` naming what is missing, left over or of another shape, before any memory is taken.
+    """
+    for name in [name for name in stored if COMPUTED.search(name)]:
+        _left_out(name, stored.pop(name), "computed by the model", watch)
+    ways, ours = routes(moves, {name: tensor.empty() for name, tensor in stored.items()})
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    extra = sorted(set(tensors) - set(wanted))
-    missing = sorted(set(wanted) - set(tensors))
+    if set(TIED) <= set(ours) and TIED[0] not in wanted:
+        ways = _tied_away(ways, stored, moves, where, watch)
+        ours.pop(TIED[0])
+    _match(wanted, {name: tuple(tensor.shape) for name, tensor in ours.items()}, where)
+    watch.lap("match", f"{len(stored)} published tensors become {len(ours)} parameters and buffers")
+    for route in ways:
+        _take(model, route, stored, moves, wish, watch)
+
+
+def _take(
+    model: nn.Module, route: Route, stored: dict[str, Stored], moves: Sequence[Move], wish: Wish, watch: Stopwatch
+) -> None:
+    """Read the tensors of one route, move them, and hand the results to the model."""
+    sources = {name: stored.pop(name) for name in route.sources}
+    read = {name: source.read() for name, source in sources.items()}
+    pages = {tensor.untyped_storage().data_ptr() for tensor in read.values()}
+    for ours, tensor in loaded(moves, read).items():
+        way, dtype = _put(model, ours, tensor, wish, pages)
+        if watch.on:
+            _tell(ours, tuple(tensor.shape), {name: sources[name] for name in route.ours[ours]}, way, dtype, wish, watch)
+    if not route.ours:
+        for name, source in sources.items():
+            _left_out(name, source, "of no use to the model", watch)
+
+
+def _put(model: nn.Module, name: str, tensor: Tensor, wish: Wish, pages: set[int]) -> tuple[Way, str]:
+    """Put a tensor where an empty parameter or buffer is, as wished; returns its way and its number format."""
+    owner, leaf = _owner(model, name)
+    if wish.int4 and type(owner) is nn.Linear and leaf == "weight" and tensor.shape[1] % GROUP == 0:
+        path = name.removesuffix(".weight")
+        parent, place = _owner(model, path)
+        setattr(parent, place, Int4Linear.of(tensor.to(wish.device), owner.bias))
+        return "quantised", "int4"
+    given = tensor.to(wish.device, wish.dtype if wish.dtype and tensor.is_floating_point() else tensor.dtype)
+    parameter = isinstance(getattr(owner, leaf), nn.Parameter)
+    setattr(owner, leaf, nn.Parameter(given, requires_grad=False) if parameter else given)
+    if given.untyped_storage().data_ptr() in pages:
+        return "mapped", format_name(given.dtype)
+    return "converted" if given.dtype != tensor.dtype else "copied", format_name(given.dtype)
+
+
+def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    module, _, leaf = name.rpartition(".")
+    return model.get_submodule(module), leaf
+
+
+def _tied_away(
+    ways: list[Route], stored: dict[str, Stored], moves: Sequence[Move], where: Path | str, watch: Stopwatch
+) -> list[Route]:
+    """Leave a stored copy of the readout out; raises ``CheckpointError`` where it is no copy of the embedding."""
+    route = {name: route for route in ways for name in route.ours}
+    read = [loaded(moves, {n: stored[n].read() for n in route[name].sources})[name] for name in TIED]
+    if not torch.equal(*read):
+        raise CheckpointError(
+            f"{where}: {TIED[0]} differs from {TIED[1]}, but its config ties the two; set tie_word_embeddings to false there"
+        )
+    for name in route[TIED[0]].sources:
+        _left_out(name, stored.pop(name), f"a copy of {TIED[1]}, which the readout is tied to", watch)
+    return [way for way in ways if TIED[0] not in way.ours]
+
+
+def _match(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], where: Path | str) -> None:
+    extra, missing = sorted(set(found) - set(wanted)), sorted(set(wanted) - set(found))
     if missing or extra:
-        what = [f"lacks {_some(missing)}"] * bool(missing) + [f"has {_some(extra)}, which the model does not"] * bool(extra)
+        what = [f"lacks {some(missing)}"] * bool(missing) + [f"has {some(extra)}, which the model does not"] * bool(extra)
         raise CheckpointError(f"{where} {' and '.join(what)}; config and weights do not belong together")
     for name, shape in wanted.items():
-        if tuple(tensors[name].shape) != shape:
-            raise CheckpointError(f"{where}: {name} is {tuple(tensors[name].shape)}, but the config asks for {shape}")
-    model.load_state_dict(dict(tensors), assign=True)
+        if found[name] != shape:
+            raise CheckpointError(f"{where}: {name} is {found[name]}, but the config asks for {shape}")
 
 
-def _some(names: list[str]) -> str:
+def _tell(
+    ours: str, shape: tuple[int, ...], sources: Mapping[str, Stored], way: Way, dtype: str, wish: Wish, watch: Stopwatch
+) -> None:
+    first = next(iter(sources.values()))
+    watch.lap(
+        "tensor",
+        f"{some(list(sources))} → {ours}",
+        file=first.file,
+        size_bytes=sum(source.size_bytes for source in sources.values()),
+        ours=ours,
+        published=tuple(sources),
+        stored=format_name(first.dtype),
+        dtype=dtype,
+        shape=shape,
+        way=way,
+        device=str(wish.device),
+    )
+
+
+def _left_out(name: str, source: Stored, why: str, watch: Stopwatch) -> None:
+    watch.lap(
+        "tensor",
+        f"{name} is left out: {why}",
+        file=source.file,
+        size_bytes=source.size_bytes,
+        ours="",
+        published=(name,),
+        stored=format_name(source.dtype),
+        dtype="",
+        shape=source.shape,
+        way="left out",
+    )
+
+
+def format_name(dtype: torch.dtype) -> str:
+    """A number format as torch spells it: ``bfloat16``."""
+    return str(dtype).removeprefix("torch.")
+
+
+def some(names: Sequence[str]) -> str:
+    """The first three names, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,1 @@
+"""A model to a model: adapters, merging, weights in fewer bits. What is adapted comes as an argument."""
