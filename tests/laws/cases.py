@@ -1,23 +1,27 @@
 """Every model in the project, small and made on the spot: what the laws are tested on."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
+from chainrule.core.datum import PADDING, Given
 from chainrule.core.model import LanguageModel
 from chainrule.layers.attention import GroupedQuery, QKNorm
 from chainrule.layers.init import Mimetic, Normal
 from chainrule.layers.mlp import Gated, Plain
 from chainrule.layers.norm import LayerNorm, RMSNorm
 from chainrule.layers.position import NoPosition
+from chainrule.layers.relative_bias import RelativeBias
 from chainrule.layers.rope import Rope
 from chainrule.layers.scaling import Dynamic, Linear, Llama3
 from chainrule.models.blocks import Block
 from chainrule.models.decoder import Decoder, DecoderConfig
 from chainrule.models.ngram import NGram
 from chainrule.models.oracle import Oracle
+from chainrule.models.seq2seq import Seq2Seq, Seq2SeqConfig
 
 VOCAB = 23
 
@@ -30,6 +34,19 @@ class Case:
     build: Callable[[], LanguageModel]
     rows: Callable[[int, int], torch.Tensor]
     trainable: bool = False
+    sources: Callable[[int], torch.Tensor] | None = None
+
+    def given(self, *rows: int) -> Given | None:
+        """What these rows are conditioned on: a source each, of its own length; None for a model that needs nothing."""
+        if self.sources is None:
+            return None
+        sources = [self.sources(row) for row in rows]
+        return {"source": pad_sequence(sources, batch_first=True, padding_value=PADDING)}
+
+
+def random_source(row: int) -> torch.Tensor:
+    """A source of 3 to 9 random tokens."""
+    return torch.randint(VOCAB, ((5, 9, 3)[row],), generator=torch.Generator().manual_seed(row))
 
 
 def random_rows(b: int, t: int) -> torch.Tensor:
@@ -70,6 +87,20 @@ def decoder(block: Block, **rest) -> Callable[[], Decoder]:
     return build
 
 
+def seq2seq(config: Seq2SeqConfig, **rest) -> Callable[[], Seq2Seq]:
+    """An encoder–decoder, its weights large enough that nothing is nearly linear."""
+
+    def build() -> Seq2Seq:
+        model = Seq2Seq(replace(config, **rest))
+        model.init(torch.Generator().manual_seed(1), Normal(std=0.3))
+        return model.eval()
+
+    return build
+
+
+SMALL = {"vocab_size": VOCAB, "context": 64, "d_model": 16, "n_layers": 2, "n_heads": 2, "d_ff": 24}
+
+
 def attention(**rest) -> GroupedQuery:
     """Two heads of width 8."""
     return GroupedQuery(**({"n_heads": 2, "n_kv_heads": 2, "d_head": 8} | rest))
@@ -106,6 +137,15 @@ CASES = {
             decoder(Block(attention=attention(), mlp=Plain(d_ff=24), norm=LayerNorm()), norm=LayerNorm()),
             random_rows,
             True,
+        ),
+        Case("transformer-2017", seq2seq(Seq2SeqConfig.original(**SMALL)), random_rows, True, random_source),
+        Case("t5", seq2seq(Seq2SeqConfig.t5(**SMALL), head_scale=0.25), random_rows, False, random_source),
+        Case(
+            "t5-untied-near",
+            seq2seq(Seq2SeqConfig.t5(**SMALL), tied=False, position=RelativeBias(n_buckets=4, max_distance=6)),
+            random_rows,
+            False,
+            random_source,
         ),
         Case("no-position", decoder(Block(attention=attention(), mlp=GATED), position=NoPosition()), random_rows),
     )

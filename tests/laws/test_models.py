@@ -41,12 +41,12 @@ def close(a, b, atol=1e-5):
     assert_close(a, b, atol=atol, rtol=1e-5)
 
 
-def batch(tokens, layout=None):
-    return Batch(tokens, torch.ones(tokens.shape), layout)
+def batch(tokens, layout=None, given=None):
+    return Batch(tokens, torch.ones(tokens.shape), layout, given)
 
 
 def test_1_probabilities_sum_to_one(model, case):
-    total = logp(model, case.rows(2, T)).exp().sum(-1)
+    total = logp(model, case.rows(2, T), given=case.given(0, 1)).exp().sum(-1)
     close(total, torch.ones_like(total))
 
 
@@ -54,65 +54,66 @@ def test_2_the_future_changes_no_past_column(model, case):
     rows = case.rows(2, T)
     changed = rows.clone()
     changed[:, 7:] = (changed[:, 7:] + 1) % model.vocab_size
-    close(logp(model, rows)[:, :7], logp(model, changed)[:, :7])
+    given = case.given(0, 1)
+    close(logp(model, rows, given=given)[:, :7], logp(model, changed, given=given)[:, :7])
 
 
 @pytest.mark.parametrize("pieces", [(T,), (1,) * T, (5, 1, 6)])
 def test_3_a_cache_changes_nothing(model, case, pieces):
     rows = case.rows(2, T)
-    cache, at, found = model.cache(2, T), 0, []
+    cache, at, found = model.cache(2, T, case.given(0, 1)), 0, []
     for n in pieces:
         found.append(logp(model, rows[:, at : at + n], cache=cache))
         at += n
-    close(torch.cat(found, 1), logp(model, rows))
+    close(torch.cat(found, 1), logp(model, rows, given=case.given(0, 1)))
     assert cache.lengths.tolist() == [T, T]
 
 
 def test_3_a_cache_agrees_with_reading_everything_again(model, case):
     rows = case.rows(2, T)
-    slow = TokenCache(2, T, device=model.device)
-    fast = model.cache(2, T)
+    slow = TokenCache(2, T, case.given(0, 1), device=model.device)
+    fast = model.cache(2, T, case.given(0, 1))
     for part in (rows[:, :5], rows[:, 5:]):
         close(logp(model, part, cache=fast), logp(model, part, cache=slow))
 
 
 def test_3_keep_and_rewind_change_nothing(model, case):
     rows = case.rows(3, T)
-    cache = model.cache(3, T)
+    cache = model.cache(3, T, case.given(0, 1, 2))
     logp(model, rows[:, :8], cache=cache)
     cache.keep([2, 0, 0])
     cache.rewind(torch.tensor([3, 0, 3]))
     assert cache.lengths.tolist() == [5, 8, 5]
     cache.rewind(torch.tensor([0, 3, 0]))
     found = logp(model, rows[[2, 0, 0], 5:], cache=cache)
-    close(found, logp(model, rows[[2, 0, 0]])[:, 5:])
+    close(found, logp(model, rows[[2, 0, 0]], given=case.given(2, 0, 0))[:, 5:])
 
 
 def test_3_ragged_rows_share_a_cache(model, case):
     rows = case.rows(2, T)
-    cache = model.cache(2, T)
+    cache = model.cache(2, T, case.given(0, 1))
     lengths = torch.tensor([4, 7])
     logp(model, rows[:, :7], cache=cache, layout=Layout.lengths(lengths, 7))
     tail = torch.stack([rows[0, 4:7], rows[1, 7:10]])
     found = logp(model, tail, cache=cache)
-    close(found[0], logp(model, rows[:1])[0, 4:7])
-    close(found[1], logp(model, rows[1:])[0, 7:10])
+    close(found[0], logp(model, rows[:1], given=case.given(0))[0, 4:7])
+    close(found[1], logp(model, rows[1:], given=case.given(1))[0, 7:10])
 
 
 def test_4_the_sum_of_token_logprobs_is_the_log_of_the_product(model, case):
     rows = case.rows(1, T)
     with torch.no_grad():
-        total = token_logprobs(model, batch(rows)).sum(dtype=torch.float64)
-    steps = [logp(model, rows[:, :t])[0, -1, rows[0, t]] for t in range(1, T)]
+        total = token_logprobs(model, batch(rows, given=case.given(0))).sum(dtype=torch.float64)
+    steps = [logp(model, rows[:, :t], given=case.given(0))[0, -1, rows[0, t]] for t in range(1, T)]
     close(total, torch.stack(steps).sum(), atol=1e-4)
 
 
 def test_5_all_continuations_of_length_two_have_probability_one(model, case):
     prefix, v = case.rows(1, 5), model.vocab_size
-    first = logp(model, prefix)[0, -1]
+    first = logp(model, prefix, given=case.given(0))[0, -1]
     likely = first.isfinite().nonzero()[:, 0]
     rows = torch.cat([prefix.expand(len(likely), -1), likely[:, None]], 1)
-    second = logp(model, rows)[:, -1]
+    second = logp(model, rows, given=case.given(*[0] * len(rows)))[:, -1]
     total = torch.logsumexp((first[likely, None] + second).flatten(), 0).exp()
     assert v <= 300
     close(total, torch.ones_like(total))
@@ -128,7 +129,8 @@ def test_6_saving_and_loading_changes_nothing(model, case, tmp_path):
         return
     save(tmp_path / "model", model)
     rows = case.rows(2, T)
-    assert torch.equal(load(tmp_path / "model").model(rows), model(rows))
+    given = case.given(0, 1)
+    assert torch.equal(load(tmp_path / "model").model(rows, given=given), model(rows, given=given))
 
 
 @pytest.mark.parametrize("left", [False, True])
@@ -139,9 +141,9 @@ def test_7_padding_changes_no_real_column(model, case, left):
     padded[1] = 0
     real = slice(T - 7, T) if left else slice(0, 7)
     padded[1, real] = rows[1, :7]
-    found = logp(model, padded, layout=Layout.lengths(lengths, T, left=left))
-    close(found[0], logp(model, rows[:1])[0])
-    close(found[1, real], logp(model, rows[1:, :7])[0])
+    found = logp(model, padded, layout=Layout.lengths(lengths, T, left=left), given=case.given(0, 1))
+    close(found[0], logp(model, rows[:1], given=case.given(0))[0])
+    close(found[1, real], logp(model, rows[1:, :7], given=case.given(1))[0])
 
 
 def test_7_packing_changes_no_real_column(model, case):
@@ -150,32 +152,35 @@ def test_7_packing_changes_no_real_column(model, case):
     position = torch.tensor([[*range(7), *range(4), 0]])
     document = torch.tensor([[0] * 7 + [1] * 4 + [PADDING]])
     layout = Layout(position, document)
-    found = logp(model, row, layout=layout)[0]
-    close(found[:7], logp(model, rows[:1, :7])[0])
-    close(found[7:11], logp(model, rows[1:, :4])[0])
+    given = case.given(0)  # the documents of a row share its condition
+    found = logp(model, row, layout=layout, given=given)[0]
+    close(found[:7], logp(model, rows[:1, :7], given=given)[0])
+    close(found[7:11], logp(model, rows[1:, :4], given=given)[0])
     with torch.no_grad():
-        judged = token_logprobs(model, batch(row, layout))[0]
+        judged = token_logprobs(model, batch(row, layout, given))[0]
     assert judged[[0, 7, 11]].tolist() == [0, 0, 0]
 
 
 def test_7_the_order_within_a_batch_changes_nothing(model, case):
     rows = case.rows(3, T)
     order = [2, 0, 1]
-    close(logp(model, rows[order]), logp(model, rows)[order])
+    close(logp(model, rows[order], given=case.given(*order)), logp(model, rows, given=case.given(0, 1, 2))[order])
 
 
 def test_8_a_batch_of_two_is_two_batches_of_one(model, case):
     rows = case.rows(2, T)
-    close(logp(model, rows), torch.cat([logp(model, rows[:1]), logp(model, rows[1:])]))
+    alone = [logp(model, rows[i : i + 1], given=case.given(i)) for i in (0, 1)]
+    close(logp(model, rows, given=case.given(0, 1)), torch.cat(alone))
 
 
 @pytest.mark.parametrize("name", cases.TRAINABLE)
 def test_9_one_repeated_sentence_is_learned(name):
-    model = cases.CASES[name].build().train()
+    case = cases.CASES[name]
+    model = case.build().train()
     rows = cases.random_rows(1, T)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for _ in range(120):
-        loss = -token_logprobs(model, batch(rows)).sum() / (T - 1)
+        loss = -token_logprobs(model, batch(rows, given=case.given(0))).sum() / (T - 1)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -201,7 +206,8 @@ def test_10_an_unseen_context_has_a_stated_fallback(name):
 def test_11_a_tap_changes_nothing(model, case):
     heard = {}
     rows = case.rows(2, T)
-    close(logp(model, rows, tap=heard.__setitem__), logp(model, rows))
+    given = case.given(0, 1)
+    close(logp(model, rows, given=given, tap=heard.__setitem__), logp(model, rows, given=given))
     if hasattr(model, "layers"):
         assert {"hook_embed", "blocks.0.attn.hook_q", "blocks.1.hook_resid_post"} <= set(heard)
         assert heard["blocks.0.attn.hook_pattern"].sum(-1).allclose(torch.ones(()))

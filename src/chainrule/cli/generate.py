@@ -1,4 +1,4 @@
-"""``chainrule generate MODEL [PROMPT]``: continue a prompt, streaming."""
+"""``chainrule generate MODEL [PROMPT]``: continue a prompt, streaming; an encoder–decoder says the target of a source."""
 
 import sys
 from argparse import ArgumentParser, Namespace
@@ -23,7 +23,7 @@ def run(args: Namespace) -> None:
         options.dump({"prompt": prompt, "text": lm.generate(prompt, **options.settings(args))})
         return
     stream = lm.stream(prompt, **options.settings(args))  # refused requests fail before anything is printed
-    sys.stdout.write(prompt)
+    sys.stdout.write("" if lm.model.needs else prompt)
     for piece in stream:
         sys.stdout.write(piece)
         sys.stdout.flush()

@@ -10,6 +10,7 @@ def arguments(parser: ArgumentParser) -> None:
     """What the verb takes."""
     options.model(parser)
     parser.add_argument("prompt", metavar="PROMPT", help="the text so far; - reads standard input, @FILE a file")
+    parser.add_argument("--given", metavar="SOURCE", help="the source that an encoder–decoder translates; - and @FILE too")
     parser.add_argument("-k", type=int, default=5, help="so many continuations (5)")
     options.where(parser)
     options.as_json(parser)
@@ -19,7 +20,8 @@ def run(args: Namespace) -> None:
     """Ask and print."""
     if args.k < 1:
         raise RequestError(f"-k is {args.k}; it must be 1 or more")
-    found = options.load(args).next(options.prompt(args.prompt), args.k)
+    given = None if args.given is None else options.prompt(args.given)
+    found = options.load(args).next(options.prompt(args.prompt), args.k, given=given)
     if args.json:
         options.dump([{"text": text, "probability": p} for text, p in found])
         return

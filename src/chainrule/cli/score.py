@@ -10,6 +10,7 @@ def arguments(parser: ArgumentParser) -> None:
     """What the verb takes."""
     options.model(parser)
     parser.add_argument("text", metavar="TEXT", help="the text; - reads standard input, @FILE a file")
+    parser.add_argument("--given", metavar="SOURCE", help="the source that an encoder–decoder translates; - and @FILE too")
     parser.add_argument("--end", action="store_true", help="also judge that the text ends there")
     parser.add_argument("--force", action="store_true", help="judge even with a tokenizer that loses part of the text")
     options.where(parser)
@@ -19,7 +20,8 @@ def arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> None:
     """Score and print."""
     lm = options.load(args)
-    score = lm.score(options.prompt(args.text), end=args.end, force=args.force)
+    given = None if args.given is None else options.prompt(args.given)
+    score = lm.score(options.prompt(args.text), given=given, end=args.end, force=args.force)
     if not args.json:
         print(score)
         return

@@ -31,6 +31,10 @@ class LanguageModel(nn.Module, ABC):
 
     vocab_size: int
     context: int | None = None
+    needs: tuple[str, ...] = ()
+    """What ``given`` must hold: a model of p(y | x) cannot be asked without x."""
+    start: int | None = None
+    """The id that every row begins with, where that is not the tokenizer's begin token."""
 
     @abstractmethod
     def hidden(
@@ -79,6 +83,12 @@ class LanguageModel(nn.Module, ABC):
             raise ConfigError(f"a cache of {capacity} tokens does not suit a model that reads 1 to {self.context}")
         return capacity
 
+    def check_given(self, given: Given | None, rows: int = 1) -> None:
+        """Raises ``ConfigError`` where the model cannot be conditioned so; asked before any work."""
+        missing = [name for name in self.needs if given is None or name not in given]
+        if missing:
+            raise ConfigError(f"this model needs to be given {', '.join(missing)}; pass given={{{missing[0]!r}: ...}}")
+
     def given(self, x: Given) -> "Conditioned":
         """This model with its condition filled in: p(y | x) for one caller."""
         return Conditioned(self, x)
@@ -114,7 +124,7 @@ class Conditioned(LanguageModel):
     def __init__(self, model: LanguageModel, given: Given) -> None:
         super().__init__()
         self.model, self.x = model, given
-        self.vocab_size, self.context = model.vocab_size, model.context
+        self.vocab_size, self.context, self.start = model.vocab_size, model.context, model.start
 
     def hidden(
         self,

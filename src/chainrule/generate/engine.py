@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 
 from chainrule.core.cache import Cache
-from chainrule.core.datum import Given, Layout
+from chainrule.core.datum import PADDING, Given, Layout
 from chainrule.core.errors import RequestError
 from chainrule.core.model import LanguageModel
 from chainrule.core.shapes import Float, Tensor
@@ -120,6 +121,7 @@ class Engine:
                 f"the prompt is {len(request.tokens)} tokens long, but the model reads {limit} with its answer; "
                 f"shorten it to {limit - 1} or fewer"
             )
+        self.model.check_given(request.given)
         if request.stop and self.tokenizer is None:
             raise RequestError("stop strings need a tokenizer; this model came without one, so use stop_ids")
         generator = torch.Generator().manual_seed(request.seed)
@@ -231,7 +233,15 @@ def _stack(conditions: list[Given | None]) -> Given | None:
         return None
     if len(given) != len(conditions):
         raise RequestError("some requests of one batch bring a condition and others do not; submit them apart")
-    return {name: torch.cat([condition[name] for condition in given]) for name in given[0]}
+    return {name: _cat([condition[name] for condition in given]) for name in given[0]}
+
+
+def _cat(tensors: list[Tensor]) -> Tensor:
+    """Rows one below the other; ids of different lengths are padded on the right."""
+    if tensors[0].is_floating_point() or tensors[0].ndim != 2:
+        return torch.cat(tensors)
+    longest = max(tensor.shape[1] for tensor in tensors)
+    return torch.cat([F.pad(tensor, (0, longest - tensor.shape[1]), value=PADDING) for tensor in tensors])
 
 
 def run(engine: Engine, requests: list[Request]) -> list[list[Event]]:

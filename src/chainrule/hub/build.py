@@ -17,6 +17,7 @@ from chainrule.models.moves import Move
 OWN = {
     "decoder": ("chainrule.models.decoder", "DecoderConfig", "Decoder"),
     "ngram": ("chainrule.models.ngram", "NGramConfig", "NGram"),
+    "seq2seq": ("chainrule.models.seq2seq", "Seq2SeqConfig", "Seq2Seq"),
 }
 """The kinds of our configs → (module, config, model): what every model here is built from, published or not."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from chainrule.core.chat import Message
-from chainrule.core.datum import Batch
+from chainrule.core.datum import Batch, Given
 from chainrule.core.errors import RequestError
 from chainrule.core.model import LanguageModel
 from chainrule.core.tokenizer import Tokenizer
@@ -72,22 +72,27 @@ class LM:
         """Whether the model came with a tokenizer."""
         return self._tokenizer is not None
 
-    def score(self, text: str, *, end: bool = False, force: bool = False) -> Score:
-        """log p of every token of a text given its beginning; with ``end`` also that it ends there."""
-        judged = judged_ids(self.tokenizer, text, end=end, force=force)
-        logp = self._logp(judged.ids)[1:]
+    def score(self, text: str, *, given: str | None = None, end: bool = False, force: bool = False) -> Score:
+        """log p of every token of a text given its beginning; with ``end`` also that it ends there.
+
+        ``given`` is the source, for a model that writes a target given one.
+        """
+        source = self._given(given)
+        judged = judged_ids(self.tokenizer, text, end=end, force=force, begin=self.model.start)
+        logp = self._logp(judged.ids, source)[1:]
         total = math.fsum(logp)
         ids = judged.ids[1:]
         bits = bits_per_byte(-total, judged.n_bytes) if judged.n_bytes else math.nan
         return Score(ids, [self.tokenizer.piece(id) for id in ids], logp, total, bits, judged.unjudged_bytes)
 
     def logp(self, text: str, *, prompt: str = "") -> float:
-        """log p(text | prompt) in nats; the two are tokenised apart."""
-        head = self._prompt(prompt)
-        return math.fsum(self._logp([*head, *self.tokenizer.encode(text)])[len(head) :])
+        """log p(text | prompt) in nats; the two are tokenised apart. The prompt of an encoder–decoder is the source."""
+        given = self._given(prompt) if self.model.needs else None
+        head = self._prompt(prompt) if given is None else [self._start()]
+        return math.fsum(self._logp([*head, *self.tokenizer.encode(text)], given)[len(head) :])
 
     @torch.inference_mode()
-    def _logp(self, ids: list[int]) -> list[float]:
+    def _logp(self, ids: list[int], given: Given | None = None) -> list[float]:
         """log p of each id given those before it; a row longer than the context is refused."""
         if self.model.context is not None and len(ids) > self.model.context:
             raise RequestError(
@@ -95,19 +100,32 @@ class LM:
                 "or use chainrule eval, which reads long texts in windows"
             )
         tokens = torch.tensor([ids], device=self.model.device)
-        return token_logprobs(self.model, Batch(tokens, torch.ones(tokens.shape, device=tokens.device)))[0].tolist()
+        batch = Batch(tokens, torch.ones(tokens.shape, device=tokens.device), given=given)
+        return token_logprobs(self.model, batch)[0].tolist()
 
-    def next(self, text: str, k: int = 5) -> list[tuple[str, float]]:
-        """The ``k`` most probable continuations of a text as (piece, probability)."""
-        return next_pieces(self.model, self.tokenizer, self._prompt(text), k)
+    def next(self, text: str, k: int = 5, *, given: str | None = None) -> list[tuple[str, float]]:
+        """The ``k`` most probable continuations of a text as (piece, probability); ``given`` as in ``score``."""
+        source = self._given(given)
+        if source is None:
+            return next_pieces(self.model, self.tokenizer, self._prompt(text), k)
+        ids = [self._start(), *self.tokenizer.encode(text)]
+        return next_pieces(self.model.given(source), self.tokenizer, ids, k)
 
     def generate(self, prompt: str = "", **settings: Any) -> str:
-        """The continuation of a prompt; settings are those of ``generate.engine.Request``."""
+        """The continuation of a prompt; settings are those of ``generate.engine.Request``.
+
+        A model that writes a target given a source reads the prompt as the source, and says the target.
+        """
         return "".join(self.stream(prompt, **settings))
 
     def stream(self, prompt: str = "", **settings: Any) -> Iterator[str]:
         """The continuation in pieces of whole characters."""
-        return self._stream(self._prompt(prompt), settings)
+        return self._stream(self.asked(prompt, **settings))
+
+    def asked(self, prompt: str, **settings: Any) -> Request:
+        """The request to continue a prompt, or to write its target."""
+        given = self._given(prompt) if self.model.needs else None
+        return self.request(self._prompt(prompt) if given is None else [self._start()], given=given, **settings)
 
     def chat(self, messages: Sequence[Message | Mapping[str, Any]], /, **settings: Any) -> str:
         """The assistant's reply to a conversation; greedy unless a temperature is given."""
@@ -115,7 +133,7 @@ class LM:
 
     def stream_chat(self, messages: Sequence[Message | Mapping[str, Any]], /, **settings: Any) -> Iterator[str]:
         """The reply in pieces of whole characters."""
-        return self._stream(self.chat_ids(messages), {"temperature": 0.0, **settings})
+        return self._stream(self.request(self.chat_ids(messages), **{"temperature": 0.0, **settings}))
 
     def converse(
         self,
@@ -190,9 +208,31 @@ class LM:
         ids = self.tokenizer.encode(text)
         return ids if self.tokenizer.bos is None else [self.tokenizer.bos, *ids]
 
-    def _stream(self, tokens: list[int], settings: Mapping[str, Any]) -> Iterator[str]:
+    def _given(self, text: str | None) -> Given | None:
+        """A text as the source of a model that needs one, its end token behind it; None where there is no text."""
+        if text is None:
+            self.model.check_given(None)
+            return None
+        if self.model.needs != ("source",):
+            wants = ", ".join(self.model.needs) or "no condition"
+            raise RequestError(f"{self.name} takes {wants}, so it cannot be given a text; leave the source out")
+        if not text:
+            raise RequestError(f"{self.name} writes a target given a source; give the text to translate")
+        end = [] if self.tokenizer.end is None else [self.tokenizer.end]
+        return {"source": torch.tensor([self.tokenizer.encode(text) + end])}
+
+    def _start(self) -> int:
+        """What every target begins with."""
+        start = self.tokenizer.begin if self.model.start is None else self.model.start
+        if start is None:
+            raise RequestError(
+                f"neither {self.name} nor its tokenizer names a token that begins a text; set start in its config"
+            )
+        return start
+
+    def _stream(self, request: Request) -> Iterator[str]:
         engine = Engine(self.model, self.tokenizer)
-        engine.submit(self.request(tokens, **settings))
+        engine.submit(request)
         return self._pieces(engine)
 
     @staticmethod

@@ -40,6 +40,8 @@ def save(
     config = published_config(model)
     names = saved(moves(config), _unique(model))
     ids = _ids(tokenizer)
+    if model.start is not None:
+        ids |= {"decoder_start_token_id": model.start}
     config |= ids | {"dtype": DTYPES.get(next(iter(names.values())).dtype, "float32")}
     with whole_folder(folder) as aside:
         _write(aside / "config.json", config if not extra else config | {"chainrule": config.get("chainrule", dict(extra))})

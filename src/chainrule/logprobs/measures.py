@@ -22,8 +22,11 @@ class Judged:
     unjudged_bytes: int
 
 
-def judged_ids(tokenizer: Tokenizer, text: str, *, end: bool = True, force: bool = False) -> Judged:
-    """begin, the text's ids, end. Raises ``TokenizerError`` for an empty text, and for a lossy tokenizer unless forced."""
+def judged_ids(tokenizer: Tokenizer, text: str, *, end: bool = True, force: bool = False, begin: int | None = None) -> Judged:
+    """begin (the tokenizer's, unless another is given), the text's ids, end.
+
+    Raises ``TokenizerError`` for an empty text, and for a lossy tokenizer unless forced.
+    """
     if not tokenizer.lossless and not force and tokenizer.decode(tokenizer.encode(text)) != text:
         raise TokenizerError(
             "this tokenizer loses part of the text (it normalises), so bits per byte would judge another text; "
@@ -33,10 +36,11 @@ def judged_ids(tokenizer: Tokenizer, text: str, *, end: bool = True, force: bool
     if not ids:
         raise TokenizerError("there is no text to judge; give at least one character")
     tail = [tokenizer.end] if end and tokenizer.end is not None else []
-    if tokenizer.begin is None:
+    begin = tokenizer.begin if begin is None else begin
+    if begin is None:
         unjudged = len(tokenizer.token_bytes(ids[0]))
         return Judged([*ids, *tail], len(text.encode()) - unjudged, unjudged)
-    return Judged([tokenizer.begin, *ids, *tail], len(text.encode()), 0)
+    return Judged([begin, *ids, *tail], len(text.encode()), 0)
 
 
 def bits_per_byte(nats: float, n_bytes: int) -> float:
