@@ -23,6 +23,7 @@ VERBS = {
     "ladder": "uniform, n-grams, the model and the truth on one text, in bits per byte",
     "eval": "bits per byte of a text under a model",
     "compare": "two models on one text, with an interval",
+    "plan": "what a model needs: parameters, FLOPs, memory, time, and whether it fits",
     "explain": "what a number format can and cannot represent",
     "doctor": "what this machine has, and whether training works on it",
 }

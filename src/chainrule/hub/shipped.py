@@ -38,8 +38,14 @@ def shipped_config(name: str) -> dict[str, Any]:
     """
     file = _file(name)
     if file is None:
-        raise CheckpointError(f"the config of {name!r} does not ship{nearest(name, shipped_names())}")
+        raise CheckpointError(f"the config of {name!r} does not ship{nearest_shipped(name)}")
     return json.loads((FOLDER / f"{file}.json").read_text(encoding="utf-8"))
+
+
+def nearest_shipped(name: str) -> str:
+    """A closing hint that names the nearest id that ships, with its organisation where ``name`` has one."""
+    names = shipped_names()
+    return nearest(name, names if "/" in name else [known.rpartition("/")[2] for known in names])
 
 
 def _file(name: str) -> str | None:

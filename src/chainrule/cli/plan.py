@@ -1,0 +1,53 @@
+"""``chainrule plan MODEL``: parameters, FLOPs, memory and time before anything is computed, and whether it fits."""
+
+from argparse import ArgumentParser, Namespace
+
+from chainrule.cli import options
+
+DEVICES = "this (measured), h100, h200, 4090, laptop or tpu-v5e"
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """What the verb takes."""
+    parser.add_argument("model", metavar="MODEL", help="runs/NAME, a folder with config.json, a recipe, or an id that ships")
+    parser.add_argument("--device", default="this", help=DEVICES)
+    parser.add_argument("--rows", type=int, help="rows at once (the recipe's, or 1)")
+    parser.add_argument("--length", type=int, help="tokens of a row (the recipe's, or 4096, or what the model reads)")
+    parser.add_argument("--optimizer", choices=("adamw", "muon", "sgd"), help="what trains it (the recipe's, or adamw)")
+    parser.add_argument("--rank", type=int, default=16, help="rank of LoRA's adapters (16)")
+    parser.add_argument("--targets", metavar="NAMES", help="matrices that LoRA adapts, e.g. q_proj,v_proj (all in the blocks)")
+    parser.add_argument("--checkpointing", action="store_true", help="compute activations again on the way back")
+    parser.add_argument("--ranks", type=int, default=1, help="so many devices share the batch (1)")
+    parser.add_argument("--zero", type=int, default=0, help="ZeRO's stage: 1, 2 or 3 (0, none)")
+    parser.add_argument("--tensor", type=int, default=1, help="so many devices share each matrix (1)")
+    options.as_json(parser)
+
+
+def run(args: Namespace) -> None:
+    """Take apart, reckon, print."""
+    from chainrule.eval.devices import device
+    from chainrule.eval.memory import TARGETS, Setting
+    from chainrule.eval.plan import plan
+    from chainrule.eval.plan_text import plan_text
+    from chainrule.eval.stopwatch import measured
+    from chainrule.recipes.subject import subject
+
+    about = subject(args.model)
+    setting = Setting(
+        rows=about.rows if args.rows is None else args.rows,
+        length=about.length if args.length is None else args.length,
+        optimizer=args.optimizer or about.optimizer,
+        rank=args.rank,
+        targets=tuple(args.targets.split(",")) if args.targets else TARGETS,
+        checkpointing=args.checkpointing,
+        accumulate=about.accumulate and args.rows is None,
+        ranks=args.ranks,
+        zero=args.zero,
+        tensor=args.tensor,
+    )
+    place = measured() if args.device == "this" else device(args.device)
+    made = plan(about.anatomy, setting, place)
+    if args.json:
+        options.dump(made)
+    else:
+        print(plan_text(made))

@@ -1,0 +1,130 @@
+"""The bricks of a step: every kind of work a model does, with its size and how often it is done.
+
+A brick knows its FLOPs and how many numbers it must move at least, weights apart from the rest. ``eval.devices`` say how fast
+these go on paper (the roofline, Williams et al. 2009): time ≥ max(FLOPs / rate, bytes / bandwidth). ``eval.stopwatch`` lays
+each brick out and times it. Going back costs twice the way forward: a gradient for each of two factors.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from chainrule.eval.anatomy import Anatomy, Attention
+
+
+@dataclass(frozen=True)
+class Product:
+    """``tokens × d_in`` times a matrix ``d_out × d_in``; ``stacked`` experts of which each token passes ``active``.
+
+    ``narrows``: its input is the stream, which autocast must first make narrow.
+    """
+
+    tokens: int
+    d_in: int
+    d_out: int
+    stacked: int = 1
+    active: int = 1
+    narrows: bool = True
+
+    @property
+    def flops(self) -> float:
+        """Multiplications and additions forward."""
+        return 2.0 * self.tokens * self.active * self.d_in * self.d_out
+
+    @property
+    def weights(self) -> float:
+        """Numbers of weights that are read: of experts, those that some token chose."""
+        touched = self.stacked * (1 - (1 - self.active / self.stacked) ** self.tokens)
+        return touched * self.d_in * self.d_out
+
+    @property
+    def moved(self) -> float:
+        """Other numbers read and written."""
+        return float(self.tokens * self.active * (self.d_in + self.d_out))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """``rows`` rows of ``new`` tokens attend to ``length`` keys, of which they see ``keys`` on average."""
+
+    rows: int
+    new: int
+    length: int
+    keys: float
+    shape: Attention
+
+    @property
+    def flops(self) -> float:
+        """Multiplications and additions forward."""
+        return 2.0 * self.rows * self.new * self.shape.heads * (self.shape.d_key + self.shape.d_value) * self.keys
+
+    weights = 0.0
+
+    @property
+    def moved(self) -> float:
+        """Queries and results, and the keys and values of all rows."""
+        a = self.shape
+        remembered = min(self.length, a.window or self.length) if self.new == 1 else self.length
+        return self.rows * (self.new * a.heads * (a.d_key + a.d_value) + remembered * a.memory)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Elementwise work on ``tokens`` vectors of ``width``: ``read`` numbers read and ``wrote`` written for each."""
+
+    kind: str
+    tokens: int
+    width: int
+    read: int
+    wrote: int
+
+    flops = 0.0
+    weights = 0.0
+
+    @property
+    def moved(self) -> float:
+        """Numbers read and written."""
+        return float(self.tokens * self.width * (self.read + self.wrote))
+
+
+Brick = Product | Scores | Pass
+
+
+def bricks(anatomy: Anatomy, rows: int, new: int, length: int, *, words: int | None = None) -> Counter[Brick]:
+    """How often each brick is laid when ``rows`` rows read ``new`` tokens that end rows of ``length``.
+
+    ``words`` is for how many tokens the scores of words are computed; None: for all.
+    """
+    tokens, d = rows * new, anatomy.d_model
+    laid: Counter[Brick] = Counter()
+    laid[Pass("embed", tokens, d, 1, 1)] += 1
+    for matrix in anatomy.matrices:
+        count = tokens if matrix.part != "head" or words is None else words
+        narrows = matrix.name not in ("o_proj", "down_proj")
+        laid[Product(count, matrix.d_in, matrix.d_out, matrix.stacked, matrix.active, narrows)] += 1
+    for block, attention in zip(anatomy.blocks, anatomy.attentions, strict=True):
+        keys = attention.keys(length) if new == length else float(attention.seen(length - 1))
+        laid[Scores(rows, new, length, keys, attention)] += 1
+        laid += _passes(block, attention, tokens, d)
+    laid[Pass("norm", tokens, d, 1, 1)] += 1
+    laid[Pass("loss", tokens if words is None else words, anatomy.vocab_size, 1, 1)] += 1
+    return laid
+
+
+def _passes(block: Any, attention: Attention, tokens: int, d: int) -> Counter[Brick]:
+    """Norms, residual sums, rope and bends of one block."""
+    norms = {"pre_norm": 2, "post_norm": 2, "sandwich": 4, "bare": 2}[block.kind]
+    laid: Counter[Brick] = Counter()
+    laid[Pass("norm", tokens, d, 1, 1)] += norms
+    laid[Pass("add", tokens, d, 2, 1)] += 0 if block.kind == "bare" else 2
+    if block.attention.kind == "grouped_query":
+        laid[Pass("turn", tokens, attention.heads * attention.d_key, 1, 1)] += 1
+        laid[Pass("turn", tokens, attention.groups * attention.d_key, 1, 1)] += 1
+    mlp = block.mlp
+    if mlp.kind == "mixture_of_experts":
+        laid[Pass("gate", tokens * mlp.router.k, mlp.d_ff, 2, 1)] += 1
+        laid[Pass("add", tokens * mlp.router.k, d, 2, 1)] += 2  # rows to experts and back
+        laid[Pass("gate", tokens, mlp.d_shared, 2, 1)] += bool(mlp.d_shared)
+    else:
+        laid[Pass("gate" if mlp.kind == "gated" else "bend", tokens, mlp.d_ff, 1 + (mlp.kind == "gated"), 1)] += 1
+    return +laid

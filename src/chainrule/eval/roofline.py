@@ -1,0 +1,78 @@
+"""Time on paper: no device is faster than its arithmetic, nor than its memory.
+
+    time of a brick ≥ max(FLOPs / rate, bytes / bandwidth)          Williams et al. 2009, the roofline
+
+The sum over all bricks is a bound from below; well-tuned programs need about twice that, others more.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from chainrule.eval.activations import WIDTHS
+from chainrule.eval.anatomy import Anatomy
+from chainrule.eval.bricks import Brick, bricks
+from chainrule.eval.devices import Device
+from chainrule.eval.memory import BYTES, STATES, STORED, Setting, adapter_parameters, shard
+from chainrule.eval.parallel import sent_bytes
+
+PRODUCTS = {"fp32": "fp32", "mixed": "bf16", "bf16": "bf16", "fp16": "fp16"}
+"""The format of matrix products by precision of training."""
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of one training step, by what it is spent on; links are taken to work while the device computes."""
+
+    compute: float
+    update: float
+    link: float
+
+    @property
+    def step(self) -> float:
+        """Of the whole step."""
+        return max(self.compute, self.link) + self.update
+
+
+def training_time(anatomy: Anatomy, setting: Setting, device: Device) -> Times:
+    """The least seconds of a training step on one device of the setting's."""
+    format, widths = PRODUCTS[setting.precision], WIDTHS[setting.precision]
+    laid = bricks(anatomy, setting.rows, setting.length, setting.length)
+    forward = sum(n * brick_time(brick, device, format, widths.product, widths.product) for brick, n in laid.items())
+    way = 3.0 if setting.method == "full" else 2.0  # frozen weights have no gradient
+    compute = forward * (way + setting.checkpointing) / setting.tensor
+    return Times(compute, _update_bytes(anatomy, setting) / device.bandwidth, _link(anatomy, setting) / device.link)
+
+
+def prefill_time(anatomy: Anatomy, setting: Setting, device: Device, format: str) -> float:
+    """The least seconds in which the rows are read, up to the scores after their last tokens."""
+    laid = bricks(anatomy, setting.rows, setting.length, setting.length, words=setting.rows)
+    return _inference(laid.items(), device, format) / setting.tensor
+
+
+def decode_time(anatomy: Anatomy, setting: Setting, device: Device, format: str) -> float:
+    """The least seconds in which each of the rows, grown to its length, gets one more token."""
+    laid = bricks(anatomy, setting.rows, 1, setting.length)
+    return _inference(laid.items(), device, format) / setting.tensor
+
+
+def brick_time(brick: Brick, device: Device, format: str, weights: float, others: float) -> float:
+    """max(arithmetic, traffic), with so many bytes a weight and a number of anything else."""
+    arithmetic = brick.flops / device.rate(format) if brick.flops else 0.0
+    return max(arithmetic, (brick.weights * weights + brick.moved * others) / device.bandwidth)
+
+
+def _inference(laid: Iterable[tuple[Brick, int]], device: Device, format: str) -> float:
+    product, width = ("fp32", 4.0) if format == "fp32" else ("bf16", 2.0)  # whole numbers are widened before they multiply
+    return sum(n * brick_time(brick, device, product, BYTES[format], width) for brick, n in laid)
+
+
+def _update_bytes(anatomy: Anatomy, setting: Setting) -> float:
+    """Weights and states are read and written, gradients read."""
+    width = BYTES[STORED[setting.precision]] if setting.method == "full" else 4.0
+    learned = shard(anatomy, setting.tensor) if setting.method == "full" else adapter_parameters(anatomy, setting)
+    share = setting.ranks if setting.zero else 1
+    return learned * width * (3 + 2 * STATES[setting.optimizer]) / share
+
+
+def _link(anatomy: Anatomy, setting: Setting) -> float:
+    return sum(sent_bytes(anatomy, setting).values())

@@ -1,0 +1,105 @@
+"""What a plan is about: a name to a model that holds shapes alone, and how a recipe would train it.
+
+runs/NAME               a run: its model, trained as its recipe says
+path/to/model           a folder with config.json
+meta-llama/...          the id of a config that ships (``hub.shipped``)
+recipe.yaml             a recipe whose model is fresh, or the name of one that ships
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from chainrule.core.errors import CheckpointError, ConfigError
+from chainrule.core.files import read_text
+from chainrule.eval.anatomy import Anatomy, take_apart
+from chainrule.hub.build import build, fresh
+from chainrule.hub.shipped import is_shipped, nearest_shipped, shipped_config
+from chainrule.train.recipe import SHIPPED, Bpe, Bytes, Fresh, Recipe, read_recipe
+
+ROW = 4096
+"""So many tokens has a row where nothing else is said, or as many as the model reads."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model's anatomy and the settings that its recipe gives, or that are usual."""
+
+    anatomy: Anatomy
+    rows: int = 1
+    length: int = ROW
+    optimizer: Literal["adamw", "muon", "sgd"] = "adamw"
+    accumulate: bool = False
+
+
+def subject(name: str) -> Subject:
+    """The subject of that name; raises ``CheckpointError`` with what would be right."""
+    path = Path(name)
+    if path.is_dir():
+        return _folder(path)
+    if path.is_file() or (SHIPPED / f"{name}.yaml").exists():
+        if path.is_file() and path.suffix not in (".yaml", ".yml"):
+            raise CheckpointError(f"{name} is no recipe; plan reads recipes (.yaml), folders with config.json, runs and ids")
+        return _recipe(read_recipe(name), name)
+    if is_shipped(name):
+        return _config(shipped_config(name), name)
+    raise CheckpointError(
+        f"{name} is neither here nor among the configs that ship{nearest_shipped(name)}; "
+        "or give a run, a folder with config.json, or a recipe"
+    )
+
+
+def _folder(path: Path) -> Subject:
+    config = next((at for at in (path / "config.json", path / "model" / "config.json") if at.exists()), None)
+    recipe = read_recipe(str(path / "recipe.yaml")) if (path / "recipe.yaml").exists() else None
+    if config is None and recipe is None:
+        raise CheckpointError(f"{path} holds no config.json and no recipe.yaml; give a model's folder or a run")
+    if config is None:
+        assert recipe is not None
+        return _recipe(recipe, str(path))
+    try:
+        plain = _config(json.loads(read_text(config)), str(path))
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{config} is not JSON: {error}; copy it again") from error
+    return plain if recipe is None else _trained(plain.anatomy, recipe)
+
+
+def _config(config: dict[str, Any], name: str) -> Subject:
+    with torch.device("meta"):
+        model = build(config)
+    return Subject(take_apart(model, name), length=min(ROW, model.context or ROW))
+
+
+def _recipe(recipe: Recipe, name: str) -> Subject:
+    """The fresh model of a recipe, of which nothing is drawn."""
+    if not isinstance(recipe.model, Fresh):
+        return _trained(subject(recipe.model.path).anatomy, recipe)
+    m = recipe.model
+    with torch.device("meta"):
+        model = fresh(
+            vocab_size=_vocabulary(recipe), context=recipe.context, n_layers=m.n_layers, d_model=m.d_model, n_heads=m.n_heads,
+            n_kv_heads=m.n_kv_heads, d_ff=m.d_ff, rope_theta=m.rope_theta, tied=m.tied, init=m.init, seed=recipe.seed,
+        )  # fmt: skip
+    return _trained(take_apart(model, name), recipe)
+
+
+def _trained(anatomy: Anatomy, recipe: Recipe) -> Subject:
+    rows = min(recipe.micro_rows or recipe.batch_rows, recipe.batch_rows)
+    return Subject(anatomy, rows, recipe.context, recipe.optimizer.kind, rows < recipe.batch_rows)
+
+
+def _vocabulary(recipe: Recipe) -> int:
+    """How many tokens the recipe's tokenizer will have."""
+    if isinstance(recipe.tokenizer, Bytes):
+        return 257
+    if isinstance(recipe.tokenizer, Bpe):
+        return recipe.tokenizer.vocab_size
+    from chainrule.tokenizers import load
+
+    size = load(Path(recipe.tokenizer.path)).vocab_size
+    if size < 1:
+        raise ConfigError(f"{recipe.tokenizer.path} has no tokens")
+    return size

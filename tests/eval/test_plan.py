@@ -1,0 +1,282 @@
+"""Plans: numbers a reader can do by hand, FLOPs as torch counts them, activations as autograd keeps them."""
+
+import json
+from dataclasses import replace
+from typing import get_args, get_type_hints
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from chainrule.cli import main
+from chainrule.core.errors import ConfigError, DeviceError
+from chainrule.eval.activations import WIDTHS, block_bytes, loss_bytes
+from chainrule.eval.anatomy import Anatomy, Attention, attention_of, take_apart
+from chainrule.eval.devices import DEVICES, device
+from chainrule.eval.flops import flops, flops_at
+from chainrule.eval.memory import Setting, adapter_parameters, cache_bytes, inference_memory, stored_bytes, training_memory
+from chainrule.eval.parallel import sent_bytes
+from chainrule.eval.plan import changes, plan
+from chainrule.eval.plan_text import plan_text
+from chainrule.eval.roofline import decode_time, training_time
+from chainrule.layers.attention import GroupedQuery, QKNorm
+from chainrule.layers.latent import MultiHeadLatent
+from chainrule.layers.mlp import Gated, Plain
+from chainrule.layers.moe import MixtureOfExperts
+from chainrule.layers.norm import LayerNorm, OffsetRMSNorm, RMSNorm
+from chainrule.layers.router import Router
+from chainrule.models.blocks import BareBlock, Block, PostNormBlock, SandwichBlock
+from chainrule.models.decoder import Decoder, DecoderConfig
+from chainrule.models.ngram import NGram
+from chainrule.recipes.subject import subject
+
+
+def attention(**more) -> GroupedQuery:
+    return GroupedQuery(**({"n_heads": 4, "n_kv_heads": 2, "d_head": 12} | more))
+
+
+GATED = Gated(d_ff=80)
+EXPERTS = MixtureOfExperts(n_experts=4, d_ff=32, router=Router(k=2), d_shared=40)
+LATENT = MultiHeadLatent(n_heads=4, d_nope=8, d_rope=4, d_value=12, kv_rank=16, q_rank=24)
+BLOCKS = {
+    "llama": Block(attention=attention(), mlp=GATED),
+    "window": Block(attention=attention(window=5), mlp=GATED),
+    "plain": Block(attention=attention(), mlp=Plain(d_ff=80), norm=LayerNorm()),
+    "relu": Block(attention=attention(), mlp=Gated(d_ff=80, activation="relu")),
+    "q-k-norm": Block(attention=attention(qk_norm=QKNorm(norm=RMSNorm())), mlp=GATED),
+    "soft-cap": Block(attention=attention(soft_cap=2.0), mlp=GATED),
+    "sinks": Block(attention=attention(sinks=True), mlp=GATED),
+    "sandwich": SandwichBlock(attention=attention(), mlp=GATED, norm=OffsetRMSNorm()),
+    "post-norm": PostNormBlock(attention=attention(), mlp=GATED),
+    "bare": BareBlock(attention=attention(), mlp=GATED),
+    "experts": Block(attention=attention(), mlp=EXPERTS),
+}
+D, T, V = 48, 32, 50
+
+
+def decoder(block, layers: int = 2, **more) -> Decoder:
+    return Decoder(DecoderConfig(**({"vocab_size": V, "context": 64, "d_model": D, "blocks": (block,) * layers} | more)))
+
+
+def anatomy(block, **more) -> Anatomy:
+    return take_apart(decoder(block, **more), "tiny")
+
+
+@pytest.fixture(scope="module")
+def llama() -> Anatomy:
+    return subject("meta-llama/Meta-Llama-3.1-8B-Instruct").anatomy
+
+
+def test_llama_8b_by_part(llama):
+    assert llama.total == llama.active == 8_030_261_248
+    assert llama.parameters["embedding"] == llama.parameters["head"] == 128256 * 4096
+    assert llama.parameters["attention"] == 32 * (2 * 4096 * 4096 + 2 * 4096 * 1024)
+    assert llama.parameters["mlp"] == 32 * 3 * 4096 * 14336
+    assert llama.parameters["norms"] == 65 * 4096
+    assert round(stored_bytes(llama, "bf16") / 1e9, 2) == 16.06
+
+
+@pytest.mark.parametrize(
+    ("window", "chunk"), [(None, None), (1, None), (5, None), (99, None), (None, 4), (None, 7), (None, 64)]
+)
+@pytest.mark.parametrize("t", [1, 4, 13])
+def test_keys_that_a_token_sees_are_counted_one_by_one(window, chunk, t):
+    one = Attention(1, 1, 8, 8, 16, window, chunk)
+    seen = [
+        [j <= i and i - j < (window or 99) and i // (chunk or 99) == j // (chunk or 99) for j in range(t)] for i in range(t)
+    ]
+    assert one.keys(t) == pytest.approx(sum(map(sum, seen)) / t)
+    assert [one.seen(i) for i in range(t)] == [sum(row) for row in seen]
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("tied", [True, False])
+def test_matrix_flops_are_those_that_torch_counts(name, tied):
+    model = decoder(BLOCKS[name], tied=tied)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.randint(V, (2, T)))
+    counted = {str(op): n for op, n in counter.get_flop_counts()["Global"].items()}
+    products = sum(n for op, n in counted.items() if "mm" in op and "bmm" not in op)
+    ours = flops(take_apart(model, "tiny"), T).matrices
+    assert sum(ours.values()) * 2 * T == products + missed(name)
+
+
+def missed(name: str) -> int:
+    """The products of experts, which torch's counter does not know."""
+    return 2 * 2 * T * 2 * 2 * 3 * D * 32 if name == "experts" else 0
+
+
+def test_a_causal_row_costs_half_of_the_square_and_a_window_less():
+    full, windowed = (flops(anatomy(BLOCKS[name]), T) for name in ("llama", "window"))
+    assert full.scores == 2 * 2 * 4 * (12 + 12) * (T + 1) / 2
+    assert windowed.scores == pytest.approx(2 * 2 * 4 * (12 + 12) * (5 * T - 10) / T)
+    assert flops_at(anatomy(BLOCKS["llama"]), T - 1).scores == 2 * 2 * 4 * 24 * T
+    assert full.training == 3 * full.forward
+
+
+def kept_by_autograd(model: Decoder, tokens: torch.Tensor, *, mixed: bool) -> int:
+    """Bytes of all storages that a forward pass keeps, weights and their narrow copies apart."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    shapes = {tuple(parameter.shape) for parameter in model.parameters() if parameter.ndim > 1}
+    kept: dict[int, torch.Tensor] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        at = tensor.untyped_storage().data_ptr()
+        copy = tensor.dtype == torch.bfloat16 and mixed and shapes & {tuple(tensor.shape), tuple(tensor.mT.shape)}
+        if at not in weights and not copy:
+            kept[at] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            model.hidden(tokens)
+        return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "mixed", "bf16"])
+@pytest.mark.parametrize("name", BLOCKS)
+def test_activations_are_what_autograd_keeps(name, precision):
+    tokens = torch.randint(V, (2, T), generator=torch.Generator().manual_seed(0))
+    kept = []
+    for layers in (1, 2):
+        model = decoder(BLOCKS[name], layers)
+        model = model.to(torch.bfloat16) if precision == "bf16" else model
+        kept.append(kept_by_autograd(model, tokens, mixed=precision == "mixed"))
+    a_layer = (kept[1] - kept[0]) / tokens.numel()
+    exotic = name in ("soft-cap", "sinks", "experts")
+    assert block_bytes(BLOCKS[name], D, T, WIDTHS[precision]) == pytest.approx(a_layer, rel=0.15 if exotic else 0.05)
+
+
+def test_the_bytes_of_a_parameter_in_training_by_hand(llama):
+    n = llama.total
+    fp32, mixed, bf16 = (training_memory(llama, Setting(precision=p)) for p in ("fp32", "mixed", "bf16"))
+    assert (fp32.weights, fp32.gradients, fp32.optimizer) == (4 * n, 4 * n, 8 * n)
+    assert (mixed.weights, mixed.gradients, mixed.optimizer) == (4 * n, 4 * n, 8 * n)
+    assert (bf16.weights, bf16.gradients, bf16.optimizer) == (2 * n, 2 * n, 4 * n)
+    muon = training_memory(llama, Setting(precision="fp32", optimizer="muon"))
+    assert muon.optimizer == 4 * llama.inner + 8 * (n - llama.inner)
+
+
+def test_lora_learns_r_times_both_sides_of_each_matrix(llama):
+    setting = Setting(method="lora", precision="bf16", rank=8, targets=("q_proj", "v_proj"))
+    learned = 32 * 8 * ((4096 + 4096) + (4096 + 1024))
+    assert adapter_parameters(llama, setting) == learned
+    memory = training_memory(llama, setting)
+    assert (memory.gradients, memory.optimizer) == (4 * learned, 8 * learned)
+    assert memory.weights == 2 * llama.total + 4 * learned
+    assert training_memory(llama, replace(setting, method="qlora")).weights < 0.4 * memory.weights
+    with pytest.raises(ConfigError, match="did you mean 'q_proj'"):
+        training_memory(llama, replace(setting, targets=("q_porj",)))
+
+
+def test_zero_splits_the_optimizer_then_gradients_then_weights(llama):
+    stages = [training_memory(llama, Setting(precision="fp32", ranks=4, zero=stage)) for stage in range(4)]
+    whole = stages[0]
+    assert [stage.optimizer for stage in stages[1:]] == [whole.optimizer / 4] * 3
+    assert [stage.gradients for stage in stages] == [whole.gradients] * 2 + [whole.gradients / 4] * 2
+    assert [stage.weights for stage in stages[:3]] == [whole.weights] * 3
+    assert whole.weights / 4 < stages[3].weights < whole.weights / 3
+
+
+def test_bytes_sent_by_hand(llama):
+    gradients = 4 * llama.total
+    assert sent_bytes(llama, Setting()) == {}
+    for zero in (0, 1, 2):
+        assert sent_bytes(llama, Setting(ranks=8, zero=zero)) == {"data": 2 * gradients * 7 / 8}
+    assert sent_bytes(llama, Setting(ranks=8, zero=3)) == {"data": 3 * gradients * 7 / 8}
+    tensor = sent_bytes(llama, Setting(rows=2, length=100, tensor=4))["tensor"]
+    assert tensor == 32 * 4 * 2 * (3 / 4) * 200 * 4096 * 2
+
+
+def test_the_cache_and_the_time_of_a_token_by_hand(llama):
+    assert cache_bytes(llama, 1, 2.0) == 32 * 2 * 8 * 128 * 2
+    memory = inference_memory(llama, Setting(rows=3, length=1000), "bf16")
+    assert memory.cache == 3 * 1000 * 131_072
+    # one token reads every matrix once: 15 GB at 3.35 TB/s
+    read = 2 * (llama.total - 128256 * 4096) / 3.35e12
+    assert decode_time(llama, Setting(length=1), device("h100"), "bf16") == pytest.approx(read, rel=0.01)
+    step = training_time(llama, Setting(rows=4, length=2048), device("h100"))
+    arithmetic = 4 * 2048 * flops(llama, 2048).training / 989.4e12
+    assert arithmetic < step.compute < 1.3 * arithmetic
+
+
+def test_of_experts_only_the_chosen_are_active():
+    some = anatomy(BLOCKS["experts"])
+    assert some.parameters["experts"] == 2 * 4 * 3 * D * 32
+    assert some.total - some.active == 2 * 2 * 3 * D * 32
+
+
+def test_recomputation_keeps_a_block_at_a_time():
+    block = BLOCKS["llama"]
+    deep, deeper = (anatomy(block, layers=n) for n in (8, 16))
+    setting = Setting(rows=4, length=T, precision="fp32", checkpointing=True)
+    more = training_memory(deeper, setting).activations - training_memory(deep, setting).activations
+    assert more == 8 * D * 4 * setting.tokens
+    assert loss_bytes(V, setting.tokens, WIDTHS["fp32"]) == 12 * V * setting.tokens
+    assert loss_bytes(150_000, 4096, WIDTHS["fp32"]) < 0.01 * 12 * 150_000 * 4096
+
+
+def test_every_part_that_a_block_may_have_is_known(llama):
+    hints = get_type_hints(Block)
+    assert {part.__name__ for part in get_args(hints["mlp"])} == {"Gated", "Plain", "MixtureOfExperts"}
+    assert {part.__name__ for part in get_args(hints["attention"])} == {"GroupedQuery", "MultiHeadLatent"}
+    assert attention_of(LATENT).memory == 16 + 4
+    with pytest.raises(ConfigError, match="of kind 'ngram'"):
+        take_apart(NGram.fit([[0, 1, 2]], order=2, vocab_size=3), "counts")
+
+
+def test_changes_make_it_fit_and_each_helps(llama):
+    setting = Setting(rows=8, length=4096, precision="fp32")
+    advice = list(changes(llama, setting, device("h100")))
+    peaks = [training_memory(llama, setting).peak, *(step["peak"] for step in advice)]
+    assert peaks == sorted(peaks, reverse=True)
+    assert advice[0]["change"].startswith("one row at a time")
+    assert [step["fits"] for step in advice] == [False] * (len(advice) - 1) + [True]
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_a_plan_is_json_and_text_on_every_device(llama, name):
+    made = plan(llama, Setting(length=4096), device(name))
+    assert json.loads(json.dumps(made))["parameters"]["total"] == 8_030_261_248
+    assert "8,030,261,248" in plan_text(made)
+    assert [row["format"] for row in made["inference"]] == ["fp32", "bf16", "int8", "int4"]
+
+
+def test_a_format_without_a_published_rate_is_refused():
+    with pytest.raises(DeviceError, match="no published rate for fp8"):
+        device("laptop").rate("fp8")
+    with pytest.raises(DeviceError, match="did you mean 'h100'"):
+        device("h10")
+
+
+def test_plan_reads_recipes_folders_and_ids(capsys, tmp_path):
+    assert main(["plan", "pretrain_world", "--device", "laptop", "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["setting"]["rows"] == 16
+    assert made["setting"]["optimizer"] == "muon"
+    assert made["parameters"]["embedding"] == 2048 * 192
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 10, "hidden_size": 8, "intermediate_size": 8,
+                                                      "num_hidden_layers": 1, "num_attention_heads": 1}))  # fmt: skip
+    assert main(["plan", str(tmp_path), "--device", "4090"]) == 0
+    assert "RTX 4090" in capsys.readouterr().out
+    assert main(["plan", "llama-3.2-1b", "--device", "h100", "--ranks", "8", "--zero", "2"]) == 0
+    assert "ZeRO-2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "because"),
+    [
+        (("nowhere",), "neither here nor among the configs that ship"),
+        (("Llama-3.2-2B",), "did you mean 'Llama-3.2-1B'"),
+        (("llama-3.2-1b", "--device", "h20"), "did you mean 'h200'"),
+        (("llama-3.2-1b", "--rows", "0"), "rows=0"),
+        (("llama-3.2-1b", "--zero", "4"), "zero=4"),
+        (("llama-3.2-1b", "--zero", "1"), "there is 1"),
+        (("llama-3.2-1b", "--targets", "w_proj"), "no matrix 'w_proj'"),
+    ],
+)
+def test_bad_requests_are_refused(capsys, argv, because):
+    assert main(["plan", *argv, *(() if "--device" in argv else ("--device", "h100"))]) == 2
+    said = capsys.readouterr()
+    assert because in said.err
+    assert said.out == ""
