@@ -114,8 +114,20 @@ def test_an_older_file_with_its_copies_of_the_table_loads(tmp_path):
     close(load(tmp_path).model(target, given={"source": source}), expected)
     tensors["lm_head.weight"] += 1
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"lm_head\.weight differs from shared\.weight"):
+    with pytest.raises(CheckpointError, match=r"lm_head\.weight differs from embed_tokens\.weight"):
         load(tmp_path)
+
+
+@torch.no_grad()
+def test_a_head_that_transformers_5_leaves_out_is_the_table(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.T5Config(**BASE | CONFIGS["gated-untied"])
+    theirs = transformers.T5ForConditionalGeneration(config).eval()
+    theirs.save_pretrained(tmp_path)
+    ours = load(tmp_path).model
+    source, target = ids(2, 8, 3), ids(2, 11, 4)
+    assert ours.lm_head is not None
+    close(ours(target, given={"source": source}), theirs(input_ids=source, decoder_input_ids=target).logits)
 
 
 def test_what_t5_does_not_have_is_refused_and_the_nearest_named():

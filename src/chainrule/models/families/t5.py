@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from chainrule.core.errors import CheckpointError, nearest
+from chainrule.core.shapes import Tensor
 from chainrule.layers.mlp import Activation, Gated, Plain
 from chainrule.layers.multi_head import MultiHead
 from chainrule.layers.norm import RMSNorm
@@ -93,27 +92,42 @@ def _start(config: Mapping[str, Any]) -> int:
     return start if start is not None else config.get("pad_token_id") or 0
 
 
+UNUSED = {
+    "encoder.embed_tokens.weight",
+    "decoder.embed_tokens.weight",
+    "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",
+}
+"""What the first T5 files hold beside the weights: copies of the table, and a bias that nothing ever read."""
+
+
 @dataclass(frozen=True)
-class Copies:
-    """One table under several names: what says the same again is left out, what differs is refused.
-
-    Where the head is ``untied`` but the file has none of its own, it is the table.
-    """
-
-    untied: bool
+class Head:
+    """A readout of its own that a file may lack: then it is the table. transformers 5 leaves it out where the two are one."""
 
     def load(self, tensors: Tensors) -> Tensors:
-        names = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"] + ["lm_head.weight"] * (not self.untied)
-        table = next((tensors[name] for name in ("shared.weight", *names) if name in tensors), None)
-        if table is None:
-            raise CheckpointError("the weights hold no shared.weight, T5's table of embeddings; copy them again")
-        for name in names:
-            if name in tensors and not torch.equal(tensors[name], table):
-                raise CheckpointError(f"{name} differs from shared.weight, but the config says that they are one")
-        # a bias of cross attention stands in the first T5 files; nothing ever read it
-        unused = [*names, "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"]
-        kept = {name: tensor for name, tensor in tensors.items() if name not in unused} | {"shared.weight": table}
-        return {"lm_head.weight": table.clone()} | kept if self.untied else kept
+        kept = {name: tensor for name, tensor in tensors.items() if name not in UNUSED}
+        if "shared.weight" in kept:
+            kept["lm_head.weight"] = self._beside(kept.get("lm_head.weight"), kept["shared.weight"])
+        return kept
+
+    def save(self, tensors: Tensors) -> Tensors:
+        return tensors
+
+    @staticmethod
+    def _beside(head: Tensor | None, table: Tensor) -> Tensor:
+        if head is None:
+            return table.clone()
+        if head.shape != table.shape:
+            raise CheckpointError(f"lm_head.weight is {tuple(head.shape)}, but shared.weight is {tuple(table.shape)}")
+        return head.view_as(table)  # made from both, so that whoever reads tensors one at a time reads these two together
+
+
+@dataclass(frozen=True)
+class Table:
+    """The readout is the table: nothing stands beside it."""
+
+    def load(self, tensors: Tensors) -> Tensors:
+        return {name: tensor for name, tensor in tensors.items() if name not in UNUSED}
 
     def save(self, tensors: Tensors) -> Tensors:
         return tensors
@@ -148,4 +162,4 @@ def moves(config: Mapping[str, Any]) -> tuple[Move, ...]:
                 inner = [*mlp, ("wo", "down_proj")] if ours == "mlp" else [(x, f"{x}_proj") for x in "qkvo"]
                 names |= {f"{there}.{theirs}.{a}.weight": f"{here}.{b}.weight" for a, b in inner}
                 names[f"{there}.layer_norm.weight"] = f"{here}_norm.weight"
-    return Copies(untied=not _scaled(config)), Names(names)
+    return Table() if _scaled(config) else Head(), Names(names)
