@@ -20,6 +20,7 @@ from chainrule.core.errors import CheckpointError
 from chainrule.core.files import whole_folder
 from chainrule.hub.weights import write_tensors
 from chainrule.train.optim import Optimizer
+from chainrule.train.precision import LossScale
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,21 @@ class Circumstances:
 
 
 def save_checkpoint(
-    folder: Path, step: int, model: nn.Module, optimizer: Optimizer, circumstances: Circumstances, *, keep: int
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: Optimizer,
+    circumstances: Circumstances,
+    *,
+    keep: int,
+    scaling: LossScale | None = None,
 ) -> Path:
     """Write ``folder/step-XXXXXXXX`` whole, then remove all but the newest ``keep``."""
     path = folder / f"step-{step:08d}"
     with whole_folder(path) as aside:
         write_tensors(_own_tensors(model), aside / "model.safetensors")
-        _write_state({"optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}, aside / "optimizer.pt")
+        scale = {} if scaling is None else {"scaling": scaling.state_dict()}
+        _write_state({"optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()} | scale, aside / "optimizer.pt")
         state = {"step": step, "circumstances": asdict(circumstances)}
         (aside / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
     for old in checkpoints(folder)[:-keep]:
@@ -66,9 +75,15 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def load_checkpoint(
-    path: Path, model: nn.Module, optimizer: Optimizer, circumstances: Circumstances, *, force: bool = False
+    path: Path,
+    model: nn.Module,
+    optimizer: Optimizer,
+    circumstances: Circumstances,
+    *,
+    force: bool = False,
+    scaling: LossScale | None = None,
 ) -> int:
-    """Put model, optimizer and random state back; returns the step to go on from."""
+    """Put model, optimizer, loss scale and random state back; returns the step to go on from."""
     state: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
     if not force:
         Circumstances(**state["circumstances"]).check(circumstances)
@@ -78,6 +93,8 @@ def load_checkpoint(
     except Exception as error:  # damaged files fail in the libraries' own ways
         raise CheckpointError(f"{path} is damaged ({error}); remove it, and the run goes on from the one before") from error
     optimizer.load_state_dict(saved["optimizer"])
+    if scaling is not None and "scaling" in saved:  # a run forced on in fp16 may have begun without
+        scaling.load_state_dict(saved["scaling"])
     torch.set_rng_state(saved["rng"])
     return int(state["step"])
 

@@ -21,6 +21,7 @@ from torch import nn
 from chainrule.core.errors import ChainruleError, DataError
 from chainrule.data.streams import Stream
 from chainrule.train.optim import Optimizer
+from chainrule.train.precision import LossScale
 from chainrule.train.progress import Progress
 from chainrule.train.schedule import Schedule
 
@@ -56,9 +57,16 @@ class Interrupted(KeyboardInterrupt):
 
 
 def train(
-    objective: nn.Module, stream: Stream, optimizer: Optimizer, settings: Settings, hooks: Hooks, *, start: int = 0
+    objective: nn.Module,
+    stream: Stream,
+    optimizer: Optimizer,
+    settings: Settings,
+    hooks: Hooks,
+    *,
+    start: int = 0,
+    scaling: LossScale | None = None,
 ) -> None:
-    """Run the steps from ``start``. Raises ``ChainruleError`` where training cannot go right.
+    """Run the steps from ``start``; ``scaling`` keeps fp16's gradients. Raises ``ChainruleError`` where it cannot go right.
 
     On Ctrl-C the step is finished, saved, and ``Interrupted`` raised.
     """
@@ -70,12 +78,13 @@ def train(
     with _stop_requests() as stopping:
         for step in range(start, settings.steps):
             began = time.monotonic()
-            loss, weight, tokens, metrics = _accumulate(objective, stream, step, settings)
+            loss, weight, tokens, metrics = _accumulate(objective, stream, step, settings, scaling)
             if step == start:
                 _check_gradients(objective)
-            norm = _scale_and_clip(parameters, weight, settings.clip)
+            norm = _scale_and_clip(parameters, weight * (scaling.scale if scaling else 1.0), settings.clip)
             finite = math.isfinite(loss) and math.isfinite(norm)
-            bad = 0 if finite else bad + 1
+            overflow = scaling is not None and math.isfinite(loss) and not scaling.spent  # a smaller scale will do
+            bad = 0 if finite else bad + (not overflow)
             scale = settings.schedule.scale(step, settings.steps)
             if finite:
                 optimizer.step(scale)
@@ -94,6 +103,9 @@ def train(
                 "skipped": not finite,
                 "tokens": tokens,
             }
+            if scaling is not None:
+                row["loss_scale"] = scaling.scale
+                scaling.update(finite)
             hooks.log(row | metrics | {"seconds": round(seconds, 4)})
             progress.update(step, loss, tokens)
             last = step + 1 == settings.steps
@@ -108,7 +120,7 @@ def train(
 
 
 def _accumulate(
-    objective: nn.Module, stream: Stream, step: int, settings: Settings
+    objective: nn.Module, stream: Stream, step: int, settings: Settings, scaling: LossScale | None
 ) -> tuple[float, float, int, dict[str, float]]:
     """Gradients of the summed loss of all micro-batches; returns (mean loss, weight, tokens, metrics)."""
     total = weight = 0.0
@@ -118,7 +130,7 @@ def _accumulate(
         batch = batch.to(settings.device)
         with torch.autocast(settings.device.type, settings.dtype, enabled=settings.dtype != torch.float32):
             loss = objective(batch)
-        loss.total.backward()
+        (loss.total if scaling is None else loss.total * scaling.scale).backward()
         total += float(loss.total.detach())
         weight += float(loss.weight)
         tokens += batch.tokens.numel()

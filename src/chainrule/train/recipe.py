@@ -127,7 +127,8 @@ class Recipe:
     micro_rows: int | None = None
     steps: int = 800
     clip: float = 1.0
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16", "pure_bf16"] = "auto"
+    """bf16 and fp16 are mixed: weights and optimizer stay fp32, matrix products are narrow (``train.precision``)."""
     compile: bool = False
     device: str = "auto"
     threads: int | None = None

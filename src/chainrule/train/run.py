@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from chainrule.core.datum import Batch, Layout
-from chainrule.core.device import cpu_threads, pick_device, pick_dtype
+from chainrule.core.device import cpu_threads, pick_device
 from chainrule.core.errors import CheckpointError
 from chainrule.core.files import unwritable, write_text
 from chainrule.core.model import LanguageModel
@@ -33,6 +33,7 @@ from chainrule.train.loop import Hooks, Settings, train
 from chainrule.train.material import Material, fresh_model, prepare
 from chainrule.train.objective import Objective
 from chainrule.train.optim import AdamW, Muon, Optimizer
+from chainrule.train.precision import LossScale, pick_precision
 from chainrule.train.recipe import Fresh, Recipe, write_recipe
 
 RUNS = Path("runs")
@@ -67,23 +68,24 @@ def run_recipe(
     threads = recipe.threads or cpu_threads()
     torch.set_num_threads(threads)
     device = pick_device(recipe.device)
-    dtype = pick_dtype(recipe.precision, device)
+    precision = pick_precision(recipe.precision, device)
+    dtype, scaling = precision.products, precision.scale()
     with locked(folder):
         _enter(folder, resume=resume, force=force)
         material = prepare(recipe, folder)
-        model = material.model.to(device)
+        model = material.model.to(device, precision.weights)
         optimizer = _optimizer(recipe, model, dtype)
         text = write_recipe(recipe)
         fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
         now = Circumstances(fingerprint, threads, str(dtype), recipe.compile, str(device), torch.__version__)
-        step = _restore(folder, model, optimizer, now, force=force) if resume else 0
+        step = _restore(folder, model, optimizer, now, scaling, force=force) if resume else 0
         if step == 0:
             write_text(folder / "recipe.yaml", text)
             write_text(folder / "data.json", json.dumps(material.stream.describe(), indent=2))
         log = _Log(folder / "metrics.jsonl", step)
         hooks = Hooks(
             log=log.write,
-            save=lambda at: _save(folder, at, model, optimizer, now, recipe.keep),
+            save=lambda at: _save(folder, at, model, optimizer, now, scaling, recipe.keep),
             evaluate=lambda: _look(model, material, watch, device, dtype),
         )
         settings = Settings(
@@ -93,7 +95,7 @@ def run_recipe(
         model.train()
         objective: torch.nn.Module = Objective(model, cross_entropy)
         objective = torch.compile(objective) if recipe.compile else objective  # type: ignore[assignment]
-        train(objective, material.stream, optimizer, settings, hooks, start=step)
+        train(objective, material.stream, optimizer, settings, hooks, start=step, scaling=scaling)
         model.eval()
         source = None if material.template is None else material.template.source
         save(folder / "model", model, material.tokenizer, source, force=True)
@@ -140,17 +142,25 @@ def seconds_per_step(recipe: Recipe, *, vocab_size: int, steps: int = 6) -> floa
     assert isinstance(recipe.model, Fresh)
     torch.set_num_threads(recipe.threads or cpu_threads())
     device = pick_device(recipe.device)
+    precision = pick_precision(recipe.precision, device)
     settings = Settings(
-        steps=steps, schedule=recipe.schedule, clip=recipe.clip, dtype=pick_dtype(recipe.precision, device), device=device,
+        steps=steps, schedule=recipe.schedule, clip=recipe.clip, dtype=precision.products, device=device,
         eval_every=steps + 1, save_every=steps + 1, label="measure",
     )  # fmt: skip
-    model = fresh_model(recipe, vocab_size).to(device).train()
+    model = fresh_model(recipe, vocab_size).to(device, precision.weights).train()
     stream = _Random(vocab_size, recipe)
     rows: list[float] = []
     hooks = Hooks(
         log=lambda row: rows.append(row["seconds"]) if "seconds" in row else None, save=lambda step: None, evaluate=dict
     )
-    train(Objective(model, cross_entropy), stream, _optimizer(recipe, model, settings.dtype), settings, hooks)
+    train(
+        Objective(model, cross_entropy),
+        stream,
+        _optimizer(recipe, model, settings.dtype),
+        settings,
+        hooks,
+        scaling=precision.scale(),
+    )
     return sorted(rows[2:])[len(rows[2:]) // 2]  # the first steps warm up
 
 
@@ -207,13 +217,23 @@ def _enter(folder: Path, *, resume: bool, force: bool) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _restore(folder: Path, model: LanguageModel, optimizer: Optimizer, now: Circumstances, *, force: bool) -> int:
+def _restore(
+    folder: Path, model: LanguageModel, optimizer: Optimizer, now: Circumstances, scaling: LossScale | None, *, force: bool
+) -> int:
     newest = checkpoints(folder / "checkpoints")
-    return load_checkpoint(newest[-1], model, optimizer, now, force=force) if newest else 0
+    return load_checkpoint(newest[-1], model, optimizer, now, force=force, scaling=scaling) if newest else 0
 
 
-def _save(folder: Path, step: int, model: LanguageModel, optimizer: Optimizer, now: Circumstances, keep: int) -> None:
-    save_checkpoint(folder / "checkpoints", step, model, optimizer, now, keep=keep)
+def _save(
+    folder: Path,
+    step: int,
+    model: LanguageModel,
+    optimizer: Optimizer,
+    now: Circumstances,
+    scaling: LossScale | None,
+    keep: int,
+) -> None:
+    save_checkpoint(folder / "checkpoints", step, model, optimizer, now, keep=keep, scaling=scaling)
 
 
 class _Log:
