@@ -122,8 +122,8 @@ def test_sharded_weights_and_the_older_style_of_config_load(tmp_path):
 def test_a_key_that_llama_does_not_know_is_refused_and_the_nearest_named():
     with pytest.raises(CheckpointError, match="did you mean 'rms_norm_eps'"):
         llama.to_parts(BASE | {"rms_norm_epsilon": 1e-5})
-    with pytest.raises(CheckpointError, match="yarn"):
-        llama.to_parts(BASE | {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}})
+    with pytest.raises(CheckpointError, match="did you mean 'yarn'"):
+        llama.to_parts(BASE | {"rope_parameters": {"rope_type": "yarm", "factor": 2.0}})
 
 
 def test_published_configs_survive_the_way_through_parts():

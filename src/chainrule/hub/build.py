@@ -13,6 +13,7 @@ from chainrule.layers.init import FanIn, Induction, Init, Mimetic, Normal
 from chainrule.models.decoder import Decoder, DecoderConfig
 from chainrule.models.families import FAMILIES
 from chainrule.models.moves import Move
+from chainrule.models.packed import unpacking
 
 OWN = {
     "decoder": ("chainrule.models.decoder", "DecoderConfig", "Decoder"),
@@ -59,7 +60,8 @@ def build(config: Any) -> Any:
         return getattr(import_module(module), name)(config)
     model = build(parts(config))
     if config["model_type"] not in OWN:
-        model.published = dict(config)
+        # what is saved is unpacked, so its config says nothing of a packing
+        model.published = {key: value for key, value in config.items() if key != "quantization_config"}
     return model
 
 
@@ -107,5 +109,5 @@ def published_config(model: Any) -> dict[str, Any]:
 
 
 def moves(config: Mapping[str, Any]) -> Sequence[Move]:
-    """The weight moves of a published config; none for our own."""
-    return () if config["model_type"] in OWN else family(config["model_type"]).moves(config)
+    """The weight moves of a published config, packed weights unpacked first; none for our own."""
+    return () if config["model_type"] in OWN else (*unpacking(config), *family(config["model_type"]).moves(config))

@@ -127,7 +127,7 @@ class MultiHeadLatentLayer(nn.Module):
         shared: Float[Tensor, "b 1 s p"],
         mask: Bool[Tensor, "#b t s"] | None,
         tap: Tap | None,
-    ) -> Float[Tensor, "b t h*w"]:
+    ) -> Float[Tensor, "b t _"]:
         """Attention over keys and values made from the latent vectors."""
         both = self.kv_b_proj(latents[:, 0]).unflatten(-1, (self.part.n_heads, -1)).transpose(1, 2)
         k, v = both.split([self.part.d_nope, self.part.d_value], dim=-1)
@@ -147,7 +147,7 @@ class MultiHeadLatentLayer(nn.Module):
         latents: Float[Tensor, "b 1 s r"],
         shared: Float[Tensor, "b 1 s p"],
         mask: Bool[Tensor, "#b t s"] | None,
-    ) -> Float[Tensor, "b t h*w"]:
+    ) -> Float[Tensor, "b t _"]:
         """The same, with queries brought down to the latent space and what is found there brought up."""
         weight = self.kv_b_proj.weight.unflatten(0, (self.part.n_heads, -1))  # (h nope+value) r -> h (nope+value) r
         up_k, up_v = weight.split([self.part.d_nope, self.part.d_value], dim=1)

@@ -5,13 +5,18 @@ to save, so that the two directions cannot drift apart.
 """
 
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import torch
+
+from chainrule.core.errors import CheckpointError
 from chainrule.core.shapes import Tensor
 
 Tensors = dict[str, Tensor]
+Join = Callable[[list[Tensor]], Tensor]
 
 
 @runtime_checkable
@@ -43,6 +48,68 @@ class Rename:
 
     def _swap(self, name: str, old: str, new: str) -> str:
         return new + name[len(old) :] if name.startswith(old) and not name.startswith(self.but or ("\0",)) else name
+
+
+@dataclass(frozen=True)
+class Swap:
+    """Wherever a name holds ``published`` it holds ``ours`` here."""
+
+    published: str
+    ours: str
+
+    def load(self, tensors: Tensors) -> Tensors:
+        return {name.replace(self.published, self.ours): tensor for name, tensor in tensors.items()}
+
+    def save(self, tensors: Tensors) -> Tensors:
+        return {name.replace(self.ours, self.published): tensor for name, tensor in tensors.items()}
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Published tensors that are no weights of the model (tables it computes, heads it does not have); never saved."""
+
+    pattern: str
+
+    def load(self, tensors: Tensors) -> Tensors:
+        return {name: tensor for name, tensor in tensors.items() if not re.search(self.pattern, name)}
+
+    def save(self, tensors: Tensors) -> Tensors:
+        return tensors
+
+
+@dataclass(frozen=True)
+class Tied:
+    """A tied head that was published all the same: the copy must be equal, and is left out."""
+
+    copy: str = "lm_head.weight"
+    original: str = "embed_tokens.weight"
+
+    def load(self, tensors: Tensors) -> Tensors:
+        copy = tensors.get(self.copy)
+        if copy is None or self.original not in tensors:
+            return tensors
+        if not torch.equal(copy, tensors[self.original]):
+            raise CheckpointError(
+                f"the config ties {self.copy} to {self.original}, but the files hold two different matrices; "
+                "set tie_word_embeddings to false if the head is its own"
+            )
+        return {name: tensor for name, tensor in tensors.items() if name != self.copy}
+
+    def save(self, tensors: Tensors) -> Tensors:
+        return tensors
+
+
+@dataclass(frozen=True)
+class Flatten:
+    """Vectors whose names match are published as the only row of a matrix."""
+
+    pattern: str
+
+    def load(self, tensors: Tensors) -> Tensors:
+        return {name: t.flatten() if re.search(self.pattern, name) else t for name, t in tensors.items()}
+
+    def save(self, tensors: Tensors) -> Tensors:
+        return {name: t[None] if re.search(self.pattern, name) else t for name, t in tensors.items()}
 
 
 @dataclass(frozen=True)
@@ -80,6 +147,105 @@ class Permute:
                 shape = (n, c // 2, 2) if halves else (n, 2, c // 2)
                 return tensor.reshape(*shape, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape).contiguous()
         return tensor
+
+
+@dataclass(frozen=True)
+class Split:
+    """One published tensor is several of ours, one after the other along ``dim``; the names are endings."""
+
+    published: str
+    ours: tuple[str, ...]
+    sizes: tuple[int, ...]
+    dim: int = 0
+
+    def load(self, tensors: Tensors) -> Tensors:
+        moved: Tensors = {}
+        for name, tensor in tensors.items():
+            if not name.endswith(self.published):
+                moved[name] = tensor
+                continue
+            if tensor.shape[self.dim] != sum(self.sizes):
+                raise CheckpointError(
+                    f"{name} is {tuple(tensor.shape)}, but the config asks for {sum(self.sizes)} along {self.dim}"
+                )
+            stem = name.removesuffix(self.published)
+            moved |= {stem + part: one for part, one in zip(self.ours, tensor.split(self.sizes, self.dim), strict=True)}
+        return moved
+
+    def save(self, tensors: Tensors) -> Tensors:
+        return _joined(tensors, self.ours, self.published, lambda parts: torch.cat(parts, self.dim))
+
+
+@dataclass(frozen=True)
+class Deal:
+    """One published tensor is several of ours, dealt out in turn along ``dim``, as cards are; the names are endings."""
+
+    published: str
+    ours: tuple[str, ...]
+    dim: int = 0
+
+    def load(self, tensors: Tensors) -> Tensors:
+        moved: Tensors = {}
+        for name, tensor in tensors.items():
+            stem = name.removesuffix(self.published)
+            if stem == name:
+                moved[name] = tensor
+                continue
+            hands = tensor.unflatten(self.dim, (-1, len(self.ours))).unbind(self.dim + 1)
+            moved |= {stem + part: hand.contiguous() for part, hand in zip(self.ours, hands, strict=True)}
+        return moved
+
+    def save(self, tensors: Tensors) -> Tensors:
+        def gather(parts: list[Tensor]) -> Tensor:
+            return torch.stack(parts, self.dim + 1).flatten(self.dim, self.dim + 1)
+
+        return _joined(tensors, self.ours, self.published, gather)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A tensor for every expert there, one stack of them here: ``published`` is an ending with {e} for the number."""
+
+    published: str
+    ours: str
+
+    def load(self, tensors: Tensors) -> Tensors:
+        ending = re.compile("(.*)" + re.escape(self.published).replace(r"\{e\}", r"(\d+)"))
+        found: dict[str, dict[int, Tensor]] = defaultdict(dict)
+        moved: Tensors = {}
+        for name, tensor in tensors.items():
+            if match := ending.fullmatch(name):
+                found[match[1]][int(match[2])] = tensor
+            else:
+                moved[name] = tensor
+        for stem, experts in found.items():
+            if sorted(experts) != list(range(len(experts))):
+                missing = min(set(range(max(experts))) - set(experts))
+                raise CheckpointError(f"{stem}{self.published.format(e=missing)} is missing; copy the files again")
+            moved[stem + self.ours] = torch.stack([experts[e] for e in range(len(experts))])
+        return moved
+
+    def save(self, tensors: Tensors) -> Tensors:
+        moved: Tensors = {}
+        for name, tensor in tensors.items():
+            stem = name.removesuffix(self.ours)
+            if stem == name:
+                moved[name] = tensor
+            else:
+                moved |= {stem + self.published.format(e=e): one.contiguous() for e, one in enumerate(tensor)}
+        return moved
+
+
+def _joined(tensors: Tensors, endings: tuple[str, ...], whole: str, join: Join) -> Tensors:
+    """Tensors that belong together by their stem and these endings, made one under the ending ``whole``."""
+    moved: Tensors = {}
+    for name, tensor in tensors.items():
+        if name.endswith(endings[0]):
+            stem = name.removesuffix(endings[0])
+            moved[stem + whole] = join([tensors[stem + ending] for ending in endings])
+        elif not name.endswith(endings):
+            moved[name] = tensor
+    return moved
 
 
 def loaded(moves: Sequence[Move], tensors: Tensors) -> Tensors:

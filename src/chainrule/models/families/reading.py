@@ -1,0 +1,216 @@
+"""Reading a published config key by key: what a family does not understand is an error, never ignored.
+
+A family reads what it knows; ``done`` then refuses every key that is left, naming the nearest known one. Configs come in the
+style of transformers 4 (``rope_theta`` beside ``rope_scaling``) and of 5 (``rope_parameters``); both are read here.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from chainrule.core.errors import CheckpointError, nearest
+from chainrule.layers.attention import GroupedQuery
+from chainrule.layers.mlp import Activation, Gated
+from chainrule.layers.norm import LayerNorm, OffsetRMSNorm, RMSNorm
+from chainrule.layers.position import Learned, NoPosition
+from chainrule.layers.rope import Pairs, Rope
+from chainrule.layers.scaling import Dynamic, Linear, Llama3, LongRope, Scaling, Yarn
+from chainrule.models.blocks import AnyBlock
+from chainrule.models.decoder import DecoderConfig
+
+ACTIVATIONS: dict[str, Activation] = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "relu": "relu",
+}
+HARMLESS = frozenset(
+    """
+    architectures model_type dtype torch_dtype transformers_version use_cache initializer_range bos_token_id eos_token_id
+    pad_token_id attention_dropout hidden_dropout resid_pdrop embd_pdrop attn_pdrop _name_or_path name_or_path return_dict
+    output_attentions output_hidden_states output_router_logits auto_map id2label label2id problem_type is_encoder_decoder
+    chunk_size_feed_forward is_decoder router_aux_loss_coef router_jitter_noise aux_loss_alpha seq_aux quantization_config
+    chainrule hidden_dropout_prob attention_probs_dropout_prob classifier_dropout _attn_implementation task_specific_params
+    cache_implementation ep_size _commit_hash unsloth_fixed unsloth_version torchscript tokenizer_class tie_encoder_decoder
+    """.split()
+)
+"""Keys that change nothing in the forward pass."""
+_REQUIRED = object()
+
+
+class Reading:
+    """A published config that remembers what was read of it."""
+
+    def __init__(self, config: Mapping[str, Any], family: str) -> None:
+        self.config, self.family = config, family
+        self.known: set[str] = set()
+
+    def __call__(self, key: str, default: Any = _REQUIRED, *others: str) -> Any:
+        """The value of a key, or of another spelling of it; a default of its own counts for null too."""
+        self.known |= {key, *others}
+        for name in (key, *others):
+            if self.config.get(name) is not None:
+                return self.config[name]
+        if default is _REQUIRED:
+            raise CheckpointError(f"config.json lacks {key!r}, which {self.family} needs; copy it again from where it came")
+        return default
+
+    def only(self, key: str, *values: Any, why: str = "") -> None:
+        """Refuse a feature that is not implemented: any value but these, of which the first is the default."""
+        found = self(key, values[0])
+        if found not in values:
+            right = " or ".join(map(repr, values))
+            raise CheckpointError(f"{key}={found!r} is not supported for {self.family}: only {right} is{why and f' ({why})'}")
+
+    def ignore(self, *keys: str) -> None:
+        """Keys that are known and change nothing here."""
+        self.known |= set(keys)
+
+    def done(self) -> None:
+        """Refuse every key that nobody read."""
+        for key, value in self.config.items():
+            if key not in self.known | HARMLESS:
+                raise CheckpointError(
+                    f"config.json has a key that {self.family} does not: {key!r} = {value!r}{nearest(key, self.known)}"
+                )
+
+    # parts
+
+    def activation(self, key: str = "hidden_act", default: str = "silu", *others: str) -> Activation:
+        """The bend of the mlps."""
+        name = self(key, default, *others)
+        if name not in ACTIVATIONS:
+            raise CheckpointError(f"{key}={name!r} is not supported{nearest(name, ACTIVATIONS)}")
+        return ACTIVATIONS[name]
+
+    def rms_norm(self, default: float = 1e-6) -> RMSNorm:
+        """The norm of the stream."""
+        return RMSNorm(eps=self("rms_norm_eps", default))
+
+    def gated(self, width: str = "intermediate_size", *, bias: bool = False, activation: Activation | None = None) -> Gated:
+        """The gated mlp of that width."""
+        return Gated(d_ff=self(width), activation=activation or self.activation(), bias=bias)
+
+    def attention(self, *, d_head: int | None = None, **more: Any) -> GroupedQuery:
+        """Grouped-query attention; ``d_head`` is the family's default where the config names none."""
+        n_heads = self("num_attention_heads")
+        width = self("head_dim", d_head or self("hidden_size") // n_heads)
+        groups = self("num_key_value_heads", n_heads)
+        return GroupedQuery(n_heads=n_heads, n_kv_heads=groups, d_head=width, **more)
+
+    def layer_types(self, default: Sequence[str], **windows: Any) -> list[Any]:
+        """What each layer's attention sees: ``windows`` gives a value for each name that ``layer_types`` may hold."""
+        names = self("layer_types", default)
+        n = self("num_hidden_layers")
+        if len(names) != n:
+            raise CheckpointError(f"config.json has {len(names)} layer_types but num_hidden_layers={n}; as many of each")
+        for name in names:
+            if name not in windows:
+                raise CheckpointError(f"layer_types holds {name!r}, which {self.family} does not{nearest(name, windows)}")
+        return [windows[name] for name in names]
+
+    def rope(
+        self,
+        d_head: int,
+        *,
+        theta: float = 10000.0,
+        context: int = 2048,
+        pairs: Pairs = "halves",
+        share: float = 1.0,
+        of: str | None = None,
+    ) -> Rope:
+        """Rotary positions of heads of width ``d_head``; ``of`` picks the parameters of one kind of layer."""
+        new = self("rope_parameters", {})
+        new = new.get(of, {}) if of is not None and of in new else new
+        scaling = {**(self("rope_scaling", {}) if not new else {}), **new}
+        theta = scaling.get("rope_theta", self("rope_theta", theta))
+        share = scaling.get("partial_rotary_factor", self("partial_rotary_factor", share))
+        context = self("max_position_embeddings", context)
+        original = self("original_max_position_embeddings", context)
+        original = scaling.get("original_max_position_embeddings") or original
+        turned = int(d_head * share)
+        return Rope(
+            theta=float(theta),
+            scaling=_scaling(scaling, original, context),
+            d_rotary=None if turned == d_head else turned,
+            pairs=pairs,
+        )
+
+    def decoder(
+        self,
+        blocks: Sequence[AnyBlock],
+        *,
+        norm: RMSNorm | OffsetRMSNorm | LayerNorm,
+        position: Rope | NoPosition | Learned,
+        context: int = 2048,
+        tied: bool = False,
+        **more: Any,
+    ) -> DecoderConfig:
+        """The whole decoder; afterwards no key may be left."""
+        config = DecoderConfig(
+            vocab_size=self("vocab_size"),
+            d_model=self("hidden_size"),
+            context=self("max_position_embeddings", context),
+            blocks=tuple(blocks),
+            norm=norm,
+            position=position,
+            tied=self("tie_word_embeddings", tied),
+            **more,
+        )
+        self.done()
+        return config
+
+
+ROPE_KEYS = {
+    "rope_type", "type", "rope_theta", "factor", "original_max_position_embeddings", "low_freq_factor", "high_freq_factor",
+    "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "attention_factor", "truncate", "short_factor", "long_factor",
+    "partial_rotary_factor",
+}  # fmt: skip
+
+
+def _scaling(scaling: Mapping[str, Any], original: int, context: int) -> Scaling | None:
+    for key in scaling:
+        if key not in ROPE_KEYS:
+            raise CheckpointError(f"the rope parameters have an unknown key {key!r}{nearest(key, ROPE_KEYS)}")
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if kind in ("default", None):
+        return None
+    if kind == "linear":
+        return Linear(factor=float(scaling["factor"]))
+    if kind == "dynamic":
+        return Dynamic(factor=float(scaling["factor"]), original=original)
+    if kind == "llama3":
+        low, high = float(scaling["low_freq_factor"]), float(scaling["high_freq_factor"])
+        return Llama3(factor=float(scaling["factor"]), low=low, high=high, original=original)
+    if kind == "yarn":
+        return _yarn(scaling, original, context)
+    if kind in ("longrope", "su"):
+        return _longrope(scaling, original, context)
+    kinds = ["default", "linear", "dynamic", "llama3", "yarn", "longrope"]
+    raise CheckpointError(f"rope scaling {kind!r} is not supported{nearest(str(kind), kinds)} (all: {', '.join(kinds)})")
+
+
+def _yarn(scaling: Mapping[str, Any], original: int, context: int) -> Yarn:
+    factor = float(scaling.get("factor") or context / original)
+    both = scaling.get("mscale") and scaling.get("mscale_all_dim")
+    size = loudness(factor, scaling["mscale"]) / loudness(factor, scaling["mscale_all_dim"]) if both else loudness(factor)
+    fast, slow = float(scaling.get("beta_fast") or 32), float(scaling.get("beta_slow") or 1)
+    size = scaling.get("attention_factor") or size
+    return Yarn(factor=factor, original=original, fast=fast, slow=slow, whole=scaling.get("truncate", True), size=float(size))
+
+
+def _longrope(scaling: Mapping[str, Any], original: int, context: int) -> LongRope:
+    factor = scaling.get("factor") or context / original
+    size = scaling.get("attention_factor")
+    if size is None:
+        size = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(original))
+    short, long = (tuple(map(float, scaling[name])) for name in ("short_factor", "long_factor"))
+    return LongRope(short=short, long=long, original=original, size=float(size))
+
+
+def loudness(factor: float, mscale: float = 1.0) -> float:
+    """YaRN's 0.1 · mscale · ln(factor) + 1: how much louder scores must be in rows longer by ``factor``."""
+    return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0

@@ -1,0 +1,98 @@
+"""Checkpoints published in few bits, unpacked as they are loaded: fp8 in blocks, and MXFP4.
+
+    fp8      w = q · s,      one scale s for each block of 128 × 128 weights                DeepSeek-V3, arXiv:2412.19437
+    MXFP4    w = v(q) · 2^s, q four bits of sign, exponent and mantissa (e2m1), one s for 32 weights     OCP MX v1.0
+
+They go one way: what is saved is bf16. Other packings (GPTQ, AWQ, bitsandbytes) are refused by name.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from chainrule.core.errors import CheckpointError
+from chainrule.core.shapes import Tensor
+from chainrule.models.moves import Move, Tensors
+
+E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+"""What three bits of exponent and mantissa mean; the fourth is the sign."""
+
+
+@dataclass(frozen=True)
+class Fp8Blocks:
+    """``NAME`` in fp8 with ``NAME_scale_inv``, one scale a block."""
+
+    rows: int = 128
+    columns: int = 128
+
+    def load(self, tensors: Tensors) -> Tensors:
+        scales = {name: tensor for name, tensor in tensors.items() if name.endswith("_scale_inv")}
+        return {
+            name: self._unpack(name, tensor, scales[name + "_scale_inv"]) if name + "_scale_inv" in scales else tensor
+            for name, tensor in tensors.items()
+            if name not in scales
+        }
+
+    def save(self, tensors: Tensors) -> Tensors:
+        return tensors
+
+    def _unpack(self, name: str, packed: Tensor, scale: Tensor) -> Tensor:
+        wanted = (-(-packed.shape[0] // self.rows), -(-packed.shape[1] // self.columns))
+        if tuple(scale.shape) != wanted:
+            raise CheckpointError(f"{name}: {tuple(packed.shape)} in blocks has {wanted} scales, not {tuple(scale.shape)}")
+        whole = scale.float().repeat_interleave(self.rows, 0).repeat_interleave(self.columns, 1)
+        return (packed.float() * whole[: packed.shape[0], : packed.shape[1]]).to(torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Mxfp4:
+    """``NAME_blocks`` (two weights a byte, the low half first) with ``NAME_scales``: experts as they are published."""
+
+    def load(self, tensors: Tensors) -> Tensors:
+        moved: Tensors = {}
+        for name, tensor in tensors.items():
+            if name.endswith("_blocks"):
+                stem = name.removesuffix("_blocks")
+                if stem + "_scales" not in tensors:
+                    raise CheckpointError(f"{name} has no {stem}_scales beside it; copy the files again")
+                # published matrices of experts stand the other way round than they multiply
+                moved[stem] = unpack_mxfp4(tensor, tensors[stem + "_scales"]).mT.contiguous()
+            elif not name.endswith("_scales"):
+                moved[name] = tensor
+        return moved
+
+    def save(self, tensors: Tensors) -> Tensors:
+        return tensors
+
+
+def unpack_mxfp4(blocks: Tensor, scales: Tensor) -> Tensor:
+    """Weights ``... rows groups*32`` in bf16 from blocks ``... rows groups 16`` and scales ``... rows groups``, all uint8.
+
+    >>> unpack_mxfp4(torch.tensor([[[0x21]]], dtype=torch.uint8), torch.tensor([[128]], dtype=torch.uint8)).tolist()
+    [[1.0, 2.0]]
+    """
+    if blocks.shape[:-1] != scales.shape:
+        raise CheckpointError(f"MXFP4 blocks {tuple(blocks.shape)} and scales {tuple(scales.shape)} do not belong together")
+    values = torch.tensor([*E2M1, *(-value for value in E2M1)], dtype=torch.bfloat16)
+    halves = torch.stack([blocks & 15, blocks >> 4], dim=-1).flatten(-2)
+    weights = torch.ldexp(values[halves.int()], scales[..., None].int() - 127)
+    return weights.flatten(-2).to(torch.bfloat16)
+
+
+def unpacking(config: Mapping[str, Any]) -> Sequence[Move]:
+    """How the tensors of a config with a ``quantization_config`` are unpacked; raises ``CheckpointError`` for other ways."""
+    packing = config.get("quantization_config")
+    if not packing:
+        return ()
+    method = packing.get("quant_method")
+    if method == "mxfp4":
+        return (Mxfp4(),)
+    if method == "fp8" and packing.get("weight_block_size"):
+        rows, columns = packing["weight_block_size"]
+        return (Fp8Blocks(rows, columns),)
+    raise CheckpointError(
+        f"the weights are packed by {method!r}, which cannot be read here (mxfp4 and fp8 in blocks can); "
+        "give the unpacked checkpoint"
+    )
