@@ -78,28 +78,6 @@ class Drop:
 
 
 @dataclass(frozen=True)
-class Tied:
-    """A tied head that was published all the same: the copy must be equal, and is left out."""
-
-    copy: str = "lm_head.weight"
-    original: str = "embed_tokens.weight"
-
-    def load(self, tensors: Tensors) -> Tensors:
-        copy = tensors.get(self.copy)
-        if copy is None or self.original not in tensors:
-            return tensors
-        if not torch.equal(copy, tensors[self.original]):
-            raise CheckpointError(
-                f"the config ties {self.copy} to {self.original}, but the files hold two different matrices; "
-                "set tie_word_embeddings to false if the head is its own"
-            )
-        return {name: tensor for name, tensor in tensors.items() if name != self.copy}
-
-    def save(self, tensors: Tensors) -> Tensors:
-        return tensors
-
-
-@dataclass(frozen=True)
 class Flatten:
     """Vectors whose names match are published as the only row of a matrix."""
 

@@ -10,7 +10,8 @@ from chainrule.models.blocks import Block
 from chainrule.models.decoder import DecoderConfig
 from chainrule.models.families import llama
 from chainrule.models.families.reading import Reading
-from chainrule.models.moves import Move
+
+moves = llama.moves
 
 
 def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
@@ -21,8 +22,3 @@ def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
     block = Block(attention=attention, mlp=c.gated(bias=bias), norm=norm)
     position = c.rope(attention.d_head, theta=5e5, context=131072, pairs="neighbours")
     return c.decoder([block] * c("num_hidden_layers"), norm=norm, position=position, context=131072, tied=True)
-
-
-def moves(config: Mapping[str, Any]) -> tuple[Move, ...]:
-    """LLaMA's names; the head is tied unless the config says otherwise."""
-    return llama.moves({"tie_word_embeddings": True, **config})

@@ -11,7 +11,8 @@ from chainrule.models.blocks import SandwichBlock
 from chainrule.models.decoder import DecoderConfig
 from chainrule.models.families import llama
 from chainrule.models.families.reading import Reading
-from chainrule.models.moves import Move
+
+moves = llama.moves
 
 
 def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
@@ -44,8 +45,3 @@ def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
         embedding_scale=c("hidden_size") ** 0.5,
         logit_cap=c("final_logit_softcapping", None),
     )
-
-
-def moves(config: Mapping[str, Any]) -> tuple[Move, ...]:
-    """LLaMA's names; the head is tied unless the config says otherwise."""
-    return llama.moves({"tie_word_embeddings": True, **config})

@@ -14,7 +14,7 @@ from chainrule.layers.position import Learned
 from chainrule.models.blocks import Block
 from chainrule.models.decoder import DecoderConfig
 from chainrule.models.families.reading import Reading
-from chainrule.models.moves import Drop, Move, Rename, Split, Swap, Tied, Transpose
+from chainrule.models.moves import Drop, Move, Rename, Split, Swap, Transpose
 
 
 def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
@@ -60,5 +60,4 @@ def moves(config: Mapping[str, Any]) -> tuple[Move, ...]:
         Swap(".mlp.c_proj.", ".mlp.down_proj."),
         Transpose(r"(c_attn|o_proj|up_proj|down_proj)\.weight$"),
         *(Split("attn.c_attn." + end, (q + end, k + end, v + end), (d, d, d)) for end in ("weight", "bias")),
-        *((Tied(),) if config.get("tie_word_embeddings", True) else ()),
     )

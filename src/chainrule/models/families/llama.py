@@ -16,7 +16,7 @@ from chainrule.layers.scaling import Dynamic, Linear, Llama3
 from chainrule.models.blocks import Block
 from chainrule.models.decoder import DecoderConfig
 from chainrule.models.families.reading import ACTIVATIONS, Reading
-from chainrule.models.moves import Drop, Move, Rename, Tied
+from chainrule.models.moves import Move, Rename
 
 
 def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
@@ -32,8 +32,7 @@ def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
 
 def moves(config: Mapping[str, Any]) -> tuple[Move, ...]:
     """Where each weight lives: published names begin with ``model.``, all but the head's."""
-    tied = (Tied(),) if config.get("tie_word_embeddings", False) else ()
-    return (Rename("model.", "", but=("lm_head.",)), Drop(r"rotary_emb\.inv_freq$"), *tied)
+    return (Rename("model.", "", but=("lm_head.",)),)
 
 
 def to_published(config: DecoderConfig) -> dict[str, Any]:
