@@ -76,5 +76,6 @@ def overview() -> str:
         "chainrule: language models, from the bigram table to a chatting Transformer\n\n"
         f"usage: chainrule VERB ...\n\n{verbs}\n\n"
         "chainrule VERB --help says more. MODEL is a run (runs/quickstart), a folder with config.json and safetensors,\n"
-        "a llama2.c .bin, ngram:FILE (ngram5:FILE sets the order), or world (the exact truth)."
+        "org/name of Hugging Face (org/name@revision) or modelscope:org/name, a llama2.c .bin, ngram:FILE (ngram5:FILE\n"
+        "sets the order), or world (the exact truth)."
     )

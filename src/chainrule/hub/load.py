@@ -1,7 +1,8 @@
-"""A name to an ``LM``: a run folder, a folder in the Hugging Face layout, a llama2.c file, a text to count, or the truth.
+"""A name to an ``LM``: a run, a folder in the Hugging Face layout, a hub's model, a llama2.c file, a text to count, the truth.
 
 runs/quickstart     a run: its ``model/`` folder
 path/to/model       config.json, safetensors, tokenizer, template
+org/name@revision   a model of Hugging Face; modelscope:org/name one of ModelScope
 stories260K.bin     llama2.c, with a ``tok*.bin`` beside it
 ngram5:FILE         a text counted on the spot, byte by byte; without a number, trigrams
 world               the exact distribution of the world
@@ -22,6 +23,7 @@ from chainrule.core.tokenizer import Tokenizer
 from chainrule.hub.build import build, moves
 from chainrule.hub.llama2c import read_llama2c
 from chainrule.hub.lm import LM
+from chainrule.hub.names import resolve
 from chainrule.hub.trace import Stopwatch, Trace
 from chainrule.hub.weights import Wish, fill, inside, open_weights, weight_files
 from chainrule.tokenizers import load as load_tokenizer
@@ -62,20 +64,8 @@ def _load(name: str, wish: Wish, pickle: bool, watch: Stopwatch) -> LM:
         return _plain(LM(Oracle(), ByteTokenizer(), name=name), wish, watch)
     if counted := NGRAM.fullmatch(name):
         return _plain(_count(counted[2], int(counted[1] or 3), name), wish, watch)
-    path = Path(name)
-    if not path.exists():
-        raise CheckpointError(
-            f"{name} does not exist here; give a run (runs/NAME), a folder with config.json and safetensors, "
-            "a llama2.c .bin file, ngram:FILE, or world"
-        )
-    if path.is_file():
-        return _plain(_file(path), wish, watch)
-    if (path / "recipe.yaml").exists() or (path / "model" / "config.json").exists():
-        if not (path / "model" / "config.json").exists():
-            raise CheckpointError(f"{path} is a run without a model yet; let it finish: chainrule train ... --resume")
-        path = path / "model"
-    watch.lap("resolve", f"{name} is the folder {path}", file=path, made=path)
-    return _folder(path, wish, pickle, watch)
+    path = resolve(name, pickle=pickle, watch=watch)
+    return _plain(_file(path), wish, watch) if path.is_file() else _folder(path, wish, pickle, watch)
 
 
 def _plain(lm: LM, wish: Wish, watch: Stopwatch) -> LM:
@@ -134,8 +124,14 @@ def _folder(folder: Path, wish: Wish, pickle: bool, watch: Stopwatch) -> LM:
     watch.lap("template", f"{len(source):,} characters of Jinja" if source else "none: not taught to chat", made=source)
     generation = _settings(folder / "generation_config.json")
     watch.lap("generation", ", ".join(f"{k}={v}" for k, v in generation.items()) or "none given", made=generation)
-    name = folder.parent.name if folder.name == "model" else folder.name
-    return LM(model, tokenizer, template, name=name, generation=generation)
+    return LM(model, tokenizer, template, name=_called(folder), generation=generation)
+
+
+def _called(folder: Path) -> str:
+    """What a model is called after its folder: a run's name, org/name in the cache of a hub, else the folder's own."""
+    if folder.parent.name == "snapshots":
+        return folder.parent.parent.name.removeprefix("models--").replace("--", "/")
+    return folder.parent.name if folder.name == "model" else folder.name
 
 
 def _said(tokenizer: Tokenizer | None) -> str:

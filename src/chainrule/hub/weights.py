@@ -94,11 +94,14 @@ def _sharded(folder: Path, index: str) -> list[Path]:
 def inside(folder: Path, name: str) -> Path:
     """``folder/name``, unless that leads out of the folder.
 
-    The cache of huggingface_hub is the one exception: a file in ``snapshots/COMMIT`` there is a link into ``blobs``.
+    The cache of huggingface_hub is the one exception: a file in ``models--ORG--NAME/snapshots/COMMIT`` there is a link into
+    ``blobs`` beside ``snapshots``, or from there on into the ``blobs`` that all models share.
     """
     home, target = folder.resolve(), (folder / name).resolve()
-    blobs = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
-    if not (target.is_relative_to(home) or target.is_relative_to(blobs)):
+    homes = [home]
+    if home.parent.name == "snapshots" and home.parent.parent.name.startswith("models--"):
+        homes += [above / "blobs" for above in home.parents[1:3]]
+    if not any(target.is_relative_to(home) for home in homes):
         raise CheckpointError(f"{folder / name} leads out of its folder, to {target}; copy the file itself into {folder}")
     return folder / name
 

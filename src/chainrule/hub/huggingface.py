@@ -1,0 +1,187 @@
+"""Models of the Hugging Face hub: ``org/name`` or ``org/name@revision``, from the cache or by download.
+
+huggingface_hub knows the hub: which commit a revision is, which files there are, who may read them, and how its cache looks, so
+that other programs find what we fetch and we what they fetched. It brings the small files; the weights come through
+``hub.fetch``, which can go on with half a file after an interruption, into the place where the library looks for them.
+
+Honoured when a model is loaded: HF_ENDPOINT (a mirror), HF_HOME and HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE and
+TRANSFORMERS_OFFLINE. Nothing but what a model needs is downloaded, and pickles only where they are asked for.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from chainrule.core.errors import CheckpointError
+from chainrule.hub.fetch import fetch
+from chainrule.hub.trace import Stopwatch
+
+T = TypeVar("T")
+SMALL = [
+    "config.json", "generation_config.json", "tokenizer*.json", "tokenizer.model", "special_tokens_map.json",
+    "added_tokens.json", "vocab.json", "vocab.txt", "vocab.bpe", "merges.txt", "encoder.json", "spiece.model", "*.tiktoken",
+    "*.jinja", "chat_template.json",
+]  # fmt: skip
+SAFE = ("model.safetensors.index.json", "model.safetensors")
+PICKLED = ("pytorch_model.bin.index.json", "pytorch_model.bin")
+
+
+def download(name: str, revision: str | None, *, pickle: bool, watch: Stopwatch) -> Path:
+    """The folder of a model, complete; raises ``CheckpointError`` saying why it is not there and what to type next."""
+    from huggingface_hub import snapshot_download
+    from tqdm import tqdm
+
+    class Quiet(tqdm):
+        """No bars of the library's own for the small files."""
+
+        def __init__(self, *args: Any, **settings: Any) -> None:
+            super().__init__(*args, **{**settings, "disable": True})
+
+    hub = _Hub(name, revision)
+    wanted = [*SMALL, SAFE[0]] + [PICKLED[0]] * pickle
+    settings: dict[str, Any] = {"local_files_only": bool(hub.offline), "tqdm_class": Quiet} | hub.where
+    folder = Path(hub.ask(lambda: snapshot_download(name, revision=revision, allow_patterns=wanted, **settings)))
+    watch.lap("download", f"{name} at commit {folder.name[:12]}: config, tokenizer, template", file=folder)
+    if not (folder / "config.json").exists():
+        raise CheckpointError(f"{name} holds no config.json, so it is no model in the Hugging Face layout")
+    for file in _weights(hub, folder, pickle):
+        if not (folder / file).exists():
+            hub.weight(folder, file)
+            watch.lap("download", f"{name}: {file}", file=folder / file, size_bytes=(folder / file).stat().st_size)
+    return folder
+
+
+def _weights(hub: "_Hub", folder: Path, pickle: bool) -> list[str]:
+    """The files of weights that the model is made of."""
+    for index, single in [SAFE] + [PICKLED] * pickle:
+        if (folder / index).exists():
+            return _shards(folder / index)
+        if (folder / single).exists() or hub.has(folder, single):
+            return [single]
+    asked = "neither safetensors nor a pickle" if pickle else "no safetensors"
+    hint = "" if pickle else f"; if it has {PICKLED[1]} and you trust it, say pickle=True (--pickle)"
+    raise CheckpointError(f"{hub.name} publishes {asked}{hint}")
+
+
+def _shards(index: Path) -> list[str]:
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index} is damaged ({error}); remove it, and it is fetched again") from error
+    strange = [name for name in names if not re.fullmatch(r"[\w.-]+", str(name)) or str(name).startswith(".")]
+    if strange:
+        raise CheckpointError(f"{index} names {strange[0]!r}, which is no file of the model's own folder")
+    return names
+
+
+class _Hub:
+    """One model of the hub, and how this machine reaches it."""
+
+    def __init__(self, name: str, revision: str | None) -> None:
+        self.name, self.revision = name, revision
+        self.offline = offline_by()
+        self.endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+        home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+        cache = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or os.path.join(home, "hub")
+        # read here and passed on: the library reads them only once, when it is imported
+        self.where: dict[str, Any] = {
+            "endpoint": self.endpoint,
+            "cache_dir": os.path.expanduser(cache),
+            "token": os.environ.get("HF_TOKEN") or None,
+        }
+
+    def has(self, folder: Path, file: str) -> bool:
+        """Whether the model holds that file."""
+        from huggingface_hub.errors import EntryNotFoundError
+
+        if self.offline:
+            raise self._forbidden(file)
+        try:
+            return bool(self.ask(lambda: self._metadata(folder, file)))
+        except CheckpointError as error:
+            if isinstance(error.__cause__, EntryNotFoundError):
+                return False
+            raise
+
+    def weight(self, folder: Path, file: str) -> None:
+        """Fetch a large file into the cache, going on with what an earlier attempt has left."""
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.utils import build_hf_headers
+
+        if self.offline:
+            raise self._forbidden(file)
+        meta = self.ask(lambda: self._metadata(folder, file))
+        same = meta.location.startswith(self.endpoint)
+        token = build_hf_headers(token=self.where["token"]).get("authorization") if same else None
+        sha256 = meta.etag if re.fullmatch(r"[0-9a-f]{64}", meta.etag or "") else None
+        blob = folder.parent.parent / "blobs" / str(meta.etag)
+        if not blob.exists():
+            headers = {"Authorization": token} if token else {}
+            self.ask(lambda: fetch(meta.location, blob, headers=headers, size=meta.size, sha256=sha256))
+        self.ask(lambda: hf_hub_download(self.name, file, revision=folder.name, **self.where))
+
+    def _forbidden(self, file: str) -> CheckpointError:
+        where = self.where["cache_dir"]
+        return CheckpointError(
+            f"{self.name}: {file} is not in the cache ({where}), and {self.offline} forbids to fetch it; "
+            f"with a network: unset {self.offline}"
+        )
+
+    def _metadata(self, folder: Path, file: str) -> Any:
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+        url = hf_hub_url(self.name, file, revision=folder.name, endpoint=self.endpoint)
+        return get_hf_file_metadata(url, token=self.where["token"])
+
+    def ask(self, question: Callable[[], T]) -> T:
+        """An answer of the hub; what goes wrong becomes one message that says what to type next."""
+        try:
+            return question()
+        except CheckpointError:
+            raise
+        except Exception as error:  # the errors of the libraries below have no common ancestor over their versions
+            raise CheckpointError(self._why(error)) from error
+
+    def _why(self, error: Exception) -> str:
+        from huggingface_hub import errors
+
+        what = f"{self.name}@{self.revision}" if self.revision else self.name
+        status = getattr(getattr(error, "response", None), "status_code", None) or getattr(error, "code", None)
+        if isinstance(error, errors.GatedRepoError) or status == 403:
+            return (
+                f"{what} is gated: ask for access at {self.endpoint}/{self.name}, make a token at "
+                f"{self.endpoint}/settings/tokens, then: export HF_TOKEN=hf_..."
+            )
+        if isinstance(error, errors.RevisionNotFoundError):
+            return f"{self.name} has no revision {self.revision!r}; give a branch, tag or commit that it has, or none"
+        if isinstance(error, errors.RepositoryNotFoundError) or status == 401:
+            return (
+                f"{what} is neither a folder here nor a model at {self.endpoint}; check the spelling (a private one needs a "
+                "token: export HF_TOKEN=hf_...)"
+            )
+        if isinstance(error, errors.EntryNotFoundError) and status == 404:
+            return f"{what} lacks a file that it should have: {str(error).splitlines()[0]}"
+        if self.offline:
+            return str(self._forbidden("config.json"))
+        return (
+            f"{what} is neither a folder here nor in the cache ({self.where['cache_dir']}), and {self.endpoint} cannot be "
+            f"reached ({first_line(error)}); give a folder, or set HF_ENDPOINT to a mirror"
+        )
+
+
+OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+
+
+def offline_by() -> str | None:
+    """The variable that forbids the network, or None."""
+    return next((key for key in OFFLINE if os.environ.get(key, "").upper() in ("1", "ON", "YES", "TRUE")), None)
+
+
+def first_line(error: BaseException) -> str:
+    """The innermost reason of an error, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,107 @@
+"""Models of ModelScope: ``modelscope:org/name`` or ``modelscope:org/name@revision``, by its HTTP API alone.
+
+    GET /api/v1/models/ID/repo/files?Revision=R&Recursive=true   → Data.Files: Path, Size, Sha256, Type
+    GET /models/ID/resolve/R/PATH                                → the file
+
+Honoured: MODELSCOPE_DOMAIN (another site, or an address with http://), MODELSCOPE_CACHE, MODELSCOPE_API_TOKEN, and the
+two switches that forbid the network, HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE.
+"""
+
+import json
+import os
+import urllib.error
+import urllib.request
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from chainrule.core.errors import CheckpointError
+from chainrule.hub.fetch import TIMEOUT_S, fetch
+from chainrule.hub.huggingface import PICKLED, SAFE, SMALL, first_line, offline_by
+from chainrule.hub.trace import Stopwatch
+from chainrule.hub.weights import inside
+
+
+def download(name: str, revision: str | None, *, pickle: bool, watch: Stopwatch) -> Path:
+    """The folder of a model, complete; raises ``CheckpointError`` saying why it is not there and what to type next."""
+    branch = revision or "master"
+    cache = Path(os.environ.get("MODELSCOPE_CACHE") or "~/.cache/modelscope/hub").expanduser()
+    folder = cache / "models" / (name if branch == "master" else f"{name}@{quote(branch, safe='')}")
+    if forbidden := offline_by():
+        if not (folder / "config.json").exists():
+            raise CheckpointError(f"{name} is not in the cache ({folder}), and {forbidden} forbids to fetch it; unset it")
+        return folder
+    files = _files(name, branch, folder)
+    if files is None:
+        return folder
+    for file in _needed(name, files, pickle):
+        path = inside(folder, str(file["Path"]))
+        if not path.exists() or path.stat().st_size != file.get("Size", path.stat().st_size):
+            path.unlink(missing_ok=True)
+            _file(name, branch, file, path)
+            watch.lap("download", f"{name}: {file['Path']}", file=path, size_bytes=path.stat().st_size)
+    return folder
+
+
+def _files(name: str, branch: str, folder: Path) -> list[dict[str, Any]] | None:
+    """What the model holds; None where the site cannot be reached but the folder is there."""
+    url = f"{endpoint()}/api/v1/models/{quote(name)}/repo/files?Revision={quote(branch, safe='')}&Recursive=true"
+    request = urllib.request.Request(url, headers={"User-Agent": "chainrule"})
+    for key, value in _token().items():
+        request.add_unredirected_header(key, value)
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+            answer = json.load(response)
+        return [file for file in answer["Data"]["Files"] if file.get("Type") != "tree"]
+    except urllib.error.HTTPError as error:
+        raise CheckpointError(_why(name, branch, error.code)) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if (folder / "config.json").exists():
+            return None
+        raise CheckpointError(
+            f"{name} is not in the cache ({folder}), and {endpoint()} gives no list of its files ({first_line(error)}); "
+            "give a folder, or set MODELSCOPE_DOMAIN to another site"
+        ) from error
+
+
+def _needed(name: str, files: list[dict[str, Any]], pickle: bool) -> list[dict[str, Any]]:
+    """The small files and one set of weights."""
+    paths = {str(file["Path"]) for file in files}
+    weights = [] if not paths & set(SAFE) else ["model.safetensors"] if SAFE[1] in paths else [SAFE[0], "model-*.safetensors"]
+    if not weights and pickle:
+        weights = [PICKLED[1]] if PICKLED[1] in paths else [PICKLED[0], "pytorch_model-*.bin"]
+    if not weights:
+        hint = f"; if it has {PICKLED[1]} and you trust it, say pickle=True (--pickle)"
+        raise CheckpointError(f"{name} publishes no safetensors{hint}")
+    return [file for file in files if any(fnmatch(str(file["Path"]), pattern) for pattern in SMALL + weights)]
+
+
+def _file(name: str, branch: str, file: dict[str, Any], path: Path) -> None:
+    url = f"{endpoint()}/models/{quote(name)}/resolve/{quote(branch, safe='')}/{quote(file['Path'])}"
+    try:
+        fetch(url, path, headers=_token(), size=file.get("Size"), sha256=file.get("Sha256") or None)
+    except urllib.error.HTTPError as error:
+        raise CheckpointError(_why(name, branch, error.code)) from error
+
+
+def endpoint() -> str:
+    """The address of the site."""
+    domain = os.environ.get("MODELSCOPE_DOMAIN") or "www.modelscope.cn"
+    return (domain if "://" in domain else f"https://{domain}").rstrip("/")
+
+
+def _token() -> dict[str, str]:
+    token = os.environ.get("MODELSCOPE_API_TOKEN")
+    return {"Cookie": f"m_session_id={token}"} if token else {}
+
+
+def _why(name: str, branch: str, status: int) -> str:
+    if status in (401, 403):
+        return (
+            f"{name} may not be read by everybody: ask for access at {endpoint()}/models/{name}, "
+            "then: export MODELSCOPE_API_TOKEN=..."
+        )
+    if status == 404:
+        return f"{endpoint()} has no model {name} with a revision {branch!r}; check the spelling"
+    return f"{endpoint()} answers {status} when asked for {name}; try again later"

@@ -1,0 +1,60 @@
+"""A name to a place on this machine: a file or a folder here, a run, a model of a hub.
+
+runs/quickstart                    a run: its ``model/`` folder
+path/to/model, stories260K.bin     a folder or a file
+org/name, org/name@revision        Hugging Face: from its cache, or by download
+modelscope:org/name                ModelScope
+"""
+
+import re
+from pathlib import Path
+
+from chainrule.core.errors import CheckpointError, nearest
+from chainrule.hub.trace import Stopwatch
+
+HUB_ID = re.compile(r"(modelscope:)?([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+FILES = {".bin", ".gguf", ".safetensors", ".json", ".txt", ".pt", ".pth", ".model"}
+"""What ends in one of these was meant as a file of this machine."""
+
+
+def resolve(name: str, *, pickle: bool = False, watch: Stopwatch | None = None) -> Path:
+    """The file or folder of that name, fetched if need be; raises ``CheckpointError`` saying what could be meant."""
+    watch = watch or Stopwatch()
+    path = Path(name).expanduser()
+    if path.exists():
+        found = path if path.is_file() else _of_run(path)
+        watch.lap("resolve", f"{name} is the {'file' if path.is_file() else 'folder'} {found}", file=found, made=found)
+        return found
+    match = HUB_ID.fullmatch(name)
+    if match is None or not (match[1] or _may_be_on_a_hub(path)):
+        raise _unknown(name, path)
+    hub, id, revision = match.groups()
+    if hub:
+        from chainrule.hub.modelscope import download
+    else:
+        from chainrule.hub.huggingface import download
+    found = download(id, revision, pickle=pickle, watch=watch)
+    watch.lap("resolve", f"{name} is the folder {found}", file=found, made=found)
+    return found
+
+
+def _of_run(path: Path) -> Path:
+    """The model of a run; any other folder is itself."""
+    if (path / "model" / "config.json").exists():
+        return path / "model"
+    if (path / "recipe.yaml").exists():
+        raise CheckpointError(f"{path} is a run without a model yet; let it finish: chainrule train ... --resume")
+    return path
+
+
+def _may_be_on_a_hub(path: Path) -> bool:
+    return path.parts[0] not in ("runs", ".", "..", "~") and path.suffix not in FILES
+
+
+def _unknown(name: str, path: Path) -> CheckpointError:
+    beside = [str(other) for other in path.parent.iterdir()] if path.parent.is_dir() and len(path.parts) > 1 else []
+    hint = nearest(name, beside) if beside else ""
+    return CheckpointError(
+        f"{name} does not exist here{hint}; give a run (runs/NAME), a folder with config.json and safetensors, "
+        "a llama2.c .bin file, org/name of Hugging Face, modelscope:org/name, ngram:FILE, or world"
+    )

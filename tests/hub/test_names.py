@@ -1,0 +1,232 @@
+"""Names: what is found here, what is fetched from a hub (one that runs inside the test), and what is said where neither works."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+from chainrule.core.errors import CheckpointError
+from chainrule.hub import fetch
+from chainrule.hub.load import load
+from chainrule.hub.names import resolve
+from chainrule.hub.safetensors import Mapped, write_tensors
+from chainrule.hub.save import save
+from chainrule.tokenizers.byte import ByteTokenizer
+from tests.hub.server import SHA, running
+from tests.hub.test_weights import TOKENS, tiny
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """What the hub publishes: one model whole, one in two shards, one pickled, each with things that nobody needs."""
+    root = tmp_path_factory.mktemp("published")
+    whole = save(root / "whole", tiny(), ByteTokenizer())
+    sharded = save(root / "sharded", tiny(), ByteTokenizer())
+    file = Mapped(sharded / "model.safetensors")
+    names = list(file.slots)
+    index = {}
+    for i, part in enumerate((names[:9], names[9:]), 1):
+        name = f"model-0000{i}-of-00002.safetensors"
+        write_tensors({name: file.tensor(name) for name in part}, sharded / name)
+        index |= dict.fromkeys(part, name)
+    (sharded / "model.safetensors").unlink()
+    (sharded / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    pickled = save(root / "pickled", tiny(), ByteTokenizer())
+    torch.save({name: file.tensor(name) for name in names}, pickled / "pytorch_model.bin")
+    (pickled / "model.safetensors").unlink()
+    for folder in (whole, sharded):
+        (folder / "pytorch_model.bin").write_bytes(b"never fetched")
+        (folder / "README.md").write_text("never fetched")
+        (folder / "consolidated.safetensors").write_bytes(b"never fetched")
+    return root
+
+
+@pytest.fixture
+def hub(published, tmp_path, monkeypatch):
+    """The hub, and an environment in which nothing else can be reached."""
+    for key in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE", "HF_TOKEN", "MODELSCOPE_API_TOKEN"):
+        monkeypatch.delenv(key, raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "scope"))
+    monkeypatch.setattr(fetch, "TRIES", 1)
+    monkeypatch.chdir(tmp_path)
+    models = {f"org/{folder.name}": folder for folder in published.iterdir()}
+    with running(models) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.setenv("MODELSCOPE_DOMAIN", server.url)
+        yield server
+
+
+HUBS = ("", "modelscope:")
+
+
+@pytest.mark.parametrize("prefix", HUBS)
+@pytest.mark.parametrize("model", ["whole", "sharded"])
+def test_a_model_is_fetched_once_with_nothing_it_does_not_need(hub, prefix, model):
+    steps = []
+    lm = load(f"{prefix}org/{model}", device="cpu", trace=steps.append)
+    assert torch.equal(lm.model(TOKENS), tiny()(TOKENS))
+    assert lm.tokenizer.vocab_size == 257
+    assert "download" in [step.stage for step in steps]
+    asked = [path.rsplit("/")[-1] for kind, path, _ in hub.requests if kind == "GET" and "resolve" in path]
+    assert len(asked) == len(set(asked))
+    assert not {"pytorch_model.bin", "README.md", "consolidated.safetensors"} & set(asked)
+    hub.requests.clear()
+    assert torch.equal(load(f"{prefix}org/{model}", device="cpu").model(TOKENS), tiny()(TOKENS))
+    assert not [path for kind, path, _ in hub.requests if kind == "GET" and "resolve" in path]
+
+
+@pytest.mark.parametrize("prefix", HUBS)
+def test_an_interrupted_download_goes_on_where_it_stopped(hub, prefix):
+    size = (hub.models["org/whole"] / "model.safetensors").stat().st_size
+    hub.breaks["model.safetensors"] = 1000
+    with pytest.raises(CheckpointError, match=rf"stopped at 1,000 of {size:,} bytes .* run the same again"):
+        load(f"{prefix}org/whole", device="cpu")
+    hub.down = False
+    hub.requests.clear()
+    assert torch.equal(load(f"{prefix}org/whole", device="cpu").model(TOKENS), tiny()(TOKENS))
+    gets = [(path, range) for kind, path, range in hub.requests if kind == "GET" and path.endswith("model.safetensors")]
+    assert [range for _, range in gets] == ["bytes=1000-"]
+
+
+@pytest.mark.parametrize("prefix", HUBS)
+def test_a_connection_that_breaks_once_is_taken_up_again_by_itself(hub, prefix, monkeypatch):
+    monkeypatch.setattr(fetch, "TRIES", 3)
+    monkeypatch.setattr(fetch.time, "sleep", lambda seconds: setattr(hub, "down", False))
+    hub.breaks["model.safetensors"] = 1000
+    assert torch.equal(load(f"{prefix}org/whole", device="cpu").model(TOKENS), tiny()(TOKENS))
+
+
+@pytest.mark.parametrize("prefix", HUBS)
+def test_a_file_that_arrives_damaged_is_thrown_away(hub, prefix):
+    hub.lies.add("model.safetensors")
+    with pytest.raises(CheckpointError, match="arrived damaged"):
+        load(f"{prefix}org/whole", device="cpu")
+    hub.lies.clear()
+    assert torch.equal(load(f"{prefix}org/whole", device="cpu").model(TOKENS), tiny()(TOKENS))
+
+
+def test_a_revision_is_taken_by_name_and_by_commit(hub):
+    assert resolve("org/whole@main").name == SHA
+    assert resolve(f"org/whole@{SHA}").name == SHA
+    with pytest.raises(CheckpointError, match=r"org/whole has no revision 'v9'; give a branch, tag or commit"):
+        resolve("org/whole@v9")
+    with pytest.raises(CheckpointError, match="no model org/whole with a revision 'v9'"):
+        resolve("modelscope:org/whole@v9")
+
+
+def test_a_gated_model_says_how_to_get_in_and_opens_with_a_token(hub, monkeypatch):
+    hub.gated.add("org/whole")
+    with pytest.raises(
+        CheckpointError, match=r"org/whole is gated: ask for access at http.*/org/whole, .* export HF_TOKEN=hf_"
+    ):
+        load("org/whole")
+    with pytest.raises(CheckpointError, match="export MODELSCOPE_API_TOKEN="):
+        load("modelscope:org/whole")
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    monkeypatch.setenv("MODELSCOPE_API_TOKEN", hub.token)
+    for prefix in HUBS:
+        assert torch.equal(load(f"{prefix}org/whole", device="cpu").model(TOKENS), tiny()(TOKENS))
+
+
+def test_a_missing_model_is_named(hub):
+    with pytest.raises(
+        CheckpointError, match=r"org/nothing is neither a folder here nor a model at http.*; check the spelling"
+    ):
+        load("org/nothing")
+    with pytest.raises(CheckpointError, match="has no model org/nothing"):
+        load("modelscope:org/nothing")
+
+
+@pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
+def test_offline_the_cache_is_used_and_nothing_is_asked(hub, variable, monkeypatch):
+    for prefix in HUBS:
+        load(f"{prefix}org/sharded", device="cpu")
+    hub.requests.clear()
+    monkeypatch.setenv(variable, "1")
+    for prefix in HUBS:
+        assert torch.equal(load(f"{prefix}org/sharded", device="cpu").model(TOKENS), tiny()(TOKENS))
+        with pytest.raises(CheckpointError, match=rf"not in the cache \(.*{variable} forbids to fetch it"):
+            load(f"{prefix}org/whole")
+    assert hub.requests == []
+
+
+def test_without_a_network_the_cache_is_used_and_else_the_reason_given(hub, monkeypatch):
+    for prefix in HUBS:
+        load(f"{prefix}org/whole", device="cpu")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("MODELSCOPE_DOMAIN", "http://127.0.0.1:9")
+    for prefix in HUBS:
+        assert torch.equal(load(f"{prefix}org/whole", device="cpu").model(TOKENS), tiny()(TOKENS))
+    with pytest.raises(
+        CheckpointError, match=r"cannot be reached \(.*refused.*\); give a folder, or set HF_ENDPOINT to a mirror"
+    ):
+        load("org/sharded")
+    with pytest.raises(CheckpointError, match=r"gives no list of its files \(.*refused.*\)"):
+        load("modelscope:org/sharded")
+
+
+@pytest.mark.parametrize("prefix", HUBS)
+def test_pickles_are_fetched_only_where_they_are_asked_for(hub, prefix):
+    with pytest.raises(CheckpointError, match=r"publishes no safetensors; .* pickle=True \(--pickle\)"):
+        load(f"{prefix}org/pickled")
+    assert torch.equal(load(f"{prefix}org/pickled", device="cpu", pickle=True).model(TOKENS), tiny()(TOKENS))
+
+
+def test_an_index_that_names_files_elsewhere_is_refused(hub, published, tmp_path):
+    folder = tmp_path / "evil"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../../secret"}}))
+    hub.models["org/evil"] = folder
+    with pytest.raises(CheckpointError, match=r"names '\.\./\.\./secret', which is no file of the model's own folder"):
+        load("org/evil")
+
+
+def test_a_local_folder_wins_over_a_hub(hub, tmp_path):
+    save(tmp_path / "org" / "whole", tiny(), ByteTokenizer())
+    load("org/whole", device="cpu")
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("name", ["runs/nothing", "nothing", "a/b/c", "./org/whole", "org/weights.bin", "modelscope:whole"])
+def test_what_cannot_be_on_a_hub_is_never_asked_there(hub, name):
+    with pytest.raises(CheckpointError, match=r"does not exist here.*; give a run"):
+        load(name)
+    assert hub.requests == []
+
+
+def test_a_misspelt_run_names_the_nearest(hub, tmp_path):
+    (tmp_path / "runs" / "quickstart").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="did you mean 'runs/quickstart'"):
+        load("runs/quikstart")
+
+
+def test_the_command_line_says_it_in_one_line(hub, capsys):
+    from chainrule.cli import main
+
+    hub.gated.add("org/whole")
+    assert main(["score", "org/whole", "Tom"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("chainrule: org/whole is gated")
+    assert len(err.splitlines()) == 1
+    assert main(["score", "org/sharded", "Tom"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the other programs' cache is compared by its links")
+def test_what_we_fetch_other_programs_find_and_the_other_way_round(hub, tmp_path):
+    import huggingface_hub
+
+    load("org/whole", device="cpu")
+    cache = tmp_path / "home" / "hub"
+    hub.requests.clear()
+    found = huggingface_hub.try_to_load_from_cache("org/whole", "model.safetensors", cache_dir=cache)
+    assert found
+    assert huggingface_hub.hf_hub_download("org/whole", "config.json", cache_dir=cache, endpoint=hub.url)
+    huggingface_hub.snapshot_download("org/sharded", cache_dir=cache, endpoint=hub.url)
+    hub.requests.clear()
+    load("org/sharded", device="cpu")
+    assert not [path for kind, path, _ in hub.requests if kind == "GET" and "resolve" in path]
