@@ -25,6 +25,7 @@ VERBS = {
     "compare": "two models on one text, with an interval",
     "plan": "what a model needs: parameters, FLOPs, memory, time, and whether it fits",
     "explain": "what a number format can and cannot represent",
+    "export": "a model into the file of another program: GGUF, llama2.c, llm.c, a folder",
     "doctor": "what this machine has, and whether training works on it",
 }
 
@@ -76,6 +77,6 @@ def overview() -> str:
         "chainrule: language models, from the bigram table to a chatting Transformer\n\n"
         f"usage: chainrule VERB ...\n\n{verbs}\n\n"
         "chainrule VERB --help says more. MODEL is a run (runs/quickstart), a folder with config.json and safetensors,\n"
-        "org/name of Hugging Face (org/name@revision) or modelscope:org/name, a llama2.c .bin, ngram:FILE (ngram5:FILE\n"
-        "sets the order), or world (the exact truth)."
+        "org/name of Hugging Face (org/name@revision) or modelscope:org/name, a .gguf, a llama2.c .bin,\n"
+        "ngram:FILE (ngram5:FILE sets the order), or world (the exact truth)."
     )

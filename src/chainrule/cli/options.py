@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def model(parser: ArgumentParser, name: str = "model") -> None:
     """A model and where to compute with it."""
-    parser.add_argument(name, metavar=name.upper(), help="runs/NAME, a folder, org/name, a .bin, ngram:FILE or world")
+    parser.add_argument(name, metavar=name.upper(), help="runs/NAME, a folder, org/name, a .gguf or .bin, ngram:FILE or world")
 
 
 def where(parser: ArgumentParser) -> None:

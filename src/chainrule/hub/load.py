@@ -3,7 +3,8 @@
 runs/quickstart     a run: its ``model/`` folder
 path/to/model       config.json, safetensors, tokenizer, template
 org/name@revision   a model of Hugging Face; modelscope:org/name one of ModelScope
-stories260K.bin     llama2.c, with a ``tok*.bin`` beside it
+model.gguf          llama.cpp's file, with its tokenizer and template
+stories260K.bin     llama2.c, with a ``tok*.bin`` beside it, or llm.c's GPT-2
 ngram5:FILE         a text counted on the spot, byte by byte; without a number, trigrams
 world               the exact distribution of the world
 """
@@ -22,10 +23,11 @@ from chainrule.core.model import LanguageModel
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.hub.build import build, moves
 from chainrule.hub.llama2c import read_llama2c
+from chainrule.hub.llmc import is_llmc, read_llmc
 from chainrule.hub.lm import LM
 from chainrule.hub.names import resolve
 from chainrule.hub.trace import Stopwatch, Trace
-from chainrule.hub.weights import Wish, fill, inside, open_weights, weight_files
+from chainrule.hub.weights import Wish, fill, in_memory, inside, open_weights, weight_files
 from chainrule.tokenizers import load as load_tokenizer
 from chainrule.tokenizers.byte import ByteTokenizer
 from chainrule.tokenizers.chat import ChatTemplate, find_template
@@ -65,7 +67,7 @@ def _load(name: str, wish: Wish, pickle: bool, watch: Stopwatch) -> LM:
     if counted := NGRAM.fullmatch(name):
         return _plain(_count(counted[2], int(counted[1] or 3), name), wish, watch)
     path = resolve(name, pickle=pickle, watch=watch)
-    return _plain(_file(path), wish, watch) if path.is_file() else _folder(path, wish, pickle, watch)
+    return _file(path, wish, watch) if path.is_file() else _folder(path, wish, pickle, watch)
 
 
 def _plain(lm: LM, wish: Wish, watch: Stopwatch) -> LM:
@@ -90,9 +92,34 @@ def _count(text: str, order: int, name: str) -> LM:
     return LM(NGram.fit([ids], order=order, vocab_size=tokenizer.vocab_size), tokenizer, name=name)
 
 
-def _file(path: Path) -> LM:
+def _file(path: Path, wish: Wish, watch: Stopwatch) -> LM:
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start == b"GGUF" or path.suffix == ".gguf":
+        from chainrule.hub.gguf_model import read_model
+
+        lm = read_model(path, wish, watch)
+        _fits(lm.model, lm.tokenizer if lm.has_tokenizer else None, path)
+        return lm
     if path.suffix != ".bin":
-        raise CheckpointError(f"{path} is no model file known here; llama2.c's end in .bin (for a text, say ngram:{path})")
+        raise CheckpointError(
+            f"{path} is no model file known here; they end in .gguf, or in .bin (llama2.c, llm.c); for a text, say ngram:{path}"
+        )
+    return _llmc(path, wish, watch) if is_llmc(start) else _plain(_llama2c(path), wish, watch)
+
+
+def _llmc(path: Path, wish: Wish, watch: Stopwatch) -> LM:
+    config, tensors = read_llmc(path)
+    with torch.device("meta"):
+        model = build(config)
+    fill(model, in_memory(path, tensors), moves(config), path, wish, watch)
+    model.requires_grad_(True)
+    tokenizer = load_tokenizer(path.parent) if has_tokenizer(path.parent) else None
+    _fits(model, tokenizer, path)
+    return LM(model, tokenizer, name=path.stem)
+
+
+def _llama2c(path: Path) -> LM:
     model = read_llama2c(path)
     beside = sorted(path.parent.glob("tok*.bin"))
     tokenizer = load_tokenizer(beside[0]) if len(beside) == 1 else None

@@ -126,13 +126,17 @@ def _open(path: Path) -> dict[str, Stored]:
     if path.suffix != ".safetensors":
         from chainrule.hub.pickles import read_pickle
 
-        return {
-            name: Stored(path, tensor.dtype, tuple(tensor.shape), lambda tensor=tensor: tensor)
-            for name, tensor in read_pickle(path).items()
-        }
+        return in_memory(path, read_pickle(path))
     file = Mapped(path)
     return {
         name: Stored(path, slot.dtype, slot.shape, lambda name=name: file.tensor(name)) for name, slot in file.slots.items()
+    }
+
+
+def in_memory(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Stored]:
+    """Tensors of a file that had to be read whole."""
+    return {
+        name: Stored(path, tensor.dtype, tuple(tensor.shape), lambda tensor=tensor: tensor) for name, tensor in tensors.items()
     }
 
 
@@ -146,7 +150,10 @@ def fill(
     """
     for name in [name for name in stored if COMPUTED.search(name)]:
         _left_out(name, stored.pop(name), "computed by the model", watch)
-    ways, ours = routes(moves, {name: tensor.empty() for name, tensor in stored.items()})
+    try:
+        ways, ours = routes(moves, {name: tensor.empty() for name, tensor in stored.items()})
+    except RuntimeError as error:  # torch's words for shapes that cannot be split or joined as the config says
+        raise CheckpointError(f"{where} holds tensors of other shapes than its config asks for: {error}") from error
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if set(TIED) <= set(ours) and TIED[0] not in wanted:
         ways = _tied_away(ways, stored, moves, where, watch)

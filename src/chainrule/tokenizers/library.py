@@ -6,7 +6,7 @@ spells) is left undone here: a text never yields a special id.
 
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ class LibraryTokenizer(Tokenizer):
         self._engine.encode_special_tokens = True
         self._engine.no_padding()
         self._engine.no_truncation()
-        self._source, self._config = source, config or {}
+        self.source, self._config = source, config or {}
         self._json = json.loads(source)
         added = self._json.get("added_tokens") or []
         self.specials = {token["content"]: token["id"] for token in added if token["special"]}
@@ -39,10 +39,11 @@ class LibraryTokenizer(Tokenizer):
         self._names = {id: name for name, id in self.added.items()}
         self.vocab_size = max(self._engine.get_vocab(with_added_tokens=True).values()) + 1
         self.bos, self.eos = bos, eos
-        self.lossless = self._byte_level and not self._json.get("normalizer")
+        self.lossless = self.byte_level and not self._json.get("normalizer")
 
     @cached_property
-    def _byte_level(self) -> bool:
+    def byte_level(self) -> bool:
+        """Whether tokens are bytes, written in GPT-2's letters."""
         return _holds(self._json.get("decoder"), "ByteLevel")
 
     def encode(self, text: str) -> list[int]:
@@ -61,7 +62,7 @@ class LibraryTokenizer(Tokenizer):
             return b""
         if id in self._names:
             return token.encode()
-        if self._byte_level and all(letter in letter_bytes() for letter in token):
+        if self.byte_level and all(letter in letter_bytes() for letter in token):
             return unspell(token)
         if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
             return bytes([int(token[3:5], 16)])
@@ -73,7 +74,7 @@ class LibraryTokenizer(Tokenizer):
         return self._engine.normalizer.normalize_str(text) if self._engine.normalizer else text
 
     def save(self, folder: Path) -> None:
-        write_text(folder / "tokenizer.json", self._source)
+        write_text(folder / "tokenizer.json", self.source)
         write_text(folder / "tokenizer_config.json", json.dumps(self._settings(), ensure_ascii=False, indent=2))
 
     def _settings(self) -> dict[str, Any]:
@@ -102,29 +103,47 @@ def _holds(part: Any, kind: str) -> bool:
 def library_json(bpe: BPE) -> str:
     """Our BPE in the library's format."""
     merges = _merges_of_ranks(bpe) if bpe.merges is None else bpe.merges
-    added = [
-        {
-            "id": id,
-            "content": name,
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-            "special": True,
-        }
-        for name, id in sorted(bpe.specials.items(), key=lambda item: item[1])
-    ]
-    split = {"type": "Split", "pattern": {"Regex": bpe.pattern}, "behavior": "Isolated", "invert": False}
+    return byte_level_json(
+        {spell(symbol): id for symbol, id in bpe.vocab.items()} | dict(bpe.specials),
+        [(spell(left), spell(right)) for left, right in merges],
+        patterns=(bpe.pattern,),
+        added=bpe.specials,
+        specials=set(bpe.specials),
+        nfc=bpe.nfc,
+        whole=bpe.merges is None,
+    )
+
+
+def byte_level_json(
+    vocab: Mapping[str, int],
+    merges: Sequence[tuple[str, str]],
+    *,
+    patterns: Sequence[str],
+    added: Mapping[str, int],
+    specials: Container[str],
+    nfc: bool = False,
+    whole: bool = False,
+) -> str:
+    """A byte-level BPE, its symbols in GPT-2's letters, as a ``tokenizer.json``.
+
+    The ``patterns`` cut a text one after the other. Of the ``added`` tokens those among the ``specials`` come from no text.
+    With ``whole`` a piece that is a token is not merged.
+    """
+    tokens = [
+        {"id": id, "content": name, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
+         "special": name in specials}
+        for name, id in sorted(added.items(), key=lambda item: item[1])
+    ]  # fmt: skip
+    splits = [{"type": "Split", "pattern": {"Regex": one}, "behavior": "Isolated", "invert": False} for one in patterns]
     letters = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
-    vocab = {spell(symbol): id for symbol, id in bpe.vocab.items()} | dict(bpe.specials.items())
     return json.dumps(
         {
             "version": "1.0",
             "truncation": None,
             "padding": None,
-            "added_tokens": added,
-            "normalizer": {"type": "NFC"} if bpe.nfc else None,
-            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, letters]},
+            "added_tokens": tokens,
+            "normalizer": {"type": "NFC"} if nfc else None,
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, letters]},
             "post_processor": None,
             "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False},
             "model": {
@@ -135,9 +154,9 @@ def library_json(bpe: BPE) -> str:
                 "end_of_word_suffix": None,
                 "fuse_unk": False,
                 "byte_fallback": False,
-                "ignore_merges": bpe.merges is None,
+                "ignore_merges": whole,
                 "vocab": dict(sorted(vocab.items(), key=lambda item: item[1])),
-                "merges": [[spell(left), spell(right)] for left, right in merges],
+                "merges": [list(merge) for merge in merges],
             },
         },
         ensure_ascii=False,

@@ -239,3 +239,36 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         at, shift = at + 1, shift + 7
         if byte < 128:
             return value, at
+
+
+def model_bytes(
+    pieces: list[tuple[str, float, int]], algorithm: int, ids: dict[str, int], table: bytes, *, prefix: bool, tidy: bool
+) -> bytes:
+    """A ``.model`` file that says this: the inverse of reading one."""
+    rows = [
+        _field(1, _field(1, text.encode()) + _key(2, 5) + struct.pack("<f", score) + _field(3, kind))
+        for text, score, kind in pieces
+    ]
+    falls_back = any(kind == BYTE for _, _, kind in pieces)
+    trainer = _field(3, algorithm) + _field(35, int(falls_back)) + _field(41, ids["bos"]) + _field(42, ids["eos"])
+    normalizer = (_field(2, table) if table else b"") + _field(3, int(prefix)) + _field(4, int(tidy)) + _field(5, 1)
+    return b"".join([*rows, _field(2, trainer), _field(3, normalizer)])
+
+
+def _field(number: int, value: int | bytes) -> bytes:
+    """A field of a protocol buffer: an integer, or bytes with their length."""
+    if isinstance(value, bytes):
+        return _key(number, 2) + _written(len(value)) + value
+    return _key(number, 0) + _written(value % 2**64)
+
+
+def _key(number: int, kind: int) -> bytes:
+    return _written(number << 3 | kind)
+
+
+def _written(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])

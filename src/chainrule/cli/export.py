@@ -1,0 +1,44 @@
+"""``chainrule export MODEL OUT``: a model into the file of another program (llama.cpp, ollama, llama2.c, llm.c)."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from chainrule.cli import options
+
+FORMATS = {".gguf": "gguf", ".bin": "llama2c"}
+"""What a name that ends like this stands for, where --to does not say."""
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """What the verb takes."""
+    options.model(parser)
+    parser.add_argument("out", metavar="OUT", help="the file to write (OUT.gguf, OUT.bin), or a folder")
+    parser.add_argument(
+        "--to", choices=("gguf", "llama2c", "llmc", "hf"), help="the format (as OUT ends: .gguf, .bin, a folder)"
+    )
+    parser.add_argument(
+        "--type",
+        help="how weights are stored.\ngguf: f32, f16, bf16, q8_0 (the usual one), q6_k, q4_k_m, q4_0\n"
+        "llama2c: f32, int8\nllmc: f32, bf16",
+    )
+    parser.add_argument("--modelfile", action="store_true", help="also write ollama's Modelfile beside OUT.gguf")
+    parser.add_argument("--force", action="store_true", help="replace what is there")
+    options.where(parser)
+    options.as_json(parser)
+
+
+def run(args: Namespace) -> None:
+    """Load, write, say what was written."""
+    from chainrule.hub.export import export
+
+    out = Path(args.out)
+    to = args.to or FORMATS.get(out.suffix, "hf")
+    notes = export(options.load(args), out, to=to, kind=args.type, modelfile=args.modelfile, force=args.force)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file()) if out.is_dir() else out.stat().st_size
+    if args.json:
+        options.dump({"out": str(out), "format": to, "size_bytes": size, "notes": notes})
+        return
+    print(f"{out}: {to}, {size:,} bytes")

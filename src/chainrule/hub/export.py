@@ -1,0 +1,73 @@
+"""A model into another program's file: GGUF for llama.cpp and ollama, ``.bin`` for llama2.c and llm.c, else a folder."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from chainrule.core.errors import CheckpointError, ConfigError, nearest
+from chainrule.hub.build import moves, published_config
+from chainrule.hub.gguf_mix import KINDS
+from chainrule.hub.gguf_model import write_model
+from chainrule.hub.llama2c import write_llama2c
+from chainrule.hub.llmc import write_llmc
+from chainrule.hub.lm import LM
+from chainrule.hub.modelfile import write_modelfile
+from chainrule.models.decoder import Decoder
+from chainrule.models.moves import saved
+from chainrule.tokenizers.llama2c import Llama2cTokenizer
+
+TYPES = {"gguf": tuple(KINDS), "llama2c": ("f32", "int8"), "llmc": ("f32", "bf16"), "hf": ()}
+"""Where a model can go → the number formats it can go in; the first is the usual one, but ``q8_0`` for GGUF."""
+
+
+def export(lm: LM, path: Path, *, to: str, kind: str | None = None, modelfile: bool = False, force: bool = False) -> list[str]:
+    """Write a model to ``path``; returns what the user should know about the file.
+
+    Raises ``CheckpointError`` where the format cannot hold the model, or something is there already, unless ``force``.
+    """
+    if to not in TYPES:
+        raise ConfigError(f"--to {to!r} is no format to export to{nearest(to, TYPES)}")
+    kind = kind or ("q8_0" if to == "gguf" else next(iter(TYPES[to]), None))
+    if kind is not None and kind not in TYPES[to]:
+        known = f"{', '.join(TYPES[to])}" or "none: the weights stay as they are"
+        raise ConfigError(
+            f"--type {kind!r} does not suit --to {to}{nearest(kind, TYPES[to]) if TYPES[to] else ''} (its types: {known})"
+        )
+    if modelfile and to != "gguf":
+        raise ConfigError(f"--modelfile goes with --to gguf, which ollama reads; not with --to {to}")
+    if to == "hf":
+        lm.save(path, force=force)
+        return []
+    for file in [path, *([path.with_name("Modelfile")] if modelfile else [])]:
+        if file.exists() and not force:
+            raise CheckpointError(f"{file} exists already; give another name, or --force to replace it")
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; give the name of a file")
+    notes = WRITERS[to](lm, path, str(kind))
+    note = write_modelfile(lm, path) if modelfile else None
+    return notes + ([note] if note else [])
+
+
+def _llama2c(lm: LM, path: Path, kind: str) -> list[str]:
+    if not isinstance(lm.model, Decoder):
+        raise CheckpointError(f"llama2.c runs LLaMA alone; {lm.name} is a {type(lm.model).__name__}")
+    write_llama2c(lm.model, path, 2 if kind == "int8" else 0)
+    if lm.has_tokenizer and isinstance(lm.tokenizer, Llama2cTokenizer):
+        lm.tokenizer.save(path.parent)
+        return [f"the tokenizer is beside it: {path.with_name('tokenizer.bin')}"]
+    return ["llama2.c has tokenizers of its own kind alone, so none was written"]
+
+
+def _llmc(lm: LM, path: Path, kind: str) -> list[str]:
+    config = published_config(lm.model)
+    if config.get("model_type") != "gpt2":
+        raise CheckpointError(
+            f"llm.c holds GPT-2 alone; {lm.name} is of type {config.get('model_type')!r}; export it with --to gguf"
+        )
+    tensors = saved(moves(config), {name: tensor.detach().cpu() for name, tensor in lm.model.state_dict().items()})
+    write_llmc(config, tensors, path, torch.bfloat16 if kind == "bf16" else torch.float32)
+    return ["llm.c's file holds the model alone; its tokenizer is GPT-2's"]
+
+
+WRITERS: dict[str, Callable[[LM, Path, str], list[str]]] = {"gguf": write_model, "llama2c": _llama2c, "llmc": _llmc}

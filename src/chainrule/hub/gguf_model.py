@@ -1,0 +1,120 @@
+"""A model out of a GGUF file, and into one: keys to a published config, tensors to published names; the family does the rest.
+
+file -> metadata -> config.json -> parts        file -> tensors -> moves of the architecture -> moves of the family -> model
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from chainrule.core.errors import CheckpointError
+from chainrule.core.shapes import Tensor
+from chainrule.hub.build import build, moves, published_config
+from chainrule.hub.gguf import GGUF
+from chainrule.hub.gguf_config import ARCH_OF, architecture, metadata_of, published, rope_factors, says_all, stored_name
+from chainrule.hub.gguf_mix import FLOATS, KINDS, file_type, mix
+from chainrule.hub.gguf_names import ARCHS
+from chainrule.hub.gguf_vocab import TEMPLATE, read_vocabulary
+from chainrule.hub.gguf_vocab_write import write_vocabulary
+from chainrule.hub.gguf_write import write_gguf
+from chainrule.hub.lm import LM
+from chainrule.hub.trace import Stopwatch
+from chainrule.hub.weights import Stored, Wish, fill
+from chainrule.models.moves import saved
+from chainrule.tokenizers.chat import ChatTemplate
+
+FACTORS = "rope_freqs.weight"
+COMPUTED = (FACTORS, "rope_factors_long.weight", "rope_factors_short.weight")
+"""Tensors that belong to rope's settings and are no weights."""
+
+
+def read_model(path: Path, wish: Wish, watch: Stopwatch) -> LM:
+    """The model, tokenizer and template in a file; without a wished format, in that of most matrices (blocks: float32)."""
+    file = GGUF(path)
+    watch.lap("open", f"{len(file.slots)} tensors, mapped", file=path, size_bytes=path.stat().st_size, made=file.slots)
+    if file.metadata.get("split.count", 1) not in (0, 1):
+        raise CheckpointError(
+            f"{path} is one of several parts; join them first: llama-gguf-split --merge {path.name} whole.gguf"
+        )
+    arch = architecture(file.metadata, path)
+    shapes = {name: slot.shape for name, slot in file.slots.items()}
+    factors = file.tensor(FACTORS).float() if FACTORS in shapes else None
+    config = published(arch, file.metadata, shapes, factors, path)
+    watch.lap("config", f"the architecture {arch} is model_type {config['model_type']!r}", file=path, made=config)
+    with torch.device("meta"):
+        model = build(config)
+    stored = {
+        name: Stored(path, slot.dtype, slot.shape, partial(file.tensor, name))
+        for name, slot in file.slots.items()
+        if name not in COMPUTED
+    }
+    way = (*ARCHS[arch].to_published(config), *moves(config))
+    fill(model, stored, way, path, replace(wish, dtype=wish.dtype or _usual(file)), watch)
+    model.requires_grad_(True)
+    tokenizer = read_vocabulary(file.metadata, path)
+    source = file.metadata.get(TEMPLATE)
+    template = ChatTemplate(source, tokenizer) if isinstance(source, str) and tokenizer is not None else None
+    return LM(model, tokenizer, template, name=path.stem)
+
+
+def _usual(file: GGUF) -> torch.dtype:
+    """The number format of most matrices, which the few tensors kept finer follow: a layer computes in one format."""
+    counts = Counter(slot.dtype for slot in file.slots.values() if len(slot.shape) > 1)
+    return counts.most_common(1)[0][0] if counts else torch.float32
+
+
+def write_model(lm: LM, path: Path, kind: str) -> list[str]:
+    """Write a model with its tokenizer and template; returns what the user should know about the file."""
+    number = file_type(kind)
+    config = published_config(lm.model)
+    arch, config, notes = _architecture(config)
+    tensors = stored_tensors(lm.model.state_dict(), arch, config)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    keys = metadata_of(arch, config)
+    says_all(config, published(arch, {"general.architecture": stored_name(arch), **keys}, shapes, tensors.get(FACTORS), path))
+    tokenizer = lm.tokenizer if lm.has_tokenizer else None
+    vocabulary, note = write_vocabulary(tokenizer, config["vocab_size"])
+    notes += [note] if note else []
+    general: dict[str, Any] = {"architecture": stored_name(arch), "name": lm.name or path.stem, "file_type": number}
+    if KINDS[kind][0] not in FLOATS:
+        general["quantization_version"] = 2
+    metadata = {f"general.{key}": value for key, value in general.items()} | keys | vocabulary
+    if lm.template is not None:
+        metadata[TEMPLATE] = lm.template.source
+    layers = keys[f"{stored_name(arch)}.block_count"]
+    experts = keys.get(f"{stored_name(arch)}.expert_count", 0)
+    formats = mix(shapes, kind, n_layers=layers, n_experts=experts, seventy=_seventy(arch, config))
+    write_gguf(path, metadata, tensors, formats)
+    return notes
+
+
+def stored_tensors(state: Mapping[str, Tensor], arch: str, config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Our parameters as the file holds them, by GGUF's names."""
+    way = (*ARCHS[arch].to_published(config), *moves(config))
+    tensors = saved(way, {name: tensor.detach() for name, tensor in state.items()})
+    factors = None if arch == "gpt2" else rope_factors(config)
+    return tensors if factors is None else {FACTORS: factors, **tensors}
+
+
+def _architecture(config: dict[str, Any]) -> tuple[str, dict[str, Any], list[str]]:
+    """(llama.cpp's architecture for a published config, the config as the file will mean it, notes)."""
+    kind = config.get("model_type")
+    if kind not in ARCH_OF:
+        known = ", ".join(sorted(ARCH_OF))
+        raise CheckpointError(f"no GGUF is written here of a model of type {kind!r}, only of {known}; export it with --to hf")
+    window, context = config.get("sliding_window"), config.get("max_position_embeddings", 0)
+    if kind not in ("mistral", "mixtral") or window is None:
+        return ARCH_OF[kind], config, []
+    notes = [f"llama.cpp gives this architecture no window, so the file's context is the window: {window} tokens"]
+    means = {**config, "sliding_window": None, "max_position_embeddings": min(window, context)}
+    return ARCH_OF[kind], means, notes if window < context else []
+
+
+def _seventy(arch: str, config: Mapping[str, Any]) -> bool:
+    groups = config.get("num_key_value_heads")
+    return arch == "llama" and config["num_hidden_layers"] == 80 and groups not in (None, config["num_attention_heads"])

@@ -1,0 +1,152 @@
+"""The tokenizer inside a GGUF file, read: byte-level BPE with its merges, or SentencePiece's pieces with their scores.
+
+    tokenizer.ggml.model   gpt2    tokens in GPT-2's letters, merges, and as ``pre`` llama.cpp's name for the split pattern
+                           llama   pieces with scores, merged best score first, characters without a piece as bytes
+    token_type             1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte
+
+A ``pre`` that is not known here is an error: another pattern would give other ids, and nobody would notice.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chainrule.core.errors import CheckpointError, TokenizerError, nearest
+from chainrule.core.tokenizer import Tokenizer
+from chainrule.tokenizers.library import LibraryTokenizer, byte_level_json
+from chainrule.tokenizers.patterns import PATTERNS, letter_bytes
+from chainrule.tokenizers.sentencepiece import BPE as MERGING
+from chainrule.tokenizers.sentencepiece import Model, SentencePiece, model_bytes
+
+Metadata = Mapping[str, Any]
+NORMAL, UNKNOWN, CONTROL, DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+GGML = "tokenizer.ggml."
+TEMPLATE, WHOLE = "tokenizer.chat_template", "tokenizer.huggingface.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pre:
+    """How a text is cut before merging: patterns, one after the other; ``whole``: a piece that is a token is not merged."""
+
+    patterns: tuple[str, ...]
+    whole: bool = False
+    nfc: bool = False
+    adds_bos: bool = False
+
+
+_DIGITS = r"\p{N}"
+_GPT2, _LLAMA3, _QWEN2, _O200K = (PATTERNS[name] for name in ("gpt2", "llama3", "qwen2", "o200k"))
+_DEEPSEEK = (
+    r"\p{N}{1,3}",
+    r"[一-龥぀-ゟ゠-ヿ]+",
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+",
+)
+_TEKKEN = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+PRES = {
+    "gpt-2": Pre(patterns=(_GPT2,)),
+    "qwen2": Pre(patterns=(_QWEN2,), nfc=True),
+    "llama-bpe": Pre(patterns=(_LLAMA3,), whole=True, adds_bos=True),
+    "smaug-bpe": Pre(patterns=(_LLAMA3,)),
+    "glm4": Pre(patterns=(_LLAMA3,), whole=True),
+    "gpt-4o": Pre(patterns=(_O200K,)),
+    "smollm": Pre(patterns=(_DIGITS, _GPT2)),
+    "tekken": Pre(patterns=(_TEKKEN,), whole=True, adds_bos=True),
+    "deepseek-v3": Pre(patterns=_DEEPSEEK),
+}
+"""llama.cpp's names of the split patterns; the first one of several that mean the same is the one written."""
+SAME = {
+    "llama3": "llama-bpe", "llama-v3": "llama-bpe", "falcon3": "llama-bpe", "dbrx": "smaug-bpe", "chatglm-bpe": "smaug-bpe",
+    "deepseek-r1-qwen": "qwen2", "stablelm2": "qwen2", "llama4": "gpt-4o", "minimax-m2": "gpt-4o", "phi-2": "gpt-2",
+    "olmo": "gpt-2", "mpt": "gpt-2", "starcoder": "smollm", "refact": "smollm", "command-r": "smollm",
+}  # fmt: skip
+
+
+def read_vocabulary(metadata: Metadata, where: Path) -> Tokenizer | None:
+    """The tokenizer of a file, or None where it holds none; raises ``CheckpointError`` for one that is not known here."""
+    kind = metadata.get(GGML + "model")
+    if kind in (None, "none", "no_vocab"):
+        return None
+    if kind not in ("gpt2", "llama"):
+        raise CheckpointError(
+            f"{where} holds a tokenizer of kind {kind!r}; read are gpt2 (byte-level BPE) and llama (SentencePiece)"
+        )
+    tokens, kinds = _tokens(metadata, where)
+    try:
+        return _byte_level(metadata, tokens, kinds, where) if kind == "gpt2" else _pieces(metadata, tokens, kinds)
+    except TokenizerError as error:
+        raise CheckpointError(f"the tokenizer in {where} cannot be used: {error}") from error
+
+
+def _tokens(metadata: Metadata, where: Path) -> tuple[list[str], list[int]]:
+    """(tokens, types); what pads the list to the size of the embedding table is left out."""
+    tokens = metadata.get(GGML + "tokens")
+    if not isinstance(tokens, list) or not tokens or not all(isinstance(token, str) for token in tokens):
+        raise CheckpointError(f"{where} names a tokenizer but lists no tokens; export it again")
+    kinds = metadata.get(GGML + "token_type", [NORMAL] * len(tokens))
+    if not isinstance(kinds, list) or len(kinds) != len(tokens):
+        raise CheckpointError(f"{where} lists {len(tokens)} tokens but not as many token types; export it again")
+    n = len(tokens)
+    while n > 1 and kinds[n - 1] == UNUSED:
+        n -= 1
+    return tokens[:n], kinds[:n]
+
+
+def _ends(metadata: Metadata, n: int) -> tuple[int | None, tuple[int, ...]]:
+    """(begin, ends) of texts."""
+    ids = [metadata.get(f"{GGML}{name}_token_id") for name in ("bos", "eos", "eot", "eom")]
+    bos, *ends = [id if isinstance(id, int) and 0 <= id < n else None for id in ids]
+    return bos, tuple(dict.fromkeys(id for id in ends if id is not None))
+
+
+def _byte_level(metadata: Metadata, tokens: list[str], kinds: list[int], where: Path) -> Tokenizer:
+    name = metadata.get(GGML + "pre", "default")
+    bos, eos = _ends(metadata, len(tokens))
+    if isinstance(whole := metadata.get(WHOLE), str):
+        adds = metadata.get(GGML + "add_bos_token", False)
+        return LibraryTokenizer(whole, bos=bos if adds else None, eos=eos)
+    pre = PRES.get(SAME.get(name, name))
+    if pre is None:
+        raise CheckpointError(
+            f"{where}: its tokenizer cuts texts by {name!r}, which is not known here{nearest(str(name), [*PRES, *SAME])}"
+        )
+    added = {
+        token: id for id, (token, kind) in enumerate(zip(tokens, kinds, strict=True)) if kind in (CONTROL, DEFINED, UNKNOWN)
+    }
+    source = byte_level_json(
+        {token: id for id, token in enumerate(tokens)},
+        [_pair(line) for line in metadata.get(GGML + "merges", [])],
+        patterns=pre.patterns,
+        added=added,
+        specials={token for token, id in added.items() if kinds[id] != DEFINED},
+        nfc=pre.nfc,
+        whole=pre.whole,
+    )
+    return LibraryTokenizer(source, bos=bos if metadata.get(GGML + "add_bos_token", pre.adds_bos) else None, eos=eos)
+
+
+def _pair(line: object) -> tuple[str, str]:
+    halves = line.split(" ") if isinstance(line, str) else []
+    if len(halves) != 2 or not all(half and all(letter in letter_bytes() for letter in half) for half in halves):
+        raise TokenizerError(f"{line!r} is no merge; a merge is two symbols in GPT-2's letters with a space between")
+    return halves[0], halves[1]
+
+
+def _pieces(metadata: Metadata, tokens: list[str], kinds: list[int]) -> SentencePiece:
+    scores = metadata.get(GGML + "scores", [0.0] * len(tokens))
+    bos, eos = _ends(metadata, len(tokens))
+    ids = {"bos": -1 if bos is None else bos, "eos": eos[0] if eos else -1}
+    prefix = bool(metadata.get(GGML + "add_space_prefix", True))
+    tidy = bool(metadata.get(GGML + "remove_extra_whitespaces", False))
+    table = bytes(byte & 255 for byte in metadata.get(GGML + "precompiled_charsmap", []))
+    pieces = [(token, float(score), kind) for token, score, kind in zip(tokens, scores, kinds, strict=True)]
+    raw = model_bytes(pieces, MERGING, ids, table, prefix=prefix, tidy=tidy)
+    model = Model(pieces, MERGING, ids, table, prefix, tidy, raw)
+    tokenizer = SentencePiece(model, adds_bos=bool(metadata.get(GGML + "add_bos_token", True)))
+    tokenizer.eos = eos
+    return tokenizer

@@ -1,0 +1,54 @@
+"""Small random models of every architecture that is written as GGUF, with the features that make each one special."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+TINY = {
+    "vocab_size": 320, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 64, "tie_word_embeddings": False,
+}  # fmt: skip
+LLAMA3 = {
+    "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32, "rope_theta": 5e5,
+}  # fmt: skip
+CAPS = {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 8, "num_hidden_layers": 4}
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("Llama", {}),
+    "llama-tied-one-kv-head": ("Llama", {"tie_word_embeddings": True, "num_key_value_heads": 1}),
+    "llama-wide-heads": ("Llama", {"head_dim": 32}),
+    "llama-biases": ("Llama", {"attention_bias": True, "mlp_bias": True}),
+    "llama3-rope": ("Llama", {"rope_parameters": LLAMA3, "rms_norm_eps": 1e-5}),
+    "llama-linear-rope": ("Llama", {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 777.0}}),
+    "mistral": ("Mistral", {"sliding_window": None}),
+    "mixtral": ("Mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None}),
+    "qwen2": ("Qwen2", {"tie_word_embeddings": True}),
+    "qwen3": ("Qwen3", {"head_dim": 32}),
+    "qwen3-moe": ("Qwen3Moe", {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 16,
+                               "norm_topk_prob": True}),
+    "gemma2": ("Gemma2", CAPS | {"tie_word_embeddings": True}),
+    "gemma3": ("Gemma3", CAPS | {"tie_word_embeddings": True, "num_hidden_layers": 7}),
+    "phi3": ("Phi3", {"pad_token_id": 0, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}),
+    "glm4": ("Glm4", {"head_dim": 16, "attention_bias": True, "pad_token_id": 0}),
+    "olmo2": ("Olmo2", {}),
+    "smollm3": ("SmolLM3", {"num_hidden_layers": 5, "pad_token_id": 0, "tie_word_embeddings": True}),
+    "gpt2": ("GPT2", {"vocab_size": 320, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64}),
+}  # fmt: skip
+
+
+def published(name: str, folder: Path, **more: Any) -> torch.nn.Module:
+    """A random checkpoint written by transformers, and its model."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(sorted(CASES).index(name))
+    family, settings = CASES[name]
+    pytest.importorskip("chainrule.models.families." + family.lower().replace("moe", "_moe"))
+    text = "Text" if family == "Gemma3" else ""
+    settings = (settings if family == "GPT2" else TINY | settings) | more
+    config = getattr(transformers, f"{family}{text}Config")(**settings)
+    model = getattr(transformers, "GPT2LMHeadModel" if family == "GPT2" else f"{family}ForCausalLM")(config).eval()
+    for tensor in model.parameters():  # larger than at birth, norms and biases too, so that nothing hides
+        torch.nn.init.normal_(tensor, mean=1.0 if tensor.ndim == 1 and not family.startswith("Gemma") else 0.0, std=0.15)
+    model.save_pretrained(folder)
+    return model

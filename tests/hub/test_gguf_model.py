@@ -1,0 +1,300 @@
+"""Models in GGUF: out and in again with equal logits, their tokenizers with equal ids, and clear words for what cannot be."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import chainrule as cr
+from chainrule.core.errors import CheckpointError, ConfigError
+from chainrule.hub.export import export
+from chainrule.hub.gguf import GGUF
+from chainrule.hub.gguf_config import TABLES
+from chainrule.hub.gguf_names import ARCHS
+from chainrule.hub.gguf_vocab import read_vocabulary
+from chainrule.hub.gguf_vocab_write import write_vocabulary
+from chainrule.tokenizers import load as load_tokenizer
+from chainrule.tokenizers.bpe import BPE
+from chainrule.tokenizers.byte import ByteTokenizer
+from chainrule.tokenizers.char import CharTokenizer
+from chainrule.tokenizers.chat import CHATML, IM_END, IM_START, ChatTemplate
+from tests.hub.gguf_cases import CASES, published
+
+TEXT = "low lower lowest newer. 今天我来到了仙II-212！  x = 10_000;\n\n\tdef f(n): return n + 1 😀\r\nIt's <|im_end|> "
+
+
+@pytest.fixture(scope="module")
+def stories(material):
+    return cr.load(material / "stories260K" / "stories260K.bin")
+
+
+@torch.no_grad()
+def logits(lm, t: int = 24) -> torch.Tensor:
+    tokens = torch.randint(lm.model.vocab_size, (2, t), generator=torch.Generator().manual_seed(1))
+    return lm.model(tokens)
+
+
+def again(lm, path, kind="f32"):
+    export(lm, path, to="gguf", kind=kind)
+    return cr.load(path)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_model_out_to_gguf_and_in_again_is_the_same(name, tmp_path):
+    published(name, tmp_path / "hf")
+    lm = cr.load(tmp_path / "hf")
+    back = again(lm, tmp_path / "x.gguf")
+    # Gemma's norms are stored with one added, and a sum is rounded; all else is exact
+    torch.testing.assert_close(logits(back), logits(lm), atol=1e-4 if name.startswith("gemma") else 0, rtol=0)
+    assert back.model.config == lm.model.config or name in ("mistral", "gpt2")
+
+
+def test_every_architecture_has_names_and_keys():
+    assert set(ARCHS) == set(TABLES)
+
+
+def test_q_and_k_are_stored_with_neighbours_paired(tmp_path):
+    """Of a head of 16 channels, row 1 of the file is row 8 of what is published: rope turns the two together."""
+    published("llama", tmp_path / "hf")
+    lm = cr.load(tmp_path / "hf")
+    export(lm, tmp_path / "x.gguf", to="gguf", kind="f32")
+    stored = GGUF(tmp_path / "x.gguf").tensor("blk.0.attn_q.weight")
+    ours = lm.model.state_dict()["layers.0.self_attn.q_proj.weight"]
+    assert torch.equal(stored[:4], ours[[0, 8, 1, 9]])
+    assert torch.equal(
+        GGUF(tmp_path / "x.gguf").tensor("blk.0.attn_v.weight"), lm.model.state_dict()["layers.0.self_attn.v_proj.weight"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "most"), [("f16", 0.02), ("bf16", 0.1), ("q8_0", 0.12), ("q6_k", 0.25), ("q4_k_m", 1.2), ("q4_0", 1.6)]
+)
+def test_fewer_bits_move_the_logits_by_as_much_as_the_format_loses(kind, most, tmp_path):
+    published("qwen3", tmp_path / "hf", hidden_size=256, num_attention_heads=8)
+    lm = cr.load(tmp_path / "hf")
+    back = again(lm, tmp_path / "x.gguf", kind)
+    wanted = logits(lm)
+    error = (logits(back).float() - wanted).abs().mean() / wanted.std()
+    assert 0 < error < most
+    assert back.model.device.type == "cpu"
+    assert next(back.model.parameters()).dtype == {"f16": torch.float16, "bf16": torch.bfloat16}.get(kind, torch.float32)
+    assert next(cr.load(tmp_path / "x.gguf", dtype="bf16").model.parameters()).dtype == torch.bfloat16
+
+
+def test_stories260k_as_gguf_says_the_same(stories, tmp_path):
+    back = again(stories, tmp_path / "stories.gguf")
+    assert torch.equal(logits(back), logits(stories))
+    assert back.generate("Once upon a time", max_tokens=30, temperature=0.0) == stories.generate(
+        "Once upon a time", max_tokens=30, temperature=0.0
+    )
+    for text in (TEXT, "Once upon a time", " two  spaces", "a"):
+        assert back.tokenizer.encode(text) == stories.tokenizer.encode(text)
+
+
+# tokenizers
+
+
+def through(tokenizer, tmp_path, rows=None):
+    keys, note = write_vocabulary(tokenizer, rows or tokenizer.vocab_size)
+    return read_vocabulary(keys, tmp_path), note, keys
+
+
+@pytest.mark.parametrize(
+    ("pattern", "pre"), [("gpt2", "gpt-2"), ("qwen2", "qwen2"), ("cl100k", "smaug-bpe"), ("o200k", "gpt-4o")]
+)
+def test_a_trained_bpe_comes_back_from_gguf(pattern, pre, tmp_path):
+    ours = BPE.train([TEXT * 3], 330, pattern=pattern, specials=("<|endoftext|>", IM_START, IM_END))
+    back, note, keys = through(ours, tmp_path, rows=352)
+    assert keys["tokenizer.ggml.pre"] == pre
+    assert note is None
+    assert len(keys["tokenizer.ggml.tokens"]) == 352
+    assert (back.vocab_size, back.bos, back.eos, dict(back.specials)) == (ours.vocab_size, ours.bos, ours.eos, ours.specials)
+    assert back.encode(TEXT) == ours.encode(TEXT)
+    assert back.decode(back.encode(TEXT)) == TEXT
+
+
+def test_a_pattern_that_llama_cpp_does_not_know_is_kept_for_us_and_told(tmp_path):
+    ours = BPE.train([TEXT * 3], 330, pattern="world")
+    back, note, keys = through(ours, tmp_path)
+    assert "other programs cut texts in another way" in note
+    assert keys["tokenizer.ggml.pre"] == "qwen2"
+    assert back.encode(TEXT) == ours.encode(TEXT)
+
+
+def test_bytes_come_back_as_a_bpe_without_merges(tmp_path):
+    back, note, _ = through(ByteTokenizer(), tmp_path)
+    assert note is None
+    assert back.encode(TEXT) == list(TEXT.encode())
+    assert (back.bos, back.eos) == (256, (256,))
+
+
+@pytest.mark.parametrize("folder", ["gpt2", "qwen2"])
+def test_published_vocabularies_come_back(folder, material, tmp_path):
+    ours = load_tokenizer(material / "tokenizers" / folder)
+    back, note, _ = through(ours, tmp_path)
+    assert note is None
+    assert back.encode(TEXT) == ours.encode(TEXT)
+    assert (back.bos, back.eos[:1]) == (ours.bos, ours.eos[:1])
+
+
+def test_a_sentencepiece_model_comes_back_and_is_saved_as_one(tmp_path):
+    library = pytest.importorskip("sentencepiece")
+    (tmp_path / "corpus.txt").write_text(
+        "\n".join(["the cat sat on the mat", "今天天气很好", "a bat, a hat"] * 20), encoding="utf-8"
+    )
+    library.SentencePieceTrainer.train(
+        input=str(tmp_path / "corpus.txt"), model_prefix=str(tmp_path / "m"), vocab_size=320, model_type="bpe", byte_fallback=True,
+        normalization_rule_name="identity", remove_extra_whitespaces=False, hard_vocab_limit=False, minloglevel=2,
+        user_defined_symbols=["<sep>"], num_threads=1,
+    )  # fmt: skip
+    ours = load_tokenizer(tmp_path / "m.model")
+    back, note, _ = through(ours, tmp_path)
+    back.save(tmp_path)
+    theirs = library.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
+    for text in (TEXT, "the cat<sep>sat", "  two  spaces ", ""):
+        assert back.encode(text) == ours.encode(text) == theirs.encode(text)
+    assert note is None
+    assert (back.bos, back.eos) == (ours.bos, ours.eos)
+
+
+def test_a_sentencepiece_model_in_the_form_of_a_tokenizer_json_comes_back(tmp_path):
+    """As LLaMA 2's is published: merges over characters, bytes where there is no piece, a space in front."""
+    library = pytest.importorskip("tokenizers")
+    vocab = {"<unk>": 0, "<s>": 1, "</s>": 2, **{f"<0x{byte:02X}>": 3 + byte for byte in range(256)}}
+    for piece in ("▁", "t", "h", "e", "a", "th", "▁th", "▁the", "▁a", "he"):
+        vocab[piece] = len(vocab)
+    merges = [("t", "h"), ("▁", "th"), ("▁th", "e"), ("▁", "a"), ("h", "e")]
+    model = library.models.BPE(vocab, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True)
+    theirs = library.Tokenizer(model)
+    theirs.normalizer = library.normalizers.Sequence([library.normalizers.Prepend("▁"), library.normalizers.Replace(" ", "▁")])
+    theirs.add_special_tokens(["<unk>", "<s>", "</s>"])
+    theirs.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text('{"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": true}')
+    ours = load_tokenizer(tmp_path)
+    back, note, _ = through(ours, tmp_path)
+    assert note is None
+    for text in ("the ath the", "he ate é", "😀"):
+        assert back.encode(text) == ours.encode(text)
+    assert (back.bos, back.eos) == (1, (2,))
+
+
+def test_a_tokenizer_that_gguf_has_no_kind_for_is_refused():
+    with pytest.raises(CheckpointError, match=r"no place for this tokenizer \(CharTokenizer\)"):
+        write_vocabulary(CharTokenizer("abc"), 10)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tokenizer.ggml.pre": "quen2"}, "cuts texts by 'quen2', which is not known here; did you mean 'qwen2'"),
+        ({"tokenizer.ggml.model": "bert"}, "a tokenizer of kind 'bert'"),
+        ({"tokenizer.ggml.tokens": 3}, "lists no tokens"),
+        ({"tokenizer.ggml.token_type": [1]}, "not as many token types"),
+        ({"tokenizer.ggml.merges": ["a b c"]}, "'a b c' is no merge"),
+    ],
+)
+def test_a_vocabulary_that_is_not_understood_is_refused(change, message, tmp_path):
+    keys, _ = write_vocabulary(BPE.train([TEXT], 280, pattern="gpt2"), 280)
+    with pytest.raises(CheckpointError, match=message):
+        read_vocabulary(keys | change, tmp_path / "x.gguf")
+
+
+def test_the_template_and_the_chat_survive(tmp_path):
+    published("qwen2", tmp_path / "hf")
+    tokenizer = BPE.train([TEXT * 3], 320, pattern="qwen2", specials=("<|endoftext|>", IM_START, IM_END))
+    lm = cr.LM(cr.load(tmp_path / "hf").model, tokenizer, ChatTemplate(CHATML, tokenizer), name="tiny")
+    export(lm, tmp_path / "x.gguf", to="gguf", kind="f32")
+    back = cr.load(tmp_path / "x.gguf")
+    turns = [{"role": "user", "content": "x = 1 <|im_end|>"}]
+    assert back.chat_ids(turns) == lm.chat_ids(turns)
+    assert back.chat(turns, max_tokens=4) == lm.chat(turns, max_tokens=4)
+
+
+# what is refused
+
+
+def rewritten(path, out, **changes):
+    """The file with other metadata, by the writer of the package gguf."""
+    gguf = pytest.importorskip("gguf")
+    file = GGUF(path)
+    metadata = {key: value for key, value in (file.metadata | changes).items() if value is not None}
+    from chainrule.hub.gguf_write import write_gguf
+
+    write_gguf(out, metadata, {name: file.tensor(name) for name in file.slots}, dict.fromkeys(file.slots, "F32"))
+    assert gguf.GGUFReader(out)
+    return out
+
+
+@pytest.fixture
+def llama_file(tmp_path):
+    published("llama", tmp_path / "hf")
+    export(cr.load(tmp_path / "hf"), tmp_path / "llama.gguf", to="gguf", kind="f32")
+    return tmp_path / "llama.gguf"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"general.architecture": "mamba"}, "architecture 'mamba', which is not read here; read are .*llama"),
+        ({"general.architecture": None}, "architecture None"),
+        ({"llama.attention.head_count": None}, "lacks the key llama.attention.head_count"),
+        ({"llama.block_count": 3}, "tensors of 2 layers, but its block_count is 3"),
+        ({"llama.block_count": 2**32 - 1}, "block_count is 4294967295, which cannot be"),
+        ({"llama.embedding_length": 48}, "but the config asks for"),
+        ({"llama.feed_forward_length": "wide"}, "feed_forward_length is 'wide'"),
+        ({"llama.rope.scaling.type": "longrope"}, "scales rope by 'longrope'"),
+        ({"llama.attention.head_count": [4, 2]}, "differs from layer to layer"),
+        ({"split.count": 3}, "one of several parts"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused(changes, message, llama_file, tmp_path):
+    with pytest.raises(CheckpointError, match=message):
+        cr.load(rewritten(llama_file, tmp_path / "bad.gguf", **changes))
+
+
+def test_mutated_metadata_is_read_or_refused_and_nothing_else(llama_file, tmp_path):
+    """Numbers in the keys that make the model: each file is loaded, or refused with one of our errors."""
+    data, random, refused = llama_file.read_bytes(), np.random.default_rng(1), 0
+    end = data.index(b"token_embd.weight")
+    for _ in range(150):
+        broken = bytearray(data)
+        at = int(random.integers(20, end))
+        broken[at] = int(random.integers(0, 256))
+        (tmp_path / "m.gguf").write_bytes(broken)
+        try:
+            cr.load(tmp_path / "m.gguf")
+        except cr.ChainruleError:
+            refused += 1
+    assert refused > 50
+
+
+def test_what_gguf_cannot_say_is_refused_before_a_file_is_there(stories, tmp_path):
+    from chainrule.models.ngram import NGram
+
+    with pytest.raises(CheckpointError, match="type 'ngram'"):
+        export(cr.LM(NGram.fit([[1, 2, 1]], order=2, vocab_size=4)), tmp_path / "x.gguf", to="gguf")
+    published("llama", tmp_path / "hf")
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    (tmp_path / "hf" / "config.json").write_text(json.dumps(config | {"hidden_act": "gelu"}))
+    with pytest.raises(CheckpointError, match=r"mlp.activation is 'gelu', but whoever reads the file would take it for 'silu'"):
+        export(cr.load(tmp_path / "hf"), tmp_path / "x.gguf", to="gguf")
+    assert not (tmp_path / "x.gguf").exists()
+
+
+def test_a_type_or_format_that_does_not_exist_is_refused_and_the_nearest_named(stories, tmp_path):
+    with pytest.raises(ConfigError, match="did you mean 'q4_k_m'"):
+        export(stories, tmp_path / "x.gguf", to="gguf", kind="q4_km")
+    with pytest.raises(ConfigError, match="its types: f32, int8"):
+        export(stories, tmp_path / "x.bin", to="llama2c", kind="q8_0")
+    with pytest.raises(ConfigError, match="did you mean 'gguf'"):
+        export(stories, tmp_path / "x.gguf", to="ggfu")
+
+
+def test_a_file_is_not_overwritten_unless_forced(stories, tmp_path):
+    (tmp_path / "x.gguf").write_text("mine")
+    with pytest.raises(CheckpointError, match="exists already"):
+        export(stories, tmp_path / "x.gguf", to="gguf")
+    assert (tmp_path / "x.gguf").read_text() == "mine"
+    export(stories, tmp_path / "x.gguf", to="gguf", force=True)
+    assert cr.load(tmp_path / "x.gguf").model.vocab_size == 512

@@ -1,0 +1,134 @@
+"""What we export runs in llama.cpp: the same logits, the same text, the same ids; and our quantizers lose no more than its own.
+
+llama-cpp-python is not among the packages for tests, since it is compiled for many minutes where it is installed:
+pip install llama-cpp-python.
+"""
+
+import ctypes
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import chainrule as cr
+from chainrule.adapt.blocks import FORMATS, pack, unpack
+from chainrule.hub.export import export
+from chainrule.tokenizers.bpe import BPE
+from chainrule.tokenizers.chat import CHATML, IM_END, IM_START, ChatTemplate
+from tests.hub.gguf_cases import CASES, published
+
+pytestmark = pytest.mark.prove
+SAMPLE = Path(__file__).parents[2] / "docs" / "sample.txt"
+TEXTS = (
+    "Tom went to the park. It's 10:45!",
+    "今天的天气很好，小明去了图书馆。",
+    "x = 3*(4+5)\n\n  two  spaces\ttab\r\n",
+    "naïve café 😀 ①",
+)
+F32 = 0
+"""ggml's number for float32: keys and values are kept in it, since the usual float16 would hide what we compare."""
+
+
+@pytest.fixture(scope="module")
+def llama():
+    """The package, or a skip that says why."""
+    try:
+        import llama_cpp
+    except ImportError:
+        pytest.skip("llama-cpp-python is not installed; it compiles for many minutes: pip install llama-cpp-python")
+    return llama_cpp
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    names = ("<|endoftext|>", IM_START, IM_END)
+    return BPE.train([SAMPLE.read_text(encoding="utf-8")], 320, pattern="qwen2", specials=names)
+
+
+def opened(llama, path, n=64):
+    return llama.Llama(
+        str(path), n_ctx=n, logits_all=True, verbose=False, type_k=F32, type_v=F32, n_threads=1, flash_attn=False
+    )
+
+
+def theirs(llama, path, ids):
+    model = opened(llama, path)
+    model.eval(ids)
+    return torch.tensor(np.array(model.scores[: len(ids)]))
+
+
+@torch.no_grad()
+def ours(path, ids):
+    return cr.load(path, dtype="fp32").model(torch.tensor([ids]))[0]
+
+
+def relative(a, b):
+    return float((a - b).abs().max() / b.abs().max())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_logits_of_an_exported_model_are_those_of_llama_cpp(name, llama, tokenizer, tmp_path):
+    """Prompts longer than the windows, every architecture, float32: within a thousandth of the largest."""
+    published(name, tmp_path / "hf")
+    lm = cr.LM(cr.load(tmp_path / "hf").model, tokenizer)
+    export(lm, tmp_path / "x.gguf", to="gguf", kind="f32")
+    ids = torch.randint(320, (40,), generator=torch.Generator().manual_seed(2)).tolist()
+    assert relative(theirs(llama, tmp_path / "x.gguf", ids), ours(tmp_path / "hf", ids)) < 1e-3
+
+
+@pytest.mark.parametrize("kind", ["f16", "bf16", "q8_0", "q4_0", "q6_k", "q4_k_m"])
+def test_quantized_files_run_in_llama_cpp_as_we_read_them(kind, llama, tokenizer, tmp_path):
+    """llama.cpp also rounds the activations of quantized products to eight bits, so that the two agree to a few hundredths."""
+    published("qwen3", tmp_path / "hf", hidden_size=256, num_attention_heads=8, intermediate_size=512)
+    lm = cr.LM(cr.load(tmp_path / "hf").model, tokenizer)
+    export(lm, tmp_path / "x.gguf", to="gguf", kind=kind)
+    ids = torch.randint(320, (40,), generator=torch.Generator().manual_seed(2)).tolist()
+    assert relative(theirs(llama, tmp_path / "x.gguf", ids), ours(tmp_path / "x.gguf", ids)) < 0.06
+
+
+def test_stories260k_says_in_llama_cpp_what_llama2_c_makes_it_say(llama, material, tmp_path):
+    golden = json.loads((material / "stories260K" / "golden.json").read_text())
+    lm = cr.load(material / "stories260K" / "stories260K.bin")
+    export(lm, tmp_path / "x.gguf", to="gguf", kind="f32")
+    model = opened(llama, tmp_path / "x.gguf", n=512)
+    said = list(golden["prompt_ids"])
+    model.eval(said)
+    while len(said) < len(golden["greedy_ids"]):
+        said.append(int(np.argmax(model.scores[model.n_tokens - 1])))
+        model.eval(said[-1:])
+    assert said == golden["greedy_ids"]
+    for text in TEXTS:
+        assert model.tokenize(text.encode(), add_bos=True) == [1, *lm.tokenizer.encode(text)]
+
+
+@pytest.mark.parametrize("pattern", ["gpt2", "qwen2", "cl100k"])
+def test_llama_cpp_cuts_texts_as_our_tokenizers_do(pattern, llama, tmp_path):
+    names = ("<|endoftext|>", IM_START, IM_END)
+    tokenizer = BPE.train([SAMPLE.read_text(encoding="utf-8")], 320, pattern=pattern, specials=names)
+    published("llama", tmp_path / "hf")
+    lm = cr.LM(cr.load(tmp_path / "hf").model, tokenizer, ChatTemplate(CHATML, tokenizer))
+    export(lm, tmp_path / "x.gguf", to="gguf", kind="f32")
+    model = opened(llama, tmp_path / "x.gguf")
+    for text in TEXTS:
+        assert model.tokenize(text.encode(), add_bos=False) == tokenizer.encode(text)
+    turn = f"{IM_START}user\nHi{IM_END}\n"
+    wanted = [tokenizer.specials[IM_START], *tokenizer.encode("user\nHi"), tokenizer.specials[IM_END], *tokenizer.encode("\n")]
+    assert model.tokenize(turn.encode(), add_bos=False, special=True) == wanted
+    assert model.metadata["tokenizer.chat_template"] == CHATML
+
+
+@pytest.mark.parametrize("name", ["Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"])
+def test_our_quantizers_lose_as_little_as_ggmls_own(name, llama):
+    """Squared error over heavy-tailed weights: within two parts in a thousand, what rounding in another order may cost."""
+    library = next((Path(llama.__file__).parent / "lib").glob("libggml-base.*"))
+    quantize = ctypes.CDLL(str(library)).ggml_quantize_chunk
+    quantize.restype = ctypes.c_size_t
+    long = ctypes.c_int64
+    quantize.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, long, long, long, ctypes.c_void_p]
+    x = np.random.default_rng(0).standard_t(5, size=(256, 1024)).astype(np.float32)
+    data = np.zeros((256, FORMATS[name].row_bytes(1024)), np.uint8)
+    assert quantize(FORMATS[name].number, x.ctypes.data, data.ctypes.data, 0, *x.shape, None) == data.nbytes
+    ggml, here = (np.mean((unpack(one, name) - x) ** 2) for one in (data, pack(x, name)))
+    assert here <= ggml * 1.002
