@@ -122,7 +122,8 @@ def published(arch: str, metadata: Mapping[str, Any], shapes: Shapes, factors: T
     layers = {name.split(".")[1] for name in shapes if name.startswith("blk.")}
     if len(layers) != said.needed("block_count"):
         raise CheckpointError(
-            f"{where} holds tensors of {len(layers)} layers, but its block_count is {said.needed('block_count')}; export it again"
+            f"{where} holds tensors of {len(layers)} layers, but its block_count is {said.needed('block_count')}; "
+            "export it again"
         )
     config["vocab_size"] = shapes["token_embd.weight"][0]
     config["tie_word_embeddings"] = "output.weight" not in shapes
