@@ -43,7 +43,6 @@ def published(name: str, folder: Path, **more: Any) -> torch.nn.Module:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(sorted(CASES).index(name))
     family, settings = CASES[name]
-    pytest.importorskip("chainrule.models.families." + family.lower().replace("moe", "_moe"))
     text = "Text" if family == "Gemma3" else ""
     settings = (settings if family == "GPT2" else TINY | settings) | more
     config = getattr(transformers, f"{family}{text}Config")(**settings)

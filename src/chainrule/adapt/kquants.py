@@ -165,9 +165,8 @@ def fit_with_minimum(x: Array, weight: Array, levels: int, wider: Array) -> tupl
         new_scale, new_shift = (scale, shift) if tenths is None else _line(*fixed[:2], *sums)
         error = _error(new_scale, new_shift, *fixed, *sums)
         better = (error < best) & (new_scale > 0)
-        best, scale, shift = (
-            np.where(better, new, old) for new, old in ((error, best), (new_scale, scale), (new_shift, shift))
-        )
+        found = (error, best), (new_scale, scale), (new_shift, shift)
+        best, scale, shift = (np.where(better, new, old) for new, old in found)
     return scale, -shift
 
 

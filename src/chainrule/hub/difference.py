@@ -15,6 +15,9 @@ def difference(a: Any, b: Any, place: str = "") -> tuple[str, Any, Any] | None:
     elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
         pairs = [(f"{place}[{i}]", x, y) for i, (x, y) in enumerate(zip(a, b, strict=True))]
     else:
-        numbers = isinstance(a, float | int) and isinstance(b, float | int)
-        return None if a == b or (numbers and math.isclose(a, b, rel_tol=1e-6)) else (place, a, b)
+        return None if a == b or _near(a, b) else (place, a, b)
     return next((found for where, x, y in pairs if (found := difference(x, y, where))), None)
+
+
+def _near(a: Any, b: Any) -> bool:
+    return isinstance(a, float | int) and isinstance(b, float | int) and math.isclose(a, b, rel_tol=1e-6)

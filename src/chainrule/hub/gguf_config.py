@@ -122,8 +122,7 @@ def published(arch: str, metadata: Mapping[str, Any], shapes: Shapes, factors: T
     layers = {name.split(".")[1] for name in shapes if name.startswith("blk.")}
     if len(layers) != said.needed("block_count"):
         raise CheckpointError(
-            f"{where} holds tensors of {len(layers)} layers, but its block_count is {said.needed('block_count')}; "
-            "export it again"
+            f"{where} holds tensors of {len(layers)} layers, but its block_count is {said.needed('block_count')}; export again"
         )
     config["vocab_size"] = shapes["token_embd.weight"][0]
     config["tie_word_embeddings"] = "output.weight" not in shapes
@@ -283,7 +282,7 @@ def _llama3(said: _Said, theta: float, factors: Tensor) -> Config:
     if torch.all(factors == 1):
         return {}
     factor, low, high = float(factors.max()), 1.0, 4.0
-    original = said.number("rope.scaling.original_context_length") or 8192
+    original = int(said.number("rope.scaling.original_context_length") or 8192)
     if not torch.allclose(factors, _slower(theta, 2 * len(factors), factor, low, high, original), rtol=1e-4):
         raise CheckpointError(
             f"{said.where}: rope_freqs holds factors that are not LLaMA 3's for {original} tokens; not supported"

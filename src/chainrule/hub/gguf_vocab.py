@@ -105,7 +105,7 @@ def _ends(metadata: Metadata, n: int) -> tuple[int | None, tuple[int, ...]]:
 
 
 def _byte_level(metadata: Metadata, tokens: list[str], kinds: list[int], where: Path) -> Tokenizer:
-    name = metadata.get(GGML + "pre", "default")
+    name = str(metadata.get(GGML + "pre", "default"))
     bos, eos = _ends(metadata, len(tokens))
     if isinstance(whole := metadata.get(WHOLE), str):
         adds = metadata.get(GGML + "add_bos_token", False)
@@ -113,7 +113,7 @@ def _byte_level(metadata: Metadata, tokens: list[str], kinds: list[int], where: 
     pre = PRES.get(SAME.get(name, name))
     if pre is None:
         raise CheckpointError(
-            f"{where}: its tokenizer cuts texts by {name!r}, which is not known here{nearest(str(name), [*PRES, *SAME])}"
+            f"{where}: its tokenizer cuts texts by {name!r}, which is not known here{nearest(name, [*PRES, *SAME])}"
         )
     added = {
         token: id for id, (token, kind) in enumerate(zip(tokens, kinds, strict=True)) if kind in (CONTROL, DEFINED, UNKNOWN)
