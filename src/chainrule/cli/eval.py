@@ -1,10 +1,14 @@
-"""``chainrule eval MODEL``: bits per byte of any text under any model."""
+"""``chainrule eval MODEL``: bits per byte of any text under any model; or how often an encoder–decoder translates exactly."""
 
 import math
 import sys
 from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
 
 from chainrule.cli import options
+
+if TYPE_CHECKING:
+    from chainrule.hub.lm import LM
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -20,8 +24,10 @@ def run(args: Namespace) -> None:
     """Measure and print."""
     from chainrule.eval.bpb import measure
 
-    texts, languages = options.read(args)
     lm = options.load(args)
+    if lm.model.needs:
+        return _translations(lm, args)
+    texts, languages = options.read(args)
     found = measure(lm.model, lm.tokenizer, texts, languages, name=lm.name, force=args.force)
     for note in found.notes:
         print(f"note: {note}", file=sys.stderr)
@@ -35,3 +41,18 @@ def run(args: Namespace) -> None:
     for language, value in bits.items() if len(bits) > 2 else [("all", found.bits_per_byte)]:
         print(f"{language:<5} {value:.4f} bits per byte")
     print(f"{len(texts):,} documents, {size:,} bytes, {found.tokens:,} tokens, {found.tokens / found.seconds:,.0f} tokens/s")
+
+
+def _translations(lm: "LM", args: Namespace) -> None:
+    """Greedy targets of held-out pairs of the world, or of a .jsonl file's."""
+    from chainrule.data.pairs import read_pairs
+    from chainrule.eval.translations import exactness, world_pairs
+
+    pairs = world_pairs(args.documents, seed=args.seed) if args.text is None else {"all": read_pairs(args.text)}
+    found = {direction: exactness(lm, each) for direction, each in pairs.items()}
+    if args.json:
+        directions = {name: {"right": one.right, "asked": one.asked, "nats": one.nats} for name, one in found.items()}
+        options.dump({"model": lm.name, "translations": directions})
+        return
+    for name, one in found.items():
+        print(f"{name:<6} {one.right} of {one.asked} translated exactly; the right target has {one.nats:.2f} nats")

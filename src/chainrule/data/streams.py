@@ -52,7 +52,7 @@ class PackedStream:
 
     def _row(self, g: int) -> int:
         epoch, at = divmod(g, len(self.rows))
-        return int(_shuffle(self.seed, epoch, len(self.rows))[at])
+        return int(shuffled(self.seed, epoch, len(self.rows))[at])
 
     def describe(self) -> dict[str, Any]:
         """Rows, tokens and what share of them is padding or judged."""
@@ -62,5 +62,6 @@ class PackedStream:
 
 
 @lru_cache(maxsize=4)
-def _shuffle(seed: int, epoch: int, n: int) -> NDArray[np.intp]:
+def shuffled(seed: int, epoch: int, n: int) -> NDArray[np.intp]:
+    """The order of n rows in an epoch."""
     return np.random.default_rng([seed, epoch]).permutation(n)

@@ -14,6 +14,7 @@ from chainrule.models.decoder import Decoder, DecoderConfig
 from chainrule.models.families import FAMILIES
 from chainrule.models.moves import Move
 from chainrule.models.packed import unpacking
+from chainrule.models.seq2seq import Seq2Seq, Seq2SeqConfig
 
 OWN = {
     "decoder": ("chainrule.models.decoder", "DecoderConfig", "Decoder"),
@@ -89,6 +90,19 @@ def fresh(
         scheme = replace(scheme, theta=rope_theta)
     model = Decoder(config)
     model.init(torch.Generator().manual_seed(seed), scheme)
+    return model
+
+
+def fresh_seq2seq(
+    *, plan: str, vocab_size: int, context: int, n_layers: int, d_model: int, n_heads: int, d_ff: int, init: str, seed: int
+) -> Seq2Seq:
+    """A new encoder–decoder, its weights drawn from the seed by one of ``INITS``."""
+    shape = Seq2SeqConfig.original if plan == "original" else Seq2SeqConfig.t5
+    config = shape(
+        vocab_size=vocab_size, context=context, n_layers=n_layers, d_model=d_model, n_heads=n_heads, d_ff=d_ff
+    )  # fmt: skip
+    model = Seq2Seq(config)
+    model.init(torch.Generator().manual_seed(seed), INITS[init])
     return model
 
 

@@ -15,14 +15,27 @@ from chainrule.core.tokenizer import Tokenizer
 from chainrule.data.chats import Conversation, Encoded, encode_chats, read_chats
 from chainrule.data.documents import hold_out, read_documents
 from chainrule.data.packing import Rows, pack
-from chainrule.data.streams import PackedStream
-from chainrule.hub.build import fresh
+from chainrule.data.pairs import Pair, PairStream, encode_pairs, read_pairs
+from chainrule.data.streams import PackedStream, Stream
+from chainrule.hub.build import fresh, fresh_seq2seq
 from chainrule.tokenizers import load as load_tokenizer
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.byte import END_OF_TEXT, ByteTokenizer
 from chainrule.tokenizers.chat import CHATML, IM_END, IM_START, ChatTemplate
 from chainrule.tokenizers.library import LibraryTokenizer
-from chainrule.train.recipe import Bpe, Bytes, Chats, Recipe, Start, Text, World, WorldChats
+from chainrule.train.recipe import (
+    Bpe,
+    Bytes,
+    Chats,
+    FreshSeq2Seq,
+    Pairs,
+    Recipe,
+    Start,
+    Text,
+    World,
+    WorldChats,
+    WorldPairs,
+)
 
 SPECIALS = (END_OF_TEXT, IM_START, IM_END)
 HELD_OUT_ROWS = 32
@@ -36,14 +49,20 @@ class Material:
     model: LanguageModel
     tokenizer: Tokenizer
     template: ChatTemplate | None
-    stream: PackedStream
-    held_out: PackedStream | None
+    stream: Stream
+    held_out: Stream | None
 
 
 def prepare(recipe: Recipe, folder: Path) -> Material:
     """Read the data, make or load tokenizer and model, pack. A tokenizer that is trained is kept in the run's folder."""
     if isinstance(recipe.data, Chats | WorldChats):
         return _for_chats(recipe)
+    if isinstance(recipe.data, Pairs | WorldPairs):
+        return _for_pairs(recipe, folder)
+    if isinstance(recipe.model, FreshSeq2Seq):
+        raise ConfigError(
+            f"an encoder–decoder learns from pairs, not from {recipe.data.kind}; set data.kind to pairs or world_pairs"
+        )
     train, held = _documents(recipe)
     model, tokenizer = _start(recipe) if isinstance(recipe.model, Start) else (None, _tokenizer(recipe, train, folder))
     rows = pack_texts(train, tokenizer, recipe.context)
@@ -78,6 +97,38 @@ def _for_chats(recipe: Recipe) -> Material:
     rows = pack(encoded, recipe.context, split=False)
     held_rows = pack(held_chats, recipe.context, split=False)
     return Material(model, tokenizer, template, _stream(recipe, rows), _held_out(recipe, held_rows))
+
+
+def _for_pairs(recipe: Recipe, folder: Path) -> Material:
+    """Sources and targets for an encoder–decoder; one tokenizer, trained on both, serves the two sides."""
+    train, held = _pairs(recipe)
+    texts = [text for pair in train for text in pair]
+    model, tokenizer = _start(recipe) if isinstance(recipe.model, Start) else (None, _tokenizer(recipe, texts, folder))
+    model = model or fresh_model(recipe, tokenizer.vocab_size)
+    if model.needs != ("source",):
+        raise ConfigError(f"pairs train an encoder–decoder, but model is {recipe.model}; set it to {{kind: seq2seq}}")
+    start = tokenizer.begin if model.start is None else model.start
+    if start is None:
+        raise ConfigError("this tokenizer has no token to begin a target with; set tokenizer.kind to bpe or bytes")
+    encoded, held_out = (encode_pairs(pairs, tokenizer, start, recipe.context) for pairs in (train, held))
+    n = min(HELD_OUT_ROWS, len(held_out))
+    stream = PairStream(encoded, recipe.batch_rows, recipe.micro_rows or recipe.batch_rows, recipe.seed)
+    return Material(model, tokenizer, None, stream, PairStream(held_out, n, n) if n else None)
+
+
+def _pairs(recipe: Recipe) -> tuple[list[Pair], list[Pair]]:
+    """(training pairs, held-out pairs); the world's go both ways, English to Chinese and back."""
+    if isinstance(recipe.data, Pairs):
+        pairs = read_pairs(recipe.data.path)
+        n = max(1, round(len(pairs) * recipe.data.held_out))
+        return pairs[:-n], pairs[-n:]
+    data = recipe.data
+    assert isinstance(data, WorldPairs)
+    from chainrule.world.translations import translations
+
+    train = islice(translations(recipe.seed, people=data.people, events=data.events), data.stories)
+    held = islice(translations(recipe.seed, split="heldout", people=data.people, events=data.events), 100)
+    return [pair for one in train for pair in one.pairs], [pair for one in held for pair in one.pairs]
 
 
 def _that_fit(chats: list[Encoded], context: int) -> list[Encoded]:
@@ -139,7 +190,7 @@ def _tokenizer(recipe: Recipe, train: list[str], folder: Path) -> Tokenizer:
 
 def _vocabulary_texts(recipe: Recipe, sample: list[str]) -> Iterable[str]:
     """The sample; the world's is cut into its words and nouns."""
-    if not isinstance(recipe.data, World):
+    if not isinstance(recipe.data, World | WorldPairs):
         return sample
     from chainrule.world.words import cut_nouns
 
@@ -172,6 +223,11 @@ def fresh_model(recipe: Recipe, vocab_size: int) -> LanguageModel:
     """The new model that a recipe describes."""
     m = recipe.model
     assert not isinstance(m, Start)
+    if isinstance(m, FreshSeq2Seq):
+        return fresh_seq2seq(
+            plan=m.plan, vocab_size=vocab_size, context=recipe.context, n_layers=m.n_layers, d_model=m.d_model,
+            n_heads=m.n_heads, d_ff=m.d_ff, init=m.init, seed=recipe.seed,
+        )  # fmt: skip
     return fresh(
         vocab_size=vocab_size, context=recipe.context, n_layers=m.n_layers, d_model=m.d_model, n_heads=m.n_heads,
         n_kv_heads=m.n_kv_heads, d_ff=m.d_ff, rope_theta=m.rope_theta, tied=m.tied, init=m.init, seed=recipe.seed,

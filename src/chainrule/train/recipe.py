@@ -33,6 +33,19 @@ class Fresh:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FreshSeq2Seq:
+    """A new encoder–decoder with so many layers in each stack: the ``original`` Transformer of 2017, or ``t5``."""
+
+    kind: Literal["seq2seq"] = "seq2seq"
+    plan: Literal["original", "t5"] = "t5"
+    n_layers: int = 2
+    d_model: int = 192
+    n_heads: int = 6
+    d_ff: int = 512
+    init: Literal["normal", "fan_in"] = "fan_in"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Start:
     """Go on from the model (and tokenizer) of a run or folder."""
 
@@ -101,6 +114,28 @@ class WorldChats:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """Sources and targets from a .jsonl file, for an encoder–decoder; a share of them is held out."""
+
+    kind: Literal["pairs"] = "pairs"
+    path: str
+    held_out: float = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldPairs:
+    """So many short stories of the world told in English and Chinese; each is a pair in both directions.
+
+    A story has one to ``people`` people and up to ``events`` events.
+    """
+
+    kind: Literal["world_pairs"] = "world_pairs"
+    stories: int = 20_000
+    people: int = 2
+    events: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
 class Optimizing:
     """The optimizer: ``muon`` for the matrices inside with AdamW (``adam_lr``) for the rest, or ``adamw`` for all."""
 
@@ -117,9 +152,9 @@ class Recipe:
     """One training run."""
 
     version: int = VERSION
-    model: Fresh | Start = field(default_factory=Fresh)
+    model: Fresh | FreshSeq2Seq | Start = field(default_factory=Fresh)
     tokenizer: Bytes | Bpe | Published = field(default_factory=Bpe)
-    data: Text | Chats | World | WorldChats
+    data: Text | Chats | World | WorldChats | Pairs | WorldPairs
     optimizer: Optimizing = field(default_factory=Optimizing)
     schedule: Schedule = field(default_factory=Schedule)
     context: int = 256

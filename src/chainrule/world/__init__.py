@@ -6,10 +6,11 @@ from typing import Any
 from chainrule.world.chats import Chat, chats, grade
 from chainrule.world.preferences import Preference, preferences
 from chainrule.world.texts import LANGUAGES, VERSION, Document, documents, logp, reader
+from chainrule.world.translations import Translation, translations
 
 __all__ = [
-    "LANGUAGES", "VERSION", "Chat", "Document", "Picture", "Preference", "chats", "documents", "grade", "logp", "pictures",
-    "preferences", "reader",
+    "LANGUAGES", "VERSION", "Chat", "Document", "Picture", "Preference", "Translation", "chats", "documents", "grade", "logp",
+    "pictures", "preferences", "reader", "translations",
 ]  # fmt: skip
 
 

@@ -1,0 +1,103 @@
+"""Pairs of a source and a target to batches: the target is learned, the source is what it is conditioned on.
+
+    row       start y₁ … y_n end        judged from y₁ on
+    source    x₁ … x_m end              ``given["source"]``, padded with −1
+
+A row holds one pair, so pairs of a step are sorted by length before they are split into micro-batches: little is padding.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.utils.rnn import pad_sequence
+
+from chainrule.core.datum import PADDING, Batch, Layout
+from chainrule.core.errors import DataError
+from chainrule.core.tokenizer import Tokenizer
+from chainrule.data.documents import read_jsonl
+from chainrule.data.streams import shuffled
+
+Pair = tuple[str, str]
+"""A source and its target."""
+
+
+class EncodedPair(NamedTuple):
+    """The ids of a source with its end, and of a target with its start and its end."""
+
+    source: NDArray[np.int32]
+    target: NDArray[np.int32]
+
+
+def read_pairs(path: str | Path) -> list[Pair]:
+    """The pairs of a ``.jsonl`` file, each row ``{"source": ..., "target": ...}``."""
+    path = Path(path)
+    pairs: list[Pair] = []
+    for number, row in read_jsonl(path):
+        if not all(isinstance(row.get(key), str) and row[key] for key in ("source", "target")):
+            raise DataError(f"{path}:{number} has keys {sorted(row)}; a pair needs source and target, two texts")
+        pairs.append((row["source"], row["target"]))
+    if len(pairs) < 2:
+        raise DataError(f"{path} holds {len(pairs)} pairs; give at least 2, one is held out")
+    return pairs
+
+
+def encode_pairs(pairs: Iterable[Pair], tokenizer: Tokenizer, start: int, context: int) -> list[EncodedPair]:
+    """The ids of each pair; raises ``DataError`` for one that the context does not hold."""
+    end = [] if tokenizer.end is None else [tokenizer.end]
+    encoded: list[EncodedPair] = []
+    for number, (source, target) in enumerate(pairs):
+        x, y = [*tokenizer.encode(source), *end], [start, *tokenizer.encode(target), *end]
+        if max(len(x), len(y)) > context:
+            raise DataError(
+                f"pair {number} is {len(x)} and {len(y)} tokens long and the context is {context}; raise the context, or leave "
+                f"such pairs out (cutting them would teach false translations); it begins {source[:60]!r}"
+            )
+        encoded.append(EncodedPair(np.array(x, np.int32), np.array(y, np.int32)))
+    return encoded
+
+
+def together(pairs: Iterable[EncodedPair]) -> Batch:
+    """Pairs as one batch, padded on the right to the longest source and the longest target."""
+    pairs = list(pairs)
+    tokens = _padded([pair.target for pair in pairs], 0)
+    layout = Layout.lengths(torch.tensor([len(pair.target) for pair in pairs]), tokens.shape[1])
+    return Batch(tokens, layout.real.float(), layout, {"source": _padded([pair.source for pair in pairs], PADDING)})
+
+
+def _padded(rows: list[NDArray[np.int32]], value: int) -> torch.Tensor:
+    return pad_sequence([torch.from_numpy(row.astype(np.int64)) for row in rows], batch_first=True, padding_value=value)
+
+
+@dataclass(frozen=True)
+class PairStream:
+    """``rows_per_step`` pairs a step, in micro-batches of ``micro_rows``, shuffled anew each epoch."""
+
+    pairs: list[EncodedPair]
+    rows_per_step: int
+    micro_rows: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rows_per_step % self.micro_rows:
+            raise DataError(f"batch_rows={self.rows_per_step} is not a multiple of micro_rows={self.micro_rows}")
+
+    def batches(self, step: int) -> list[Batch]:
+        """The micro-batches of one step."""
+        first = step * self.rows_per_step
+        chosen = [self.pairs[self._row(g)] for g in range(first, first + self.rows_per_step)]
+        chosen.sort(key=lambda pair: (len(pair.source), len(pair.target)))
+        return [together(chosen[at : at + self.micro_rows]) for at in range(0, len(chosen), self.micro_rows)]
+
+    def _row(self, g: int) -> int:
+        epoch, at = divmod(g, len(self.pairs))
+        return int(shuffled(self.seed, epoch, len(self.pairs))[at])
+
+    def describe(self) -> dict[str, Any]:
+        """Pairs, and the mean lengths of source and target."""
+        lengths = {f"mean_{name}": [len(getattr(pair, name)) for pair in self.pairs] for name in EncodedPair._fields}
+        return {"pairs": len(self.pairs)} | {name: round(float(np.mean(each)), 1) for name, each in lengths.items()}

@@ -1,0 +1,104 @@
+"""Training on pairs: a few are learned by heart, a run goes on to the same bits, and models and data that do not fit are refused."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import chainrule as cr
+from chainrule.cli import main
+from chainrule.core.errors import ConfigError
+from chainrule.eval.translations import exactness, translate
+from chainrule.train.recipe import Bytes, Fresh, FreshSeq2Seq, Optimizing, Pairs, Recipe, Start, World, WorldPairs, read_recipe
+from chainrule.train.run import run_recipe
+
+PAIRS = [("one cat", "一只猫"), ("two cats", "两只猫"), ("one dog", "一只狗"), ("two dogs", "两只狗")]
+
+
+def recipe(path, **more) -> Recipe:
+    settings = {
+        "model": FreshSeq2Seq(n_layers=1, d_model=32, n_heads=2, d_ff=32), "tokenizer": Bytes(), "steps": 120, "context": 24,
+        "batch_rows": 4, "save_every": 40, "eval_every": 60, "threads": 1, "precision": "fp32", "keep": 9,
+        "data": Pairs(path=str(path)),
+    }  # fmt: skip
+    return Recipe(**(settings | more))
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
+    rows = [*PAIRS, PAIRS[0]]  # the last is held out
+    path.write_text("\n".join(json.dumps({"source": a, "target": b}) for a, b in rows))
+    return path
+
+
+@pytest.fixture(scope="module", params=["original", "t5"])
+def learned(request, pairs, tmp_path_factory):
+    shape = FreshSeq2Seq(plan=request.param, n_layers=1, d_model=32, n_heads=2, d_ff=32)
+    return run_recipe(recipe(pairs, model=shape), "learned", runs=tmp_path_factory.mktemp(request.param)).folder
+
+
+def test_a_few_pairs_are_learned_by_heart(learned):
+    lm = cr.load(learned)
+    assert translate(lm, [source for source, _ in PAIRS]) == [target for _, target in PAIRS]
+    found = exactness(lm, PAIRS)
+    assert found.right == found.asked == 4
+    assert found.nats < 0.5
+    right, wrong = (lm.score(text, given="two cats", end=True).total for text in ("两只猫", "一只猫"))
+    assert right > -0.5 > -2 > wrong
+    assert lm.next("两只", 1, given="two dogs")[0][0] == "狗"
+    assert lm.logp("一只狗", prompt="one dog") == pytest.approx(lm.score("一只狗", given="one dog").total, abs=1e-4)
+
+
+def test_the_command_line_translates_scores_and_measures(learned, pairs, capsys):
+    def said(*words):
+        assert main([str(word) for word in words]) == 0
+        return capsys.readouterr().out
+
+    assert said("generate", learned, "two dogs", "--temperature", "0") == "两只狗\n"
+    assert "bits per byte" in said("score", learned, "两只狗", "--given", "two dogs")
+    assert "狗" in said("next", learned, "两只", "--given", "two dogs", "-k", "1")
+    assert said("eval", learned, "--text", pairs).startswith("all    5 of 5 translated exactly")
+    for words in (("score", learned, "两只狗"), ("next", learned, "两只"), ("generate", learned)):
+        assert main([str(word) for word in words]) == 2
+        assert "given a source" in capsys.readouterr().err
+
+
+def test_a_resumed_run_ends_in_the_same_bits(pairs, tmp_path):
+    wanted = recipe(pairs, steps=8, save_every=4, micro_rows=2)
+    whole = run_recipe(wanted, "whole", runs=tmp_path)
+    shutil.copytree(whole.folder, tmp_path / "cut")
+    shutil.rmtree(tmp_path / "cut" / "checkpoints" / "step-00000008")
+    cut = run_recipe(wanted, "cut", runs=tmp_path, resume=True)
+    a, b = (load_file(run.folder / "model" / "model.safetensors") for run in (whole, cut))
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_model_that_exists_goes_on_learning(learned, pairs, tmp_path):
+    more = run_recipe(recipe(pairs, model=Start(path=str(learned)), steps=1), "more", runs=tmp_path)
+    rows = [json.loads(line) for line in (more.folder / "metrics.jsonl").read_text().splitlines()]
+    assert rows[0]["held_out_loss"] < 0.2
+
+
+def test_the_world_is_told_in_both_directions(tmp_path):
+    wanted = recipe(
+        "", data=WorldPairs(stories=20, people=1, events=0), steps=1, context=160, optimizer=Optimizing(kind="adamw")
+    )
+    run = run_recipe(wanted, "world", runs=tmp_path)
+    assert json.loads((run.folder / "data.json").read_text())["pairs"] == 40
+
+
+def test_models_and_data_that_do_not_fit_are_refused(pairs, tmp_path):
+    with pytest.raises(ConfigError, match="pairs train an encoder–decoder"):
+        run_recipe(recipe(pairs, model=Fresh()), "a", runs=tmp_path)
+    with pytest.raises(ConfigError, match="learns from pairs, not from world"):
+        run_recipe(recipe(pairs, data=World()), "b", runs=tmp_path)
+
+
+def test_the_shipped_recipe_is_read():
+    shipped = read_recipe("translate_world")
+    assert isinstance(shipped.data, WorldPairs)
+    assert isinstance(shipped.model, FreshSeq2Seq)
