@@ -13,8 +13,9 @@ from typing import Any
 __version__ = "0.1.0"
 
 _FACE = {
-    "load": ("chainrule.hub.load", "load"),
+    "load": ("chainrule.hub.load", "load_any"),
     "LM": ("chainrule.hub.lm", "LM"),
+    "MaskedLM": ("chainrule.hub.encoder", "MaskedLM"),
     "tokenizers": ("chainrule.tokenizers", None),
     "world": ("chainrule.world", None),
     "LanguageModel": ("chainrule.core.model", "LanguageModel"),

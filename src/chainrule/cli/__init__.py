@@ -19,6 +19,7 @@ VERBS = {
     "generate": "continue a prompt",
     "score": "the log-probability of a text, token by token",
     "next": "the likeliest continuations of a prompt, with probabilities",
+    "fill": "the likeliest words behind every [MASK] of a text, by an encoder",
     "tokenize": "show the pieces that a tokenizer makes of a text",
     "ladder": "uniform, n-grams, the model and the truth on one text, in bits per byte",
     "eval": "bits per byte of a text under a model",

@@ -35,4 +35,7 @@ def run(args: Namespace) -> None:
     from chainrule.train.run import run_recipe
 
     done = run_recipe(recipe, name, resume=args.resume, force=args.force, runs=Path(args.runs))
-    print(f"{done.folder / 'model'} is ready; try: chainrule generate {done.folder}", file=sys.stderr)
+    from chainrule.core.masked import MaskedModel
+
+    ask = "fill {} '... [MASK] ...'" if isinstance(done.model, MaskedModel) else "generate {}"
+    print(f"{done.folder / 'model'} is ready; try: chainrule {ask.format(done.folder)}", file=sys.stderr)

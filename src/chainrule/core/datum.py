@@ -63,11 +63,16 @@ class Layout:
         return Layout(self.position.to(device), self.document.to(device))
 
 
+def together(query: Layout, key: Layout) -> Bool[Tensor, "b t s"]:
+    """The mask rule without its causal part, for encoders: which keys are of each query's document."""
+    return query.document[:, :, None] == key.document[:, None, :]
+
+
 def visible(query: Layout, key: Layout, window: int | None = None, chunk: int | None = None) -> Bool[Tensor, "b t s"]:
     """The one mask rule: which keys each query sees. ``window`` counts the query itself; ``chunk`` cuts a document into
     pieces of so many tokens that do not see each other."""
     i, j = query.position[:, :, None], key.position[:, None, :]
-    seen = (query.document[:, :, None] == key.document[:, None, :]) & (j <= i)
+    seen = together(query, key) & (j <= i)
     seen = seen if window is None else seen & (i - j < window)
     return seen if chunk is None else seen & (i // chunk == j // chunk)
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from chainrule.core.errors import ConfigError
-from chainrule.core.model import LanguageModel
+from chainrule.core.masked import Model
 
 PARTS = ("embedding", "attention", "mlp", "experts", "router", "norms", "head", "other")
 BLOCKS = {"decoder": True, "recurrent": False}
@@ -108,7 +108,7 @@ class Anatomy:
         return sum(m.stacked * m.d_out * m.d_in for m in self.matrices if m.part != "head")
 
 
-def take_apart(model: LanguageModel, name: str) -> Anatomy:
+def take_apart(model: Model, name: str) -> Anatomy:
     """The anatomy of a model; raises ``ConfigError`` for one whose cost is not known."""
     config: Any = getattr(model, "config", None)
     kind = getattr(config, "kind", type(model).__name__)
@@ -157,7 +157,7 @@ def part_of(path: str) -> str:
     )
 
 
-def _matrices(model: LanguageModel, blocks: tuple[Any, ...]) -> Iterator[Matrix]:
+def _matrices(model: Model, blocks: tuple[Any, ...]) -> Iterator[Matrix]:
     """All matrices but tables of vectors; those of experts are stacked in a third axis."""
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     for path, parameter in model.named_parameters():

@@ -1,6 +1,7 @@
 """A config to a model: the one place where rooms that never meet a particular model get one made."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import is_dataclass, replace
 from importlib import import_module
 from typing import Any
@@ -11,6 +12,7 @@ from chainrule.core.errors import CheckpointError, nearest
 from chainrule.core.schema import dump, parse
 from chainrule.layers.init import FanIn, Induction, Init, Mimetic, Normal
 from chainrule.models.decoder import Decoder, DecoderConfig
+from chainrule.models.encoder import Encoder, EncoderConfig
 from chainrule.models.families import FAMILIES
 from chainrule.models.moves import Move
 from chainrule.models.packed import unpacking
@@ -18,10 +20,17 @@ from chainrule.models.seq2seq import Seq2Seq, Seq2SeqConfig
 
 OWN = {
     "decoder": ("chainrule.models.decoder", "DecoderConfig", "Decoder"),
+    "encoder": ("chainrule.models.encoder", "EncoderConfig", "Encoder"),
     "ngram": ("chainrule.models.ngram", "NGramConfig", "NGram"),
     "seq2seq": ("chainrule.models.seq2seq", "Seq2SeqConfig", "Seq2Seq"),
 }
 """The kinds of our configs → (module, config, model): what every model here is built from, published or not."""
+
+SHAPES = {"decoder": "llama", "encoder": "bert"}
+"""The family as which a model of ours is published, where it has that family's shape."""
+
+TOLD_BY_WEIGHTS = {"bert"}
+"""Families whose config.json does not say which heads there are: their module has ``told(config, names of the weights)``."""
 
 INITS: dict[str, Init] = {
     "normal": Normal(),
@@ -52,6 +61,11 @@ def parts(config: Mapping[str, Any]) -> Any:
         module, name, _ = OWN[model_type]
         return parse(getattr(import_module(module), name), config["chainrule"])
     return family(model_type).to_parts(config)
+
+
+def told(config: dict[str, Any], names: Callable[[], Collection[str]]) -> dict[str, Any]:
+    """A ``config.json`` with what only the names of its weights say."""
+    return family(config["model_type"]).told(config, names()) if config.get("model_type") in TOLD_BY_WEIGHTS else config
 
 
 def build(config: Any) -> Any:
@@ -106,20 +120,27 @@ def fresh_seq2seq(
     return model
 
 
+def fresh_encoder(*, vocab_size: int, context: int, n_layers: int, d_model: int, n_heads: int, d_ff: int, seed: int) -> Encoder:
+    """A new encoder of BERT's shape with a masked-word head, its weights drawn from the seed."""
+    config = EncoderConfig.uniform(
+        vocab_size=vocab_size, context=context, n_layers=n_layers, d_model=d_model, n_heads=n_heads, d_ff=d_ff
+    )
+    return Encoder(config, torch.Generator().manual_seed(seed))
+
+
 def published_config(model: Any) -> dict[str, Any]:
-    """The ``config.json`` of a model: the one it came with, LLaMA's where it is of that shape, our own otherwise."""
+    """The ``config.json`` of a model: the one it came with, that of its shape's family (``SHAPES``), or our own."""
     came_with = getattr(model, "published", None)
     if came_with is not None and parts(came_with) == model.config:
         return dict(came_with)
-    if isinstance(model, Decoder):
-        try:
-            return family("llama").to_published(model.config)
-        except CheckpointError:
-            return {"model_type": "decoder", "chainrule": dump(model.config)}
     config = getattr(model, "config", None)
     if not is_dataclass(config) or config.kind not in OWN:  # type: ignore[attr-defined]
         raise CheckpointError(f"a {type(model).__name__} has no files to be saved as")
-    return {"model_type": config.kind, "chainrule": dump(config)}  # type: ignore[attr-defined]
+    kind: str = config.kind  # type: ignore[attr-defined]
+    if kind in SHAPES:
+        with suppress(CheckpointError):
+            return family(SHAPES[kind]).to_published(config)
+    return {"model_type": kind, "chainrule": dump(config)}
 
 
 def moves(config: Mapping[str, Any]) -> Sequence[Move]:

@@ -23,7 +23,7 @@ T = TypeVar("T")
 SMALL = [
     "config.json", "generation_config.json", "tokenizer*.json", "tokenizer.model", "special_tokens_map.json",
     "added_tokens.json", "vocab.json", "vocab.txt", "vocab.bpe", "merges.txt", "encoder.json", "spiece.model", "*.tiktoken",
-    "*.jinja", "chat_template.json",
+    "*.jinja", "chat_template.json", "modules.json", "sentence_bert_config.json", "*_Pooling/config.json",
 ]  # fmt: skip
 SAFE = ("model.safetensors.index.json", "model.safetensors")
 PICKLED = ("pytorch_model.bin.index.json", "pytorch_model.bin")

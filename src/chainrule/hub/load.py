@@ -1,4 +1,4 @@
-"""A name to an ``LM``: a run, a folder in the Hugging Face layout, a hub's model, a llama2.c file, a text to count, the truth.
+"""A name to an ``LM``, or to a ``MaskedLM`` where it is an encoder.
 
 runs/quickstart     a run: its ``model/`` folder
 path/to/model       config.json, safetensors, tokenizer, template
@@ -17,15 +17,17 @@ from typing import Any
 import torch
 
 from chainrule.core.device import DTYPES, pick_device
-from chainrule.core.errors import CheckpointError, ConfigError, nearest
+from chainrule.core.errors import CheckpointError, ConfigError, RequestError, nearest
 from chainrule.core.files import read_text
-from chainrule.core.model import LanguageModel
+from chainrule.core.masked import MaskedModel, Model
 from chainrule.core.tokenizer import Tokenizer
-from chainrule.hub.build import build, moves
+from chainrule.hub.build import build, moves, told
+from chainrule.hub.encoder import MaskedLM
 from chainrule.hub.llama2c import read_llama2c
 from chainrule.hub.llmc import is_llmc, read_llmc
 from chainrule.hub.lm import LM
 from chainrule.hub.names import resolve
+from chainrule.hub.sentences import read_pooling, transformer_folder
 from chainrule.hub.trace import Stopwatch, Trace
 from chainrule.hub.weights import Wish, fill, in_memory, inside, open_weights, weight_files
 from chainrule.tokenizers import load as load_tokenizer
@@ -42,7 +44,20 @@ FORMATS = ("auto", *DTYPES, "int4")
 def load(
     name: str | Path, *, device: str = "auto", dtype: str = "auto", pickle: bool = False, trace: Trace | None = None
 ) -> LM:
-    """The language model of that name.
+    """The language model of that name, as ``load_any`` finds it; an encoder is refused, since it has no next token."""
+    lm = load_any(name, device=device, dtype=dtype, pickle=pickle, trace=trace)
+    if isinstance(lm, MaskedLM):
+        raise RequestError(
+            f"{name} is an encoder: it reads both ways, so it has no next token to score, generate or chat with; "
+            "ask it for hidden words (chainrule fill), or give a model that reads from left to right"
+        )
+    return lm
+
+
+def load_any(
+    name: str | Path, *, device: str = "auto", dtype: str = "auto", pickle: bool = False, trace: Trace | None = None
+) -> LM | MaskedLM:
+    """The model of that name, encoders too.
 
     ``dtype`` ``auto`` keeps the format the weights are stored in; ``int4`` puts every matrix but the embeddings into four bits
     as it is read, and the rest into bf16. ``pickle`` allows weights that are pickles; ``trace`` hears every step of loading.
@@ -59,7 +74,7 @@ def load(
     return lm
 
 
-def _load(name: str, wish: Wish, pickle: bool, watch: Stopwatch) -> LM:
+def _load(name: str, wish: Wish, pickle: bool, watch: Stopwatch) -> LM | MaskedLM:
     if name == "world":
         from chainrule.models.oracle import Oracle
 
@@ -127,8 +142,10 @@ def _llama2c(path: Path) -> LM:
     return LM(model, tokenizer, name=path.stem)
 
 
-def _folder(folder: Path, wish: Wish, pickle: bool, watch: Stopwatch) -> LM:
-    config = _config(folder)
+def _folder(folder: Path, wish: Wish, pickle: bool, watch: Stopwatch) -> LM | MaskedLM:
+    name, pooling = _called(folder), read_pooling(folder)
+    folder = transformer_folder(folder)
+    config = told(_config(folder), lambda: open_weights(weight_files(folder, pickle=pickle), Stopwatch()))
     watch.lap("config", f"model_type {config.get('model_type')!r}", file=folder / "config.json", made=config)
     try:
         with torch.device("meta"):
@@ -146,12 +163,14 @@ def _folder(folder: Path, wish: Wish, pickle: bool, watch: Stopwatch) -> LM:
     tokenizer = load_tokenizer(folder) if has_tokenizer(folder) else None
     _fits(model, tokenizer, folder)
     watch.lap("tokenizer", _said(tokenizer), file=folder, made=tokenizer)
+    if isinstance(model, MaskedModel):
+        return MaskedLM(model, tokenizer, pooling, name=name)
     source = find_template(folder)
     template = None if source is None or tokenizer is None else ChatTemplate(source, tokenizer)
     watch.lap("template", f"{len(source):,} characters of Jinja" if source else "none: not taught to chat", made=source)
     generation = _settings(folder / "generation_config.json")
     watch.lap("generation", ", ".join(f"{k}={v}" for k, v in generation.items()) or "none given", made=generation)
-    return LM(model, tokenizer, template, name=_called(folder), generation=generation)
+    return LM(model, tokenizer, template, name=name, generation=generation)
 
 
 def _called(folder: Path) -> str:
@@ -189,7 +208,7 @@ def _settings(path: Path) -> dict[str, Any]:
     return table
 
 
-def _fits(model: LanguageModel, tokenizer: Tokenizer | None, where: Path) -> None:
+def _fits(model: Model, tokenizer: Tokenizer | None, where: Path) -> None:
     if tokenizer is not None and tokenizer.vocab_size > model.vocab_size:
         raise CheckpointError(
             f"{where}: the tokenizer has {tokenizer.vocab_size} ids but the model scores {model.vocab_size}; "

@@ -9,6 +9,7 @@ import torch
 
 from chainrule.core.errors import CheckpointError
 from chainrule.core.files import whole_folder
+from chainrule.core.masked import Model
 from chainrule.core.model import LanguageModel
 from chainrule.core.shapes import Tensor
 from chainrule.core.tokenizer import Tokenizer
@@ -22,7 +23,7 @@ DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "
 
 def save(
     folder: str | Path,
-    model: LanguageModel,
+    model: Model,
     tokenizer: Tokenizer | None = None,
     template: str | None = None,
     *,
@@ -40,7 +41,7 @@ def save(
     config = published_config(model)
     names = saved(moves(config), _unique(model))
     ids = _ids(tokenizer)
-    if model.start is not None:
+    if isinstance(model, LanguageModel) and model.start is not None:
         ids |= {"decoder_start_token_id": model.start}
     config |= ids | {"dtype": DTYPES.get(next(iter(names.values())).dtype, "float32")}
     with whole_folder(folder) as aside:
@@ -54,7 +55,7 @@ def save(
     return folder
 
 
-def _unique(model: LanguageModel) -> dict[str, Tensor]:
+def _unique(model: Model) -> dict[str, Tensor]:
     """Every tensor once, on the CPU, contiguous."""
     return {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
 

@@ -27,8 +27,12 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED, PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 COMPUTED = re.compile(r"\.rotary_emb\.inv_freq$")
 """What old checkpoints store although every model computes it."""
-TIED = ("lm_head.weight", "embed_tokens.weight")
-"""A readout that some checkpoints store although it is the embedding table itself."""
+TIED = {
+    "lm_head.weight": "embed_tokens.weight",
+    "head.words.weight": "embed_tokens.weight",
+    "head.words.bias": "head.bias",
+}
+"""Parts of a readout that some checkpoints store although they are another tensor: the embedding table, BERT's one bias."""
 
 
 @dataclass(frozen=True)
@@ -155,9 +159,9 @@ def fill(
     except RuntimeError as error:  # torch's words for shapes that cannot be split or joined as the config says
         raise CheckpointError(f"{where} holds tensors of other shapes than its config asks for: {error}") from error
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    if set(TIED) <= set(ours) and TIED[0] not in wanted:
-        ways = _tied_away(ways, stored, moves, where, watch)
-        ours.pop(TIED[0])
+    for copy in [copy for copy, one in TIED.items() if {copy, one} <= set(ours) and copy not in wanted]:
+        ways = _tied_away(copy, ways, stored, moves, where, watch)
+        ours.pop(copy)
     _match(wanted, {name: tuple(tensor.shape) for name, tensor in ours.items()}, where)
     watch.lap("match", f"{len(stored)} published tensors become {len(ours)} parameters and buffers")
     for route in ways:
@@ -202,18 +206,19 @@ def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
 
 
 def _tied_away(
-    ways: list[Route], stored: dict[str, Stored], moves: Sequence[Move], where: Path | str, watch: Stopwatch
+    copy: str, ways: list[Route], stored: dict[str, Stored], moves: Sequence[Move], where: Path | str, watch: Stopwatch
 ) -> list[Route]:
-    """Leave a stored copy of the readout out; raises ``CheckpointError`` where it is no copy of the embedding."""
+    """Leave a stored ``copy`` of another tensor out; raises ``CheckpointError`` where it is none."""
+    one = TIED[copy]
     route = {name: route for route in ways for name in route.ours}
-    read = [loaded(moves, {n: stored[n].read() for n in route[name].sources})[name] for name in TIED]
+    read = [loaded(moves, {n: stored[n].read() for n in route[name].sources})[name] for name in (copy, one)]
     if not torch.equal(*read):
         raise CheckpointError(
-            f"{where}: {TIED[0]} differs from {TIED[1]}, but its config ties the two; set tie_word_embeddings to false there"
+            f"{where}: {copy} differs from {one}, but its config ties the two; set tie_word_embeddings to false there"
         )
-    for name in route[TIED[0]].sources:
-        _left_out(name, stored.pop(name), f"a copy of {TIED[1]}, which the readout is tied to", watch)
-    return [way for way in ways if TIED[0] not in way.ours]
+    for name in route[copy].sources:
+        _left_out(name, stored.pop(name), f"a copy of {one}, which the readout is tied to", watch)
+    return [way for way in ways if copy not in way.ours]
 
 
 def _match(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], where: Path | str) -> None:

@@ -65,6 +65,20 @@ class Swap:
 
 
 @dataclass(frozen=True)
+class Older:
+    """A part of a name that older files spell ``older``; what is saved has the newer spelling."""
+
+    older: str
+    newer: str
+
+    def load(self, tensors: Tensors) -> Tensors:
+        return {name.replace(self.older, self.newer): tensor for name, tensor in tensors.items()}
+
+    def save(self, tensors: Tensors) -> Tensors:
+        return tensors
+
+
+@dataclass(frozen=True)
 class Drop:
     """Published tensors that are no weights of the model (tables it computes, heads it does not have); never saved."""
 

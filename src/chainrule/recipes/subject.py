@@ -16,9 +16,10 @@ import torch
 from chainrule.core.errors import CheckpointError, ConfigError
 from chainrule.core.files import read_text
 from chainrule.eval.anatomy import Anatomy, take_apart
-from chainrule.hub.build import build, fresh
+from chainrule.hub.build import build
 from chainrule.hub.shipped import is_shipped, nearest_shipped, shipped_config
-from chainrule.train.recipe import SHIPPED, Bpe, Bytes, Fresh, Recipe, read_recipe
+from chainrule.train.material import fresh_model
+from chainrule.train.recipe import SHIPPED, Bpe, Bytes, Recipe, Start, read_recipe
 
 ROW = 4096
 """So many tokens has a row where nothing else is said, or as many as the model reads."""
@@ -75,14 +76,10 @@ def _config(config: dict[str, Any], name: str) -> Subject:
 
 def _recipe(recipe: Recipe, name: str) -> Subject:
     """The fresh model of a recipe, of which nothing is drawn."""
-    if not isinstance(recipe.model, Fresh):
+    if isinstance(recipe.model, Start):
         return _trained(subject(recipe.model.path).anatomy, recipe)
-    m = recipe.model
     with torch.device("meta"):
-        model = fresh(
-            vocab_size=_vocabulary(recipe), context=recipe.context, n_layers=m.n_layers, d_model=m.d_model, n_heads=m.n_heads,
-            n_kv_heads=m.n_kv_heads, d_ff=m.d_ff, rope_theta=m.rope_theta, tied=m.tied, init=m.init, seed=recipe.seed,
-        )  # fmt: skip
+        model = fresh_model(recipe, _vocabulary(recipe))
     return _trained(take_apart(model, name), recipe)
 
 

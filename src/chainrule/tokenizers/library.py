@@ -68,6 +68,10 @@ class LibraryTokenizer(Tokenizer):
             return bytes([int(token[3:5], 16)])
         return token.replace("▁", " ").removeprefix("##").encode()
 
+    def piece(self, id: int) -> str:
+        token = self._engine.id_to_token(id) or ""
+        return token if token.startswith("##") else super().piece(id)  # WordPiece's ## shows that it goes on a word
+
     def normalize(self, text: str) -> str:
         if self.lossless:
             return text

@@ -103,8 +103,9 @@ def _adds_bos(source: Any, config: Any) -> bool:
 def _begin_and_end(folder: Path, added: dict[str, int], adds_bos: bool) -> tuple[int | None, tuple[int, ...]]:
     config = _json(folder / "tokenizer_config.json") | _json(folder / "special_tokens_map.json")
     model = _json(folder / "config.json") | _json(folder / "generation_config.json")
-    bos = added.get(_name(config.get("bos_token")), model.get("bos_token_id"))
-    end = added.get(_name(config.get("eos_token")))
+    # BERT's [CLS] and [SEP] frame a text as begin and end do elsewhere
+    bos = added.get(_name(config.get("bos_token") or config.get("cls_token")), model.get("bos_token_id"))
+    end = added.get(_name(config.get("eos_token") or config.get("sep_token")))
     listed = model.get("eos_token_id")
     eos = ([] if end is None else [end]) + (listed if isinstance(listed, list) else [] if listed is None else [listed])
     return (bos if adds_bos else None), tuple(dict.fromkeys(eos))

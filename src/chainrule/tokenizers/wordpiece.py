@@ -75,6 +75,9 @@ class WordPiece(Tokenizer):
     def token_bytes(self, id: int) -> bytes:
         return b"" if id in self.specials.values() else self.pieces[id].removeprefix("##").encode()
 
+    def piece(self, id: int) -> str:
+        return self.pieces[id]  # a ## shows that it goes on a word
+
     def normalize(self, text: str) -> str:
         return " ".join(UNKNOWN if self.cut(word) == [UNKNOWN] else word for word in self.words(text))
 

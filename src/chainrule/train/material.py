@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -10,23 +10,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chainrule.core.errors import ConfigError, DataError
-from chainrule.core.model import LanguageModel
+from chainrule.core.masked import MaskedModel, Model
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.data.chats import Conversation, Encoded, encode_chats, read_chats
 from chainrule.data.documents import hold_out, read_documents
+from chainrule.data.masking import MaskedStream
 from chainrule.data.packing import Rows, pack
 from chainrule.data.pairs import Pair, PairStream, encode_pairs, read_pairs
 from chainrule.data.streams import PackedStream, Stream
-from chainrule.hub.build import fresh, fresh_seq2seq
+from chainrule.hub.build import fresh, fresh_encoder, fresh_seq2seq
+from chainrule.hub.encoder import MASKS
+from chainrule.logprobs.losses import cross_entropy
+from chainrule.logprobs.masked import masked_cross_entropy
 from chainrule.tokenizers import load as load_tokenizer
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.byte import END_OF_TEXT, ByteTokenizer
 from chainrule.tokenizers.chat import CHATML, IM_END, IM_START, ChatTemplate
 from chainrule.tokenizers.library import LibraryTokenizer
+from chainrule.train.objective import LossFunction
 from chainrule.train.recipe import (
     Bpe,
     Bytes,
     Chats,
+    FreshEncoder,
     FreshSeq2Seq,
     Pairs,
     Recipe,
@@ -46,11 +52,12 @@ HELD_OUT_ROWS = 32
 class Material:
     """Everything a run needs besides settings."""
 
-    model: LanguageModel
+    model: Model
     tokenizer: Tokenizer
     template: ChatTemplate | None
     stream: Stream
     held_out: Stream | None
+    loss: LossFunction = cross_entropy
 
 
 def prepare(recipe: Recipe, folder: Path) -> Material:
@@ -73,15 +80,35 @@ def prepare(recipe: Recipe, folder: Path) -> Material:
             "give more text, or set context lower"
         )
     model = model or fresh_model(recipe, tokenizer.vocab_size)
-    return Material(
-        model, tokenizer, None, _stream(recipe, rows), _held_out(recipe, pack_texts(held, tokenizer, recipe.context))
-    )
+    held_rows = pack_texts(held, tokenizer, recipe.context)
+    material = Material(model, tokenizer, None, _stream(recipe, rows), _held_out(recipe, held_rows))
+    return _masked(material, model, recipe) if isinstance(model, MaskedModel) else material
+
+
+def _masked(material: Material, model: MaskedModel, recipe: Recipe) -> Material:
+    """The same material as riddles for an encoder: words are hidden, and the loss is that of guessing them."""
+    if not model.fills:
+        raise ConfigError(f"{recipe.model} has no masked-word head to train; start from a checkpoint that has one")
+    tokenizer = material.tokenizer
+    mask = next((id for name, id in tokenizer.specials.items() if name in MASKS), None)
+    if mask is None:
+        raise ConfigError("an encoder hides words behind [MASK], which this tokenizer lacks; set tokenizer.kind to bpe")
+    for parameter in model.aside():
+        parameter.requires_grad_(False)
+    words = sorted(set(range(tokenizer.vocab_size)) - set(tokenizer.specials.values()))
+    hidden = (one and MaskedStream(one, mask, words, recipe.seed) for one in (material.stream, material.held_out))
+    stream, held_out = hidden
+    return replace(material, stream=stream, held_out=held_out, loss=masked_cross_entropy)
 
 
 def _for_chats(recipe: Recipe) -> Material:
     if not isinstance(recipe.model, Start):
         raise ConfigError("chats fine-tune a model that exists; set model to {kind: start, path: runs/NAME}")
     model, tokenizer = _start(recipe)
+    if isinstance(model, MaskedModel):
+        raise ConfigError(
+            f"{recipe.model.path} is an encoder: it fills in words and cannot learn to chat; start from a decoder"
+        )
     if IM_END not in tokenizer.specials:
         raise ConfigError(
             f"the tokenizer of {recipe.model.path} has no {IM_END}, which the chat template writes; train it with BPE here"
@@ -105,7 +132,7 @@ def _for_pairs(recipe: Recipe, folder: Path) -> Material:
     texts = [text for pair in train for text in pair]
     model, tokenizer = _start(recipe) if isinstance(recipe.model, Start) else (None, _tokenizer(recipe, texts, folder))
     model = model or fresh_model(recipe, tokenizer.vocab_size)
-    if model.needs != ("source",):
+    if isinstance(model, MaskedModel) or model.needs != ("source",):
         raise ConfigError(f"pairs train an encoder–decoder, but model is {recipe.model}; set it to {{kind: seq2seq}}")
     start = tokenizer.begin if model.start is None else model.start
     if start is None:
@@ -183,7 +210,8 @@ def _tokenizer(recipe: Recipe, train: list[str], folder: Path) -> Tokenizer:
     if not isinstance(wanted, Bpe):
         return load_tokenizer(wanted.path)
     texts = _vocabulary_texts(recipe, _first(train, wanted.sample_bytes))
-    tokenizer = BPE.train(texts, wanted.vocab_size, pattern=wanted.pattern, specials=SPECIALS).fast()
+    specials = (*SPECIALS, MASKS[0]) if isinstance(recipe.model, FreshEncoder) else SPECIALS
+    tokenizer = BPE.train(texts, wanted.vocab_size, pattern=wanted.pattern, specials=specials).fast()
     tokenizer.save(folder / "tokenizer")
     return tokenizer
 
@@ -208,18 +236,18 @@ def _first(texts: list[str], size: int) -> list[str]:
     return taken
 
 
-def _start(recipe: Recipe) -> tuple[LanguageModel, Tokenizer]:
-    from chainrule.hub.load import load
+def _start(recipe: Recipe) -> tuple[Model, Tokenizer]:
+    from chainrule.hub.load import load_any
 
     assert isinstance(recipe.model, Start)
-    lm = load(recipe.model.path, device="cpu", dtype="fp32")
+    lm = load_any(recipe.model.path, device="cpu", dtype="fp32")
     limit = lm.model.context
     if limit is not None and recipe.context > limit:
         raise ConfigError(f"context={recipe.context} is more than the {limit} tokens that {recipe.model.path} reads; lower it")
     return lm.model, lm.tokenizer
 
 
-def fresh_model(recipe: Recipe, vocab_size: int) -> LanguageModel:
+def fresh_model(recipe: Recipe, vocab_size: int) -> Model:
     """The new model that a recipe describes."""
     m = recipe.model
     assert not isinstance(m, Start)
@@ -227,6 +255,11 @@ def fresh_model(recipe: Recipe, vocab_size: int) -> LanguageModel:
         return fresh_seq2seq(
             plan=m.plan, vocab_size=vocab_size, context=recipe.context, n_layers=m.n_layers, d_model=m.d_model,
             n_heads=m.n_heads, d_ff=m.d_ff, init=m.init, seed=recipe.seed,
+        )  # fmt: skip
+    if isinstance(m, FreshEncoder):
+        return fresh_encoder(
+            vocab_size=vocab_size, context=recipe.context, n_layers=m.n_layers, d_model=m.d_model, n_heads=m.n_heads,
+            d_ff=m.d_ff, seed=recipe.seed,
         )  # fmt: skip
     return fresh(
         vocab_size=vocab_size, context=recipe.context, n_layers=m.n_layers, d_model=m.d_model, n_heads=m.n_heads,

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from chainrule.core.model import LanguageModel
+from chainrule.core.masked import Model
 from chainrule.core.shapes import Float, Tensor
 
 A, B, C = 3.4445, -4.7750, 2.0315
@@ -51,9 +51,7 @@ def orthogonal(g: Float[Tensor, "n r c"], dtype: torch.dtype = torch.float32) ->
 class AdamW:
     """AdamW over all parameters; weight decay on matrices alone."""
 
-    def __init__(
-        self, model: LanguageModel, *, lr: float, betas: tuple[float, float] = (0.9, 0.95), weight_decay: float = 0.0
-    ) -> None:
+    def __init__(self, model: Model, *, lr: float, betas: tuple[float, float] = (0.9, 0.95), weight_decay: float = 0.0) -> None:
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._adam = _adam(parameters, lr, betas, weight_decay)
         self._lr = lr
@@ -76,7 +74,7 @@ class Muon:
 
     def __init__(
         self,
-        model: LanguageModel,
+        model: Model,
         *,
         lr: float,
         adam_lr: float,
@@ -117,7 +115,7 @@ class Muon:
             momentum.copy_(saved)
 
 
-def split_parameters(model: LanguageModel) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+def split_parameters(model: Model) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """(matrices inside the model, everything else): embeddings and the readout are not inside."""
     outside = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     if model.readout_weight is not None:

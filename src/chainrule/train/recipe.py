@@ -46,6 +46,17 @@ class FreshSeq2Seq:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FreshEncoder:
+    """A new encoder of BERT's shape; it learns the words that are hidden from it."""
+
+    kind: Literal["encoder"] = "encoder"
+    n_layers: int = 4
+    d_model: int = 192
+    n_heads: int = 6
+    d_ff: int = 768
+
+
+@dataclass(frozen=True, kw_only=True)
 class Start:
     """Go on from the model (and tokenizer) of a run or folder."""
 
@@ -152,7 +163,7 @@ class Recipe:
     """One training run."""
 
     version: int = VERSION
-    model: Fresh | FreshSeq2Seq | Start = field(default_factory=Fresh)
+    model: Fresh | FreshSeq2Seq | FreshEncoder | Start = field(default_factory=Fresh)
     tokenizer: Bytes | Bpe | Published = field(default_factory=Bpe)
     data: Text | Chats | World | WorldChats | Pairs | WorldPairs
     optimizer: Optimizing = field(default_factory=Optimizing)

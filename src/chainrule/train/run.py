@@ -22,7 +22,7 @@ from chainrule.core.datum import Batch, Layout
 from chainrule.core.device import cpu_threads, pick_device
 from chainrule.core.errors import CheckpointError
 from chainrule.core.files import unwritable, write_text
-from chainrule.core.model import LanguageModel
+from chainrule.core.masked import Model
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.data.streams import Stream
 from chainrule.hub.save import save
@@ -44,12 +44,12 @@ class Run:
     """What a finished training gives: its folder, model, tokenizer and chat template."""
 
     folder: Path
-    model: LanguageModel
+    model: Model
     tokenizer: Tokenizer
     template: ChatTemplate | None
 
 
-Watch = Callable[[LanguageModel, Tokenizer], dict[str, Any]]
+Watch = Callable[[Any, Tokenizer], dict[str, Any]]
 """Looks at a model during its training; what it finds stands in ``metrics.jsonl`` beside the held-out loss."""
 
 
@@ -93,7 +93,7 @@ def run_recipe(
             eval_every=recipe.eval_every, save_every=recipe.save_every, label=label,
         )  # fmt: skip
         model.train()
-        objective: torch.nn.Module = Objective(model, cross_entropy)
+        objective: torch.nn.Module = Objective(model, material.loss)
         objective = torch.compile(objective) if recipe.compile else objective  # type: ignore[assignment]
         train(objective, material.stream, optimizer, settings, hooks, start=step, scaling=scaling)
         model.eval()
@@ -102,7 +102,7 @@ def run_recipe(
         return Run(folder, model, material.tokenizer, material.template)
 
 
-def _optimizer(recipe: Recipe, model: LanguageModel, dtype: torch.dtype) -> Optimizer:
+def _optimizer(recipe: Recipe, model: Model, dtype: torch.dtype) -> Optimizer:
     o = recipe.optimizer
     if o.kind == "adamw":
         return AdamW(model, lr=o.lr, betas=o.betas, weight_decay=o.weight_decay)
@@ -124,11 +124,9 @@ def evaluate(objective: Objective, stream: Stream | None, device: torch.device, 
     return {"held_out_loss": total / weight} if weight else {}
 
 
-def _look(
-    model: LanguageModel, material: Material, watch: Watch | None, device: torch.device, dtype: torch.dtype
-) -> dict[str, Any]:
+def _look(model: Model, material: Material, watch: Watch | None, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """The held-out loss, and what the watch finds."""
-    seen: dict[str, Any] = dict(evaluate(Objective(model, cross_entropy), material.held_out, device, dtype))
+    seen: dict[str, Any] = dict(evaluate(Objective(model, material.loss), material.held_out, device, dtype))
     if watch is not None:
         model.eval()
         with torch.no_grad():
@@ -218,7 +216,7 @@ def _enter(folder: Path, *, resume: bool, force: bool) -> None:
 
 
 def _restore(
-    folder: Path, model: LanguageModel, optimizer: Optimizer, now: Circumstances, scaling: LossScale | None, *, force: bool
+    folder: Path, model: Model, optimizer: Optimizer, now: Circumstances, scaling: LossScale | None, *, force: bool
 ) -> int:
     newest = checkpoints(folder / "checkpoints")
     return load_checkpoint(newest[-1], model, optimizer, now, force=force, scaling=scaling) if newest else 0
@@ -227,7 +225,7 @@ def _restore(
 def _save(
     folder: Path,
     step: int,
-    model: LanguageModel,
+    model: Model,
     optimizer: Optimizer,
     now: Circumstances,
     scaling: LossScale | None,

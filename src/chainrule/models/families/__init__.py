@@ -1,6 +1,7 @@
 """Published families: each file says which parts a config means and where every weight lives."""
 
 FAMILIES = {
+    "bert": "chainrule.models.families.bert",
     "gpt2": "chainrule.models.families.gpt2",
     "llama": "chainrule.models.families.llama",
     "mistral": "chainrule.models.families.mistral",
