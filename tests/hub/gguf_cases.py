@@ -15,6 +15,13 @@ LLAMA3 = {
     "original_max_position_embeddings": 32, "rope_theta": 5e5,
 }  # fmt: skip
 CAPS = {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 8, "num_hidden_layers": 4}
+HALF = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "rope_theta": 1e4}
+MOE = {"num_hidden_layers": 3, "first_k_dense_replace": 1, "moe_intermediate_size": 32, "num_experts_per_tok": 2}
+MLA = MOE | {
+    "q_lora_rank": 24, "kv_lora_rank": 32, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 12,
+    "num_key_value_heads": 4,
+}  # fmt: skip
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", {}),
     "llama-tied-one-kv-head": ("Llama", {"tie_word_embeddings": True, "num_key_value_heads": 1}),
@@ -34,6 +41,21 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "glm4": ("Glm4", {"head_dim": 16, "attention_bias": True, "pad_token_id": 0}),
     "olmo2": ("Olmo2", {}),
     "smollm3": ("SmolLM3", {"num_hidden_layers": 5, "pad_token_id": 0, "tie_word_embeddings": True}),
+    "deepseek2": ("DeepseekV2", MLA | {"n_routed_experts": 4, "n_shared_experts": 2}),
+    "deepseek2-no-query-rank": ("DeepseekV2", MLA | {"n_routed_experts": 4, "q_lora_rank": None, "num_hidden_layers": 27}),
+    "deepseek3": ("DeepseekV3", MLA | {"n_routed_experts": 8, "n_group": 4, "topk_group": 2}),
+    "deepseek3-yarn": ("DeepseekV3", MLA | {"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "norm_topk_prob": False,
+                                            "rope_parameters": YARN | {"mscale": 1.0, "mscale_all_dim": 1.0}}),
+    "glm4-moe": ("Glm4Moe", MOE | {"n_routed_experts": 8, "n_shared_experts": 2, "head_dim": 16, "use_qk_norm": True,
+                                   "attention_bias": True, "routed_scaling_factor": 2.5}),
+    "ernie": ("Ernie4_5", {"head_dim": 16, "tie_word_embeddings": True}),
+    "ernie-moe": ("Ernie4_5_Moe", {"moe_intermediate_size": 32, "moe_k": 2, "moe_num_experts": 4, "moe_num_shared_experts": 2,
+                                   "num_hidden_layers": 3, "tie_word_embeddings": True}),
+    "minimax-m2": ("MiniMaxM2", {"head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2, "rope_parameters": HALF}),
+    "llama4": ("Llama4Text", {"head_dim": 16, "num_local_experts": 4, "intermediate_size_mlp": 80, "num_hidden_layers": 5,
+                              "interleave_moe_layer_step": 2, "pad_token_id": 0}),
+    "gpt-oss": ("GptOss", {"head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 8,
+                           "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}),
     "gpt2": ("GPT2", {"vocab_size": 320, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64}),
 }  # fmt: skip
 
@@ -44,9 +66,10 @@ def published(name: str, folder: Path, **more: Any) -> torch.nn.Module:
     torch.manual_seed(sorted(CASES).index(name))
     family, settings = CASES[name]
     text = "Text" if family == "Gemma3" else ""
+    causal = {"GPT2": "GPT2LMHeadModel", "Llama4Text": "Llama4ForCausalLM"}.get(family, f"{family}ForCausalLM")
     settings = (settings if family == "GPT2" else TINY | settings) | more
     config = getattr(transformers, f"{family}{text}Config")(**settings)
-    model = getattr(transformers, "GPT2LMHeadModel" if family == "GPT2" else f"{family}ForCausalLM")(config).eval()
+    model = getattr(transformers, causal)(config).eval()
     for tensor in model.parameters():  # larger than at birth, norms and biases too, so that nothing hides
         torch.nn.init.normal_(tensor, mean=1.0 if tensor.ndim == 1 and not family.startswith("Gemma") else 0.0, std=0.15)
     model.save_pretrained(folder)

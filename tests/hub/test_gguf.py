@@ -9,9 +9,9 @@ import torch
 
 from chainrule.adapt.blocks import FORMATS
 from chainrule.core.errors import CheckpointError
-from chainrule.hub.gguf import GGUF
-from chainrule.hub.gguf_mix import mix, more_bits
-from chainrule.hub.gguf_write import write_gguf
+from chainrule.hub.gguf.mix import mix, more_bits
+from chainrule.hub.gguf.read import GGUF
+from chainrule.hub.gguf.write import write_gguf
 
 METADATA = {
     "general.architecture": "llama", "general.name": "tiny 小", "a.count": 7, "a.long": 2**40, "a.fraction": 0.5,

@@ -9,17 +9,18 @@ import torch
 import chainrule as cr
 from chainrule.core.errors import CheckpointError, ConfigError
 from chainrule.hub.export import export
-from chainrule.hub.gguf import GGUF
-from chainrule.hub.gguf_config import TABLES
-from chainrule.hub.gguf_names import ARCHS
-from chainrule.hub.gguf_vocab import read_vocabulary
-from chainrule.hub.gguf_vocab_write import write_vocabulary
+from chainrule.hub.gguf.names import ARCHS
+from chainrule.hub.gguf.read import GGUF
+from chainrule.hub.gguf.tables import TABLES
+from chainrule.hub.gguf.vocab import read_vocabulary
+from chainrule.hub.gguf.vocab_write import write_vocabulary
+from chainrule.hub.gguf.write import write_gguf
 from chainrule.tokenizers import load as load_tokenizer
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.byte import ByteTokenizer
 from chainrule.tokenizers.char import CharTokenizer
 from chainrule.tokenizers.chat import CHATML, IM_END, IM_START, ChatTemplate
-from tests.hub.gguf_cases import CASES, published
+from tests.hub.gguf_cases import CASES, YARN, published
 
 TEXT = "low lower lowest newer. 今天我来到了仙II-212！  x = 10_000;\n\n\tdef f(n): return n + 1 😀\r\nIt's <|im_end|> "
 
@@ -48,6 +49,55 @@ def test_a_model_out_to_gguf_and_in_again_is_the_same(name, tmp_path):
     # Gemma's norms are stored with one added, and a sum is rounded; all else is exact
     torch.testing.assert_close(logits(back), logits(lm), atol=1e-4 if name.startswith("gemma") else 0, rtol=0)
     assert back.model.config == lm.model.config or name in ("mistral", "gpt2")
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "words"),
+    [
+        ("deepseek2", {"topk_method": "group_limited_greedy", "n_group": 2, "topk_group": 1}, "it routes otherwise"),
+        ("deepseek2-no-query-rank", {"num_hidden_layers": 2}, "only if it has 26 or 27 layers"),
+        ("gpt-oss", {"rope_parameters": YARN | {"truncate": False}}, "rounds the borders of YaRN's ramp"),
+        ("mistral", {"sliding_window": 16}, "the file's context is the window: 16 tokens"),
+    ],
+)
+def test_where_llama_cpp_computes_otherwise_the_user_is_told(name, more, words, tmp_path):
+    published(name, tmp_path / "hf", **more)
+    lm = cr.load(tmp_path / "hf")
+    assert words in " ".join(export(lm, tmp_path / "x.gguf", to="gguf", kind="f32"))
+    t = 16 if name == "mistral" else 24
+    assert torch.equal(logits(cr.load(tmp_path / "x.gguf"), t), logits(lm, t))
+
+
+def test_layers_that_predict_further_tokens_are_left_out(tmp_path):
+    """As llama.cpp's converter writes GLM-4.5: the block count holds one more layer, which p(next token) does not need."""
+    published("glm4-moe", tmp_path / "hf")
+    lm = cr.load(tmp_path / "hf")
+    export(lm, tmp_path / "x.gguf", to="gguf", kind="f32")
+    file = GGUF(tmp_path / "x.gguf")
+    tensors = {name: file.tensor(name) for name in file.slots} | {"blk.3.nextn.eh_proj.weight": torch.ones(64, 128)}
+    more = {"glm4moe.block_count": 4, "glm4moe.nextn_predict_layers": 1}
+    write_gguf(tmp_path / "y.gguf", file.metadata | more, tensors, dict.fromkeys(tensors, "F32"))
+    assert torch.equal(logits(cr.load(tmp_path / "y.gguf")), logits(lm))
+
+
+def test_an_old_file_of_deepseek_holds_keys_and_values_in_one(tmp_path):
+    """Before 2025 the matrix from the latent was not split, and the heads' widths had no keys of their own."""
+    published("deepseek2", tmp_path / "hf")
+    lm = cr.load(tmp_path / "hf")
+    export(lm, tmp_path / "x.gguf", to="gguf", kind="f32")
+    file = GGUF(tmp_path / "x.gguf")
+    tensors = {name: file.tensor(name) for name in file.slots if "attn_k_b" not in name and "attn_v_b" not in name}
+    for i in range(3):
+        k, v = (file.tensor(f"blk.{i}.attn_{one}_b.weight") for one in "kv")
+        tensors[f"blk.{i}.attn_kv_b.weight"] = torch.cat([k.mT, v], dim=1).flatten(0, 1)
+    old = {key: value for key, value in file.metadata.items() if not key.endswith("_mla")}
+    old |= {
+        "deepseek2.attention.key_length": 24,
+        "deepseek2.attention.value_length": 12,
+        "deepseek2.attention.head_count_kv": 4,
+    }
+    write_gguf(tmp_path / "y.gguf", old, tensors, dict.fromkeys(tensors, "F32"))
+    assert torch.equal(logits(cr.load(tmp_path / "y.gguf")), logits(lm))
 
 
 def test_every_architecture_has_names_and_keys():
@@ -219,8 +269,6 @@ def rewritten(path, out, **changes):
     gguf = pytest.importorskip("gguf")
     file = GGUF(path)
     metadata = {key: value for key, value in (file.metadata | changes).items() if value is not None}
-    from chainrule.hub.gguf_write import write_gguf
-
     write_gguf(out, metadata, {name: file.tensor(name) for name in file.slots}, dict.fromkeys(file.slots, "F32"))
     assert gguf.GGUFReader(out)
     return out

@@ -7,8 +7,8 @@ import torch
 
 from chainrule.core.errors import CheckpointError, ConfigError, nearest
 from chainrule.hub.build import moves, published_config
-from chainrule.hub.gguf_mix import KINDS
-from chainrule.hub.gguf_model import write_model
+from chainrule.hub.gguf.mix import KINDS
+from chainrule.hub.gguf.model import write_model
 from chainrule.hub.llama2c import write_llama2c
 from chainrule.hub.llmc import write_llmc
 from chainrule.hub.lm import LM

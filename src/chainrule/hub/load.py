@@ -111,7 +111,7 @@ def _file(path: Path, wish: Wish, watch: Stopwatch) -> LM:
     with path.open("rb") as file:
         start = file.read(4)
     if start == b"GGUF" or path.suffix == ".gguf":
-        from chainrule.hub.gguf_model import read_model
+        from chainrule.hub.gguf.model import read_model
 
         lm = read_model(path, wish, watch)
         _fits(lm.model, lm.tokenizer if lm.has_tokenizer else None, path)

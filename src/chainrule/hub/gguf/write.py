@@ -11,7 +11,7 @@ import torch
 from chainrule.adapt.blocks import FORMATS, pack
 from chainrule.core.files import whole_file
 from chainrule.core.shapes import Tensor
-from chainrule.hub.gguf import MAGIC
+from chainrule.hub.gguf.read import MAGIC
 
 ALIGNMENT = 32
 U32, I32, F32, BOOL, STRING, ARRAY, U64 = 4, 5, 6, 7, 8, 9, 10

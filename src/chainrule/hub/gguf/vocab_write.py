@@ -11,7 +11,7 @@ from typing import Any
 
 from chainrule.core.errors import CheckpointError
 from chainrule.core.tokenizer import Tokenizer
-from chainrule.hub.gguf_vocab import BYTE, CONTROL, DEFINED, GGML, NORMAL, PRES, UNKNOWN, UNUSED, WHOLE
+from chainrule.hub.gguf.vocab import BYTE, CONTROL, DEFINED, GGML, NORMAL, PRES, UNKNOWN, UNUSED, WHOLE
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.byte import END_OF_TEXT, ByteTokenizer
 from chainrule.tokenizers.library import LibraryTokenizer

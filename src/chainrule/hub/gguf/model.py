@@ -15,13 +15,15 @@ import torch
 from chainrule.core.errors import CheckpointError
 from chainrule.core.shapes import Tensor
 from chainrule.hub.build import build, moves, published_config
-from chainrule.hub.gguf import GGUF
-from chainrule.hub.gguf_config import ARCH_OF, architecture, metadata_of, published, rope_factors, says_all, stored_name
-from chainrule.hub.gguf_mix import FLOATS, KINDS, file_type, mix
-from chainrule.hub.gguf_names import ARCHS
-from chainrule.hub.gguf_vocab import TEMPLATE, read_vocabulary
-from chainrule.hub.gguf_vocab_write import write_vocabulary
-from chainrule.hub.gguf_write import write_gguf
+from chainrule.hub.gguf.config import architecture, further, metadata_of, otherwise, published, says_all, stored_name
+from chainrule.hub.gguf.mix import FLOATS, KINDS, file_type, mix
+from chainrule.hub.gguf.names import ARCHS
+from chainrule.hub.gguf.read import GGUF
+from chainrule.hub.gguf.rope import rope_factors
+from chainrule.hub.gguf.tables import ARCH_OF
+from chainrule.hub.gguf.vocab import TEMPLATE, read_vocabulary
+from chainrule.hub.gguf.vocab_write import write_vocabulary
+from chainrule.hub.gguf.write import write_gguf
 from chainrule.hub.lm import LM
 from chainrule.hub.trace import Stopwatch
 from chainrule.hub.weights import Stored, Wish, fill
@@ -48,10 +50,12 @@ def read_model(path: Path, wish: Wish, watch: Stopwatch) -> LM:
     watch.lap("config", f"the architecture {arch} is model_type {config['model_type']!r}", file=path, made=config)
     with torch.device("meta"):
         model = build(config)
+    behind = range(model_layers(config), model_layers(config) + further(arch, file.metadata, path))
+    beyond = tuple(f"blk.{i}." for i in behind)
     stored = {
         name: Stored(path, slot.dtype, slot.shape, partial(file.tensor, name))
         for name, slot in file.slots.items()
-        if name not in COMPUTED
+        if name not in COMPUTED and not name.startswith(beyond)
     }
     way = (*ARCHS[arch].to_published(config), *moves(config))
     fill(model, stored, way, path, replace(wish, dtype=wish.dtype or _usual(file)), watch)
@@ -60,6 +64,11 @@ def read_model(path: Path, wish: Wish, watch: Stopwatch) -> LM:
     source = file.metadata.get(TEMPLATE)
     template = ChatTemplate(source, tokenizer) if isinstance(source, str) and tokenizer is not None else None
     return LM(model, tokenizer, template, name=path.stem)
+
+
+def model_layers(config: Mapping[str, Any]) -> int:
+    """How many layers a published config has."""
+    return config.get("num_hidden_layers") or config["n_layer"]
 
 
 def _usual(file: GGUF) -> torch.dtype:
@@ -80,6 +89,7 @@ def write_model(lm: LM, path: Path, kind: str) -> list[str]:
     tokenizer = lm.tokenizer if lm.has_tokenizer else None
     vocabulary, note = write_vocabulary(tokenizer, config["vocab_size"])
     notes += [note] if note else []
+    notes += otherwise(arch, config)
     general: dict[str, Any] = {"architecture": stored_name(arch), "name": lm.name or path.stem, "file_type": number}
     if KINDS[kind][0] not in FLOATS:
         general["quantization_version"] = 2

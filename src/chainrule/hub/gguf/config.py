@@ -1,0 +1,212 @@
+"""What GGUF's keys say about a model, as the ``config.json`` its publisher would write, and back.
+
+The tables say what is plain; what is not (heads, experts, windows, a tied head) has a few lines of its own here. Whether GGUF
+can say a model at all is found out by reading back what was written: a feature that would get lost is an error that names it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from chainrule.core.errors import CheckpointError
+from chainrule.core.schema import dump
+from chainrule.core.shapes import Tensor
+from chainrule.hub.build import parts
+from chainrule.hub.difference import difference
+from chainrule.hub.gguf.keys import Said
+from chainrule.hub.gguf.rope import rope_keys, rope_of, rope_parameters
+from chainrule.hub.gguf.tables import ALSO, OPTIONAL, SIGMOID, SOFTMAX, TABLES
+
+Config = dict[str, Any]
+Shapes = Mapping[str, tuple[int, ...]]
+GEMMA2 = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0, "sliding_window": 4096}
+"""What a file of Gemma 2 may leave out."""
+
+
+def architecture(metadata: Mapping[str, Any], where: object) -> str:
+    """The name in the tables of the architecture a file holds; raises ``CheckpointError`` naming those that are known."""
+    name = metadata.get("general.architecture")
+    if name == "llama" and metadata.get("llama.expert_count"):
+        return "mixtral"
+    if name not in TABLES or name == "mixtral":
+        known = ", ".join(sorted(set(TABLES) - {"mixtral"}))
+        raise CheckpointError(f"{where} holds a model of the architecture {name!r}, which is not read here; read are {known}")
+    return str(name)
+
+
+def stored_name(arch: str) -> str:
+    """What the file calls an architecture of the tables."""
+    return "llama" if arch == "mixtral" else arch
+
+
+def further(arch: str, metadata: Mapping[str, Any], where: object) -> int:
+    """How many layers at the end predict further tokens: they take no part in p(next token)."""
+    return Said(metadata, stored_name(arch), where).number("nextn_predict_layers") or 0
+
+
+def published(arch: str, metadata: Mapping[str, Any], shapes: Shapes, factors: Tensor | None, where: object) -> Config:
+    """The ``config.json`` that a file's metadata means. ``factors`` is the tensor ``rope_freqs``, if there is one."""
+    table, said = TABLES[arch], Said(metadata, stored_name(arch), where)
+    if "token_embd.weight" not in shapes:
+        raise CheckpointError(f"{where} has no tensor token_embd.weight: it is a vocabulary or a part of a model, not a model")
+    config: Config = {"model_type": table.model_type, **table.always}
+    for key, name in table.keys.items():
+        value = said.number(key) if key in OPTIONAL else said.needed(key)
+        if value is not None:
+            config[name] = value
+    config[table.keys["block_count"]] = _layers(said, shapes, further(arch, metadata, where))
+    config["vocab_size"] = shapes["token_embd.weight"][0]
+    config["tie_word_embeddings"] = "output.weight" not in shapes
+    config |= {key: tensor in shapes for key, tensor in table.seen.items()}
+    config |= _own(arch, config, said)
+    return config | (rope_of(arch, said, _width(config), factors) if table.rope else {})
+
+
+def _layers(said: Said, shapes: Shapes, further: int) -> int:
+    """The layers of the model, of all of which the file must hold tensors."""
+    n = said.needed("block_count")
+    found = {name.split(".")[1] for name in shapes if name.startswith("blk.")}
+    if len(found) not in (n, n - further):
+        raise CheckpointError(f"{said.where} holds tensors of {len(found)} layers, but its block_count is {n}; export it again")
+    return n - further
+
+
+def _width(config: Config) -> int:
+    """The channels of a head that rope could turn."""
+    width = config.get("qk_rope_head_dim") or config.get("head_dim")
+    return width or config["hidden_size"] // config["num_attention_heads"]
+
+
+def metadata_of(arch: str, config: Config) -> Config:
+    """The keys of the architecture that say a published config."""
+    name, table = stored_name(arch), TABLES[arch]
+    values = {key: _value(config, word) for key, word in table.keys.items()}
+    values |= {key: config[value] if isinstance(value, str) else value for key, value in table.written.items()}
+    if "attention.key_length" in table.keys:
+        values |= dict.fromkeys(("attention.key_length", "attention.value_length"), _width(config))
+        values["attention.head_count_kv"] = values["attention.head_count_kv"] or config["num_attention_heads"]
+    if table.rope:
+        values |= rope_keys(arch, config, _width(config))
+    values |= _own_keys(arch, config)
+    values["vocab_size"] = config["vocab_size"]
+    return {f"{name}.{key}": value for key, value in values.items() if value is not None}
+
+
+def _value(config: Config, word: str) -> Any:
+    return next((config[name] for name in (word, *ALSO.get(word, ())) if config.get(name) is not None), None)
+
+
+def says_all(config: Mapping[str, Any], again: Mapping[str, Any]) -> None:
+    """Raise ``CheckpointError`` where what is read back from a file is not the model that was written into it."""
+    if found := difference(dump(parts(config)), dump(parts(again))):
+        place, was, would_be = found
+        raise CheckpointError(
+            f"GGUF cannot say this model: {place} is {was!r}, but whoever reads the file would take it for {would_be!r}; "
+            "export it with --to hf"
+        )
+
+
+def otherwise(arch: str, config: Config) -> list[str]:
+    """Where llama.cpp computes something else than the model's publisher, for the user to know."""
+    notes: list[str] = []
+    if arch == "deepseek2" and config.get("topk_method") == "group_limited_greedy" and config.get("n_group", 1) > 1:
+        notes.append(
+            "llama.cpp chooses groups of experts by their best two, DeepSeek-V2 by their best one: it routes otherwise"
+        )
+    if arch == "deepseek2" and not config.get("q_lora_rank") and config["num_hidden_layers"] not in (26, 27):
+        notes.append("llama.cpp loads DeepSeek-V2 without q_lora_rank only if it has 26 or 27 layers")
+    if arch == "gpt-oss" and rope_parameters(config).get("truncate") is False:
+        notes.append("llama.cpp rounds the borders of YaRN's ramp, gpt-oss does not: its angles differ a little")
+    return notes
+
+
+# what single architectures have
+
+
+def _own(arch: str, config: Config, said: Said) -> Config:
+    if arch in ("gemma2", "gemma3"):
+        return _gemma(arch, config, said)
+    if arch == "deepseek2":
+        return _deepseek2(config, said)
+    if arch == "glm4moe":
+        return {
+            "norm_topk_prob": said.truth("expert_weights_norm"),
+            "first_k_dense_replace": config.get("first_k_dense_replace", 0),
+            "routed_scaling_factor": config.get("routed_scaling_factor", 1.0),
+        }
+    return {"use_qk_norm": config["num_local_experts"] != 128} if arch == "llama4" else {}  # as llama.cpp knows Maverick
+
+
+def _own_keys(arch: str, config: Config) -> Config:
+    if arch == "gpt2":
+        return {"feed_forward_length": config.get("n_inner") or 4 * config["n_embd"]}
+    if arch == "gemma3":
+        return {"attention.sliding_window_pattern": _near_layers(config)}
+    if arch == "deepseek2":
+        return _deepseek2_keys(config)
+    if arch == "glm4moe":
+        return {"expert_weights_norm": bool(config.get("norm_topk_prob", True))}
+    if arch == "ernie4_5-moe":
+        width = config["moe_intermediate_size"] * (config.get("moe_num_shared_experts") or 0)
+        return {"expert_shared_feed_forward_length": width or None}
+    return {}
+
+
+def _gemma(arch: str, config: Config, said: Said) -> Config:
+    width = config["hidden_size"] // config["num_attention_heads"]
+    wide = config["num_hidden_layers"] == {"gemma2": 46, "gemma3": 62}[arch]  # llama.cpp knows the 27B models by their layers
+    own = {"query_pre_attn_scalar": width if wide else config.get("head_dim") or width}
+    if arch == "gemma2":
+        return own | {key: config.get(key, value) for key, value in GEMMA2.items()}
+    n, pattern = config["num_hidden_layers"], said.raw("attention.sliding_window_pattern", 6)
+    near = pattern if isinstance(pattern, list) else [(i + 1) % max(pattern, 1) != 0 for i in range(n)]
+    if "sliding_window" not in config:
+        near = [False] * n
+    return own | {"layer_types": ["sliding_attention" if one else "full_attention" for one in near]}
+
+
+def _near_layers(config: Config) -> list[bool]:
+    """Which layers see through a window."""
+    kinds, every = config.get("layer_types"), config.get("sliding_window_pattern", 6)
+    if kinds is None:
+        return [(i + 1) % every != 0 for i in range(config["num_hidden_layers"])]
+    return [kind == "sliding_attention" for kind in kinds]
+
+
+def _deepseek2(config: Config, said: Said) -> Config:
+    """Latent attention's widths, and which of the two routers: files before 2025 name the heads' widths without ``_mla``."""
+    rope = said.needed("rope.dimension_count")
+    wide = said.number("attention.key_length_mla") or said.needed("attention.key_length")
+    third = said.number("expert_gating_func") == SIGMOID
+    own: Config = {
+        "model_type": "deepseek_v3" if third else "deepseek_v2",
+        "qk_rope_head_dim": rope,
+        "qk_nope_head_dim": wide - rope,
+        "v_head_dim": said.number("attention.value_length_mla") or said.needed("attention.value_length"),
+        "q_lora_rank": config.get("q_lora_rank"),
+        "norm_topk_prob": said.truth("expert_weights_norm"),
+        "n_shared_experts": config.get("n_shared_experts", 0),
+        "first_k_dense_replace": config.get("first_k_dense_replace", 0),
+        "routed_scaling_factor": config.get("routed_scaling_factor", 1.0),
+        "n_group": config.get("n_group", 1),
+        "topk_group": config.get("topk_group", 1),
+    }
+    if not third:
+        own["topk_method"] = "group_limited_greedy" if own["n_group"] > 1 else "greedy"
+    return own
+
+
+def _deepseek2_keys(config: Config) -> Config:
+    rope, rank = config["qk_rope_head_dim"], config["kv_lora_rank"]
+    third = config["model_type"] != "deepseek_v2"
+    limited = third or config.get("topk_method") == "group_limited_greedy"
+    return {
+        "attention.head_count_kv": 1,
+        "attention.key_length": rank + rope,
+        "attention.value_length": rank,
+        "attention.key_length_mla": config["qk_nope_head_dim"] + rope,
+        "attention.value_length_mla": config["v_head_dim"],
+        "expert_gating_func": SIGMOID if third else SOFTMAX,
+        "expert_weights_norm": third and bool(config.get("norm_topk_prob", True)),
+        "expert_shared_count": config.get("n_shared_experts") or 0,
+        **({} if limited else {"expert_group_count": None, "expert_group_used_count": None}),
+    }

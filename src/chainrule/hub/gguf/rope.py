@@ -1,0 +1,118 @@
+"""How positions are turned, as GGUF's keys say it and as ``config.json`` does (``rope_parameters``, as in transformers 5).
+
+LLaMA 3's scaling has no keys: the file holds a tensor ``rope_freqs`` of how much slower each frequency turns, from which the
+four numbers of the config are found again.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from chainrule.core.errors import CheckpointError
+from chainrule.core.shapes import Tensor
+from chainrule.hub.gguf.keys import Said
+
+Config = dict[str, Any]
+YARN = {"yarn_beta_fast": "beta_fast", "yarn_beta_slow": "beta_slow"}
+
+
+def rope_of(arch: str, said: Said, width: int, factors: Tensor | None) -> Config:
+    """``rope_parameters`` of a file, for heads of which ``width`` channels could turn."""
+    rope: Config = {"rope_type": "default", "rope_theta": said.number("rope.freq_base") or 10000.0}
+    rope |= _llama3(said, rope["rope_theta"], factors) if factors is not None else _scaled(arch, said)
+    turned = said.number("rope.dimension_count") or width
+    if turned != width:
+        rope["partial_rotary_factor"] = turned / width
+    if arch == "gemma3":
+        near = {"rope_type": "default", "rope_theta": said.number("rope.freq_base_swa") or 10000.0}
+        return {"rope_parameters": {"full_attention": rope, "sliding_attention": near}}
+    return {"rope_parameters": rope}
+
+
+def _scaled(arch: str, said: Said) -> Config:
+    kind = said.word("rope.scaling.type", "none")
+    factor = said.number("rope.scaling.factor") or said.number("rope.scale_linear") or 1.0
+    if kind == "yarn":
+        original = said.needed("rope.scaling.original_context_length")
+        rope: Config = {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original}
+        rope |= {name: value for key, name in YARN.items() if (value := said.number(f"rope.scaling.{key}"))}
+        if arch == "gpt-oss":
+            rope["truncate"] = False
+        if (louder := said.number("rope.scaling.yarn_log_multiplier")) is not None:
+            rope |= dict.fromkeys(("mscale", "mscale_all_dim"), round(10 * louder, 6))  # the file holds a tenth of it
+        return rope
+    if kind not in ("none", "linear"):
+        raise CheckpointError(f"{said.where} scales rope by {kind!r}; read are linear, yarn and the factors of LLaMA 3")
+    return {} if factor == 1 else {"rope_type": "linear", "factor": factor}
+
+
+def rope_keys(arch: str, config: Config, width: int) -> Config:
+    """The keys that say a config's rope."""
+    rope = rope_parameters(config)
+    near = rope.get("sliding_attention")
+    rope = rope.get("full_attention", rope)
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    keys: Config = {"rope.freq_base": float(rope["rope_theta"]), "rope.dimension_count": _turned(arch, config, rope, width)}
+    if arch == "gemma3":
+        keys["rope.freq_base_swa"] = float(near["rope_theta"] if near else config.get("rope_local_base_freq", 10000.0))
+    if kind in ("linear", "yarn"):
+        keys |= {"rope.scaling.type": kind, "rope.scaling.factor": float(rope["factor"])}
+    if kind in ("yarn", "llama3"):
+        original = rope.get("original_max_position_embeddings") or config["max_position_embeddings"]
+        keys["rope.scaling.original_context_length"] = original
+    if kind == "yarn":
+        keys |= {f"rope.scaling.{key}": float(rope[name]) for key, name in YARN.items() if rope.get(name)}
+        if arch == "deepseek2" and rope.get("mscale_all_dim"):
+            keys["rope.scaling.yarn_log_multiplier"] = 0.1 * rope["mscale_all_dim"]
+    return keys
+
+
+def _turned(arch: str, config: Config, rope: Config, width: int) -> int:
+    """How many channels of a head turn."""
+    if config.get("rotary_dim"):
+        return config["rotary_dim"]
+    share = rope.get("partial_rotary_factor", config.get("partial_rotary_factor"))
+    return int(width * (share if share is not None else 0.5 if arch in ("glm4", "glm4moe") else 1.0))
+
+
+def rope_parameters(config: Mapping[str, Any]) -> Config:
+    """Rope in the style of transformers 5, from a config of either style."""
+    new = config.get("rope_parameters")
+    theta = config.get("rope_theta", 1e6 if str(config.get("model_type")).startswith("gemma3") else 10000.0)
+    return dict(new) if new else {"rope_theta": theta, **(config.get("rope_scaling") or {})}
+
+
+# the factors of LLaMA 3
+
+
+def rope_factors(config: Mapping[str, Any]) -> Tensor | None:
+    """How much slower each frequency turns, or None where the config does not ask for LLaMA 3's scaling."""
+    rope = rope_parameters(config)
+    if rope.get("rope_type", rope.get("type")) != "llama3":
+        return None
+    width = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    original = rope.get("original_max_position_embeddings") or config["max_position_embeddings"]
+    return _slower(rope["rope_theta"], width, rope["factor"], rope["low_freq_factor"], rope["high_freq_factor"], original)
+
+
+def _slower(theta: float, width: int, factor: float, low: float, high: float, original: int) -> Tensor:
+    plain = 1.0 / theta ** (torch.arange(0, width, 2, dtype=torch.float32) / width)
+    turns = original * plain / (2 * math.pi)  # full turns within a row of the original length
+    keep = ((turns - low) / (high - low)).clamp(0, 1)
+    return 1 / (keep + (1 - keep) / factor)
+
+
+def _llama3(said: Said, theta: float, factors: Tensor) -> Config:
+    """LLaMA 3's four numbers, of which the file holds the factors that they lead to: found, then checked."""
+    if torch.all(factors == 1):
+        return {}
+    factor, low, high = float(factors.max()), 1.0, 4.0
+    original = int(said.number("rope.scaling.original_context_length") or 8192)
+    if not torch.allclose(factors, _slower(theta, 2 * len(factors), factor, low, high, original), rtol=1e-4):
+        raise CheckpointError(
+            f"{said.where}: rope_freqs holds factors that are not LLaMA 3's for {original} tokens; not supported"
+        )
+    names = {"factor": factor, "low_freq_factor": low, "high_freq_factor": high, "original_max_position_embeddings": original}
+    return {"rope_type": "llama3", **names}
