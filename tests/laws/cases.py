@@ -19,8 +19,10 @@ from chainrule.layers.rope import Rope
 from chainrule.layers.scaling import Dynamic, Linear, Llama3
 from chainrule.models.blocks import Block
 from chainrule.models.decoder import Decoder, DecoderConfig
+from chainrule.models.neural_ngram import NeuralNGram, NeuralNGramConfig
 from chainrule.models.ngram import NGram
 from chainrule.models.oracle import Oracle
+from chainrule.models.rnn import Recurrent, RecurrentConfig
 from chainrule.models.seq2seq import Seq2Seq, Seq2SeqConfig
 
 VOCAB = 23
@@ -101,6 +103,26 @@ def seq2seq(config: Seq2SeqConfig, **rest) -> Callable[[], Seq2Seq]:
 SMALL = {"vocab_size": VOCAB, "context": 64, "d_model": 16, "n_layers": 2, "n_heads": 2, "d_ff": 24}
 
 
+def recurrent(cell: str, **rest) -> Callable[[], Recurrent]:
+    """Cells that read and remember, drawn from a seed."""
+
+    def build() -> Recurrent:
+        config = RecurrentConfig.uniform(**({"vocab_size": VOCAB, "cell": cell, "n_layers": 1, "d_model": 32} | rest))
+        return Recurrent(config, torch.Generator().manual_seed(1)).eval()
+
+    return build
+
+
+def neural_ngram(**rest) -> Callable[[], NeuralNGram]:
+    """A network over the last few tokens, drawn from a seed."""
+
+    def build() -> NeuralNGram:
+        config = NeuralNGramConfig(**({"vocab_size": VOCAB, "order": 4, "d_model": 8, "d_hidden": 32} | rest))
+        return NeuralNGram(config, torch.Generator().manual_seed(1)).eval()
+
+    return build
+
+
 def attention(**rest) -> GroupedQuery:
     """Two heads of width 8."""
     return GroupedQuery(**({"n_heads": 2, "n_kv_heads": 2, "d_head": 8} | rest))
@@ -115,6 +137,12 @@ CASES = {
         Case("trigram-laplace", ngram(3, "laplace"), random_rows),
         Case("4-gram-kneser-ney", ngram(4, "kneser-ney"), random_rows),
         Case("oracle", Oracle, world_rows),
+        Case("bengio", neural_ngram(), random_rows, True),
+        Case("bengio-direct", neural_ngram(order=3, direct=True), random_rows, True),
+        Case("rnn", recurrent("rnn"), random_rows, True),
+        Case("lstm", recurrent("lstm"), random_rows, True),
+        Case("lstm-stacked-untied", recurrent("lstm", n_layers=2, d_hidden=20, tied=False), random_rows),
+        Case("gru-untied", recurrent("gru", d_hidden=40, tied=False), random_rows, True),
         Case("llama", decoder(Block(attention=attention(), mlp=GATED)), random_rows, True),
         Case("llama-gqa-untied", decoder(Block(attention=attention(n_kv_heads=1), mlp=GATED), tied=False), random_rows, True),
         Case(

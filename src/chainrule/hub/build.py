@@ -21,7 +21,9 @@ from chainrule.models.seq2seq import Seq2Seq, Seq2SeqConfig
 OWN = {
     "decoder": ("chainrule.models.decoder", "DecoderConfig", "Decoder"),
     "encoder": ("chainrule.models.encoder", "EncoderConfig", "Encoder"),
+    "neural_ngram": ("chainrule.models.neural_ngram", "NeuralNGramConfig", "NeuralNGram"),
     "ngram": ("chainrule.models.ngram", "NGramConfig", "NGram"),
+    "recurrent": ("chainrule.models.rnn", "RecurrentConfig", "Recurrent"),
     "seq2seq": ("chainrule.models.seq2seq", "Seq2SeqConfig", "Seq2Seq"),
 }
 """The kinds of our configs → (module, config, model): what every model here is built from, published or not."""

@@ -20,6 +20,7 @@ from chainrule.data.pairs import Pair, PairStream, encode_pairs, read_pairs
 from chainrule.data.streams import PackedStream, Stream
 from chainrule.hub.build import fresh, fresh_encoder, fresh_seq2seq
 from chainrule.hub.encoder import MASKS
+from chainrule.hub.fresh import neural_ngram, recurrent
 from chainrule.logprobs.losses import cross_entropy
 from chainrule.logprobs.masked import masked_cross_entropy
 from chainrule.tokenizers import load as load_tokenizer
@@ -27,12 +28,15 @@ from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.byte import END_OF_TEXT, ByteTokenizer
 from chainrule.tokenizers.chat import CHATML, IM_END, IM_START, ChatTemplate
 from chainrule.tokenizers.library import LibraryTokenizer
+from chainrule.train.checkpoint import checkpoints
 from chainrule.train.objective import LossFunction
 from chainrule.train.recipe import (
     Bpe,
     Bytes,
     Chats,
     FreshEncoder,
+    FreshNeuralNGram,
+    FreshRecurrent,
     FreshSeq2Seq,
     Pairs,
     Recipe,
@@ -72,14 +76,16 @@ def prepare(recipe: Recipe, folder: Path) -> Material:
         )
     train, held = _documents(recipe)
     model, tokenizer = _start(recipe) if isinstance(recipe.model, Start) else (None, _tokenizer(recipe, train, folder))
-    rows = pack_texts(train, tokenizer, recipe.context)
+    encoded = encode_texts(train, tokenizer)
+    rows = pack(encoded, recipe.context, split=True)
     if len(rows) == 1 and rows.fill < 0.5:
         held_tokens = int(rows.fill * recipe.context)
         raise DataError(
             f"the text is {held_tokens} tokens long, less than one context of {recipe.context}; "
             "give more text, or set context lower"
         )
-    model = model or fresh_model(recipe, tokenizer.vocab_size)
+    begun = bool(checkpoints(folder / "checkpoints"))  # a checkpoint holds all weights: nothing is learned twice
+    model = model or fresh_model(recipe, tokenizer.vocab_size, None if begun else [ids for ids, _ in encoded])
     held_rows = pack_texts(held, tokenizer, recipe.context)
     material = Material(model, tokenizer, None, _stream(recipe, rows), _held_out(recipe, held_rows))
     return _masked(material, model, recipe) if isinstance(model, MaskedModel) else material
@@ -247,10 +253,20 @@ def _start(recipe: Recipe) -> tuple[Model, Tokenizer]:
     return lm.model, lm.tokenizer
 
 
-def fresh_model(recipe: Recipe, vocab_size: int) -> Model:
-    """The new model that a recipe describes."""
+def fresh_model(recipe: Recipe, vocab_size: int, documents: list[NDArray[np.int32]] | None = None) -> Model:
+    """The new model that a recipe describes; word vectors are learned from the ``documents`` of ids, where there are any."""
     m = recipe.model
     assert not isinstance(m, Start)
+    if isinstance(m, FreshRecurrent):
+        return recurrent(
+            vocab_size=vocab_size, cell=m.cell, n_layers=m.n_layers, d_model=m.d_model, d_hidden=m.d_hidden, tied=m.tied,
+            seed=recipe.seed,
+        )  # fmt: skip
+    if isinstance(m, FreshNeuralNGram):
+        return neural_ngram(
+            documents, vocab_size=vocab_size, order=m.order, d_model=m.d_model, d_hidden=m.d_hidden, direct=m.direct,
+            word2vec=m.word2vec, epochs=m.epochs, seed=recipe.seed,
+        )  # fmt: skip
     if isinstance(m, FreshSeq2Seq):
         return fresh_seq2seq(
             plan=m.plan, vocab_size=vocab_size, context=recipe.context, n_layers=m.n_layers, d_model=m.d_model,

@@ -33,6 +33,32 @@ class Fresh:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FreshRecurrent:
+    """A new recurrent model: equal cells, as wide as the embedding unless ``d_hidden`` says otherwise."""
+
+    kind: Literal["recurrent"] = "recurrent"
+    cell: Literal["lstm", "gru", "rnn"] = "lstm"
+    n_layers: int = 1
+    d_model: int = 256
+    d_hidden: int | None = None
+    tied: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreshNeuralNGram:
+    """A new neural n-gram; ``word2vec`` says how its table is learned from the training tokens first, null draws it."""
+
+    kind: Literal["neural_ngram"] = "neural_ngram"
+    order: int = 5
+    d_model: int = 64
+    d_hidden: int = 256
+    direct: bool = False
+    word2vec: Literal["skip_gram", "cbow"] | None = "skip_gram"
+    epochs: int = 2
+    """So many times word2vec reads the training tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class FreshSeq2Seq:
     """A new encoder–decoder with so many layers in each stack: the ``original`` Transformer of 2017, or ``t5``."""
 
@@ -163,7 +189,7 @@ class Recipe:
     """One training run."""
 
     version: int = VERSION
-    model: Fresh | FreshSeq2Seq | FreshEncoder | Start = field(default_factory=Fresh)
+    model: Fresh | FreshRecurrent | FreshNeuralNGram | FreshSeq2Seq | FreshEncoder | Start = field(default_factory=Fresh)
     tokenizer: Bytes | Bpe | Published = field(default_factory=Bpe)
     data: Text | Chats | World | WorldChats | Pairs | WorldPairs
     optimizer: Optimizing = field(default_factory=Optimizing)

@@ -1,0 +1,204 @@
+"""word2vec: vectors of words, learned by telling real neighbours from drawn ones.
+
+    skip-gram   L = − Σ_{o near c} [ log σ(v_c · u_o) + k E_{n ~ noise} log σ(− v_c · u_n) ]
+    CBOW        the same with the mean of the v around a place for v_c, and the word at that place for o
+
+Mikolov et al. 2013, arXiv:1301.3781 and 1310.4546: every word has a vector v as reader and u as neighbour; near means at most
+``window`` words away in the same line, the reach drawn anew for each place; frequent words are left out at random (with f the
+share of a word and s = ``sample`` it stays with probability √(s/f) + s/f); noise(w) ∝ count(w)^¾; the rate falls linearly.
+
+**A block is a matrix product.** A block of consecutive places is scored against all words within its reach and against drawn
+words that the whole block shares (Ji et al. 2016, arXiv:1604.04661):
+
+    S = A Bᵀ,    L = Σ W ⊙ softplus(± S),    G = ∂L/∂S = W ⊙ (σ(S) − T),    ∂L/∂A = G B,    ∂L/∂B = Gᵀ A
+
+where T is 1 at neighbours and W says how often each score counts: 1 at neighbours, k/K of its neighbours for each of K shared
+drawn words, 0 elsewhere. So one pass is a few matrix products instead of a dot product at a time; a step that this makes
+longer than it would be one word after another is cut (``descend``).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from chainrule.core.errors import ConfigError, DataError
+from chainrule.core.shapes import Float, Int, Tensor
+from chainrule.models.word2vec_places import Blocks, Epoch, Ints, Places
+from chainrule.models.word_vectors import WordVectors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Word2Vec:
+    """How vectors are learned; the defaults are those of the published program."""
+
+    method: Literal["skip_gram", "cbow"] = "skip_gram"
+    d_model: int = 100
+    window: int = 5
+    negatives: int = 5
+    """Drawn words for each real neighbour."""
+    sample: float = 1e-3
+    """Words more frequent than this share are left out now and then; 0 keeps all."""
+    min_count: int = 5
+    epochs: int = 5
+    lr: float = 0.025
+    last_lr: float = 0.0001
+    threads: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("d_model", "window", "negatives", "min_count", "epochs", "threads"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name!r} is {getattr(self, name)}; it must be 1 or more")
+        if self.sample < 0 or not 0 < self.last_lr <= self.lr:
+            raise ConfigError(
+                f"sample={self.sample}, lr={self.lr}, last_lr={self.last_lr} do not fit; "
+                "it needs sample >= 0 and 0 < last_lr <= lr"
+            )
+
+
+Heard = Callable[[int, float], None]
+"""Hears the number of each epoch that is done, and the loss in its last blocks."""
+
+
+def learn_words(sentences: Iterable[Sequence[str]], settings: Word2Vec, heard: Heard | None = None) -> WordVectors:
+    """Vectors of the words that occur ``min_count`` times or more, the most frequent first."""
+    lines = [list(line) for line in sentences]
+    counts = Counter(word for line in lines for word in line)
+    kept = sorted(
+        (word for word, count in counts.items() if count >= settings.min_count), key=lambda word: (-counts[word], word)
+    )
+    if len(kept) < 2:
+        raise DataError(
+            f"{len(counts)} different words, {len(kept)} of them at least min_count={settings.min_count} times; "
+            "give more text, or set min_count lower"
+        )
+    index = {word: i for i, word in enumerate(kept)}
+    ids = [np.array([index[word] for word in line if word in index], np.int64) for line in lines]
+    return WordVectors(kept, learn_vectors(ids, len(kept), settings, heard).numpy())
+
+
+def learn_vectors(
+    documents: Sequence[Ints], vocab_size: int, settings: Word2Vec, heard: Heard | None = None
+) -> Float[Tensor, "v d"]:
+    """The vectors v of ids 0 … ``vocab_size`` − 1 from documents of them; on one thread the same seed gives the same ones."""
+    places = Places.of(documents, vocab_size)
+    generator, rng = torch.Generator().manual_seed(settings.seed), np.random.default_rng(settings.seed)
+    v = (torch.rand(vocab_size, settings.d_model, generator=generator) - 0.5) / settings.d_model
+    u = torch.zeros_like(v)
+    method, loss = (skip_gram, skip_gram_loss) if settings.method == "skip_gram" else (cbow, cbow_loss)
+    with one_thread_each(), ThreadPoolExecutor(settings.threads) as pool:
+        for number in range(settings.epochs):
+            epoch = places.epoch(rng, window=settings.window, negatives=settings.negatives, sample=settings.sample)
+
+            @torch.inference_mode()
+            def step(i: int, epoch: "Epoch" = epoch, number: int = number) -> None:
+                done = (number + i / len(epoch)) / settings.epochs
+                method(v, u, epoch[i], max(settings.last_lr, settings.lr * (1 - done)))
+
+            # threads change the tables without waiting for each other: Hogwild (Niu et al. 2011, arXiv:1106.5730)
+            list(pool.map(step, range(len(epoch))))
+            if heard is not None:
+                heard(number + 1, float(loss(v, u, epoch[len(epoch) - 1])))
+    if not v.isfinite().all():
+        raise ConfigError(f"the vectors grew without bound; lower lr={settings.lr}, or negatives={settings.negatives}")
+    return v
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Products as small as these gain nothing from being split among torch's own threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def skip_gram_loss(v: Float[Tensor, "v d"], u: Float[Tensor, "v d"], blocks: Blocks) -> Float[Tensor, ""]:
+    """The skip-gram loss of some blocks, in nats per neighbour; log σ(x) = − softplus(− x)."""
+    a, near = v[blocks.middle], blocks.near
+    draws = near.sum(2, keepdim=True) * blocks.weight  # a place draws for each of its neighbours
+    real, false = F.softplus(-(a @ u[blocks.span].mT)), F.softplus(a @ u[blocks.noise].mT)
+    return ((real * near).sum() + (false * draws).sum()) / near.sum()
+
+
+def cbow_loss(v: Float[Tensor, "v d"], u: Float[Tensor, "v d"], blocks: Blocks) -> Float[Tensor, ""]:
+    """The CBOW loss of some blocks, in nats per word predicted."""
+    near = blocks.near
+    many = near.sum(2, keepdim=True)
+    a = near @ v[blocks.span] / many.clamp(min=1)
+    some = (many > 0).float()  # a place with nothing near predicts nothing
+    real = F.softplus(-dot(a, u[blocks.middle]))
+    false = F.softplus(a @ u[blocks.noise].mT).sum(2, keepdim=True) * blocks.weight
+    return ((real + false) * some).sum() / some.sum()
+
+
+def skip_gram(v: Float[Tensor, "v d"], u: Float[Tensor, "v d"], blocks: Blocks, lr: float) -> None:
+    """One step down ``skip_gram_loss``, in place: each place predicts the words near it."""
+    a, b, drawn = F.embedding(blocks.middle, v), F.embedding(blocks.span, u), F.embedding(blocks.noise, u)
+    near = blocks.near
+    draws = near.sum(2, keepdim=True) * blocks.weight
+    real, bend = slopes(a @ b.mT, 1.0, near)
+    false, bow = slopes(a @ drawn.mT, 0.0, draws)
+    long = dot(a, a)
+    descend(v, blocks.middle, real @ b + false @ drawn, bend @ dot(b, b) + bow @ dot(drawn, drawn), lr)
+    descend(u, blocks.span, real.mT @ a, bend.mT @ long, lr)
+    descend(u, blocks.noise, false.mT @ a, bow.mT @ long, lr)
+
+
+def cbow(v: Float[Tensor, "v d"], u: Float[Tensor, "v d"], blocks: Blocks, lr: float) -> None:
+    """One step down ``cbow_loss``, in place: the mean of what is near a place predicts its word.
+
+    As in the published program, each word near takes the whole of the mean's slope, not its share of it.
+    """
+    b, drawn = F.embedding(blocks.middle, u), F.embedding(blocks.noise, u)
+    near = blocks.near
+    many = near.sum(2, keepdim=True)
+    a = (near @ F.embedding(blocks.span, v)).div_(many.clamp(min=1))
+    some = (many > 0).float()
+    real, bend = slopes(dot(a, b), 1.0, some)
+    false, bow = slopes(a @ drawn.mT, 0.0, some * blocks.weight)
+    long = dot(a, a)
+    whole = near.mT @ (false @ drawn).addcmul_(real, b)
+    descend(v, blocks.span, whole, near.mT @ (bend * dot(b, b) + bow @ dot(drawn, drawn)), lr)
+    descend(u, blocks.middle, real * a, bend * long, lr)
+    descend(u, blocks.noise, false.mT @ a, bow.mT @ long, lr)
+
+
+def slopes(scores: Tensor, target: float, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss's first and second derivative by each score: W ⊙ (σ(S) − T) and W ⊙ σ(S)(1 − σ(S))."""
+    p = scores.sigmoid_()
+    bend = (p - p.square()).mul_(weight)
+    return p.sub_(target).mul_(weight), bend
+
+
+def dot(x: Float[Tensor, "n w d"], y: Float[Tensor, "n w d"]) -> Float[Tensor, "n w one"]:
+    """The product of each pair of vectors."""
+    return torch.linalg.vecdot(x, y)[:, :, None]
+
+
+def descend(
+    table: Float[Tensor, "v d"],
+    words: Int[Tensor, "n w"],
+    slope: Float[Tensor, "n w d"],
+    curve: Float[Tensor, "n w one"],
+    lr: float,
+) -> None:
+    """Take ``lr`` × slope off the vector of each word, all that it has in these blocks, but no more than half a Newton step.
+
+    One after another its steps would each see the last and shrink; together they could overshoot. ``curve`` bounds the loss's
+    curvature, and it is half a step because the vectors on the other side of the score move as well.
+    """
+    words, step = words.flatten(), slope.flatten(0, 1)
+    curvature = torch.zeros(len(table)).scatter_add_(0, words, curve.flatten())
+    rate = -lr / (2 * lr * curvature).clamp_(min=1)
+    # scatter_add_ of an expanded index adds whole rows, several times faster than index_add_
+    table.scatter_add_(0, words[:, None].expand_as(step), step.mul_(rate[words][:, None]))
