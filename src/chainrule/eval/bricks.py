@@ -87,17 +87,46 @@ class Pass:
         return float(self.tokens * self.width * (self.read + self.wrote))
 
 
-Brick = Product | Scores | Pass
+@dataclass(frozen=True)
+class Orthogonal:
+    """Muon's step for ``count`` matrices of one shape: momentum, and five Newton–Schulz iterations of three products."""
+
+    count: int
+    d_out: int
+    d_in: int
+
+    @property
+    def flops(self) -> float:
+        """Multiplications and additions."""
+        r, c = min(self.d_out, self.d_in), max(self.d_out, self.d_in)
+        return 5.0 * self.count * (4 * r * r * c + 2 * r**3)
+
+    weights = 0.0
+
+    @property
+    def moved(self) -> float:
+        """Gradients, momenta and weights, and what each iteration reads and writes."""
+        return float(self.count * self.d_out * self.d_in * (8 + 5 * 4))
 
 
-def bricks(anatomy: Anatomy, rows: int, new: int, length: int, *, words: int | None = None) -> Counter[Brick]:
+READERS = {"grouped_query": 3, "multi_head_latent": 2, "gated": 2, "plain": 1, "mixture_of_experts": 2}
+"""How many matrices read the normed stream, by the kind of part."""
+
+Brick = Product | Scores | Pass | Orthogonal
+
+
+def bricks(
+    anatomy: Anatomy, rows: int, new: int, length: int, *, words: int | None = None, cached: bool = False
+) -> Counter[Brick]:
     """How often each brick is laid when ``rows`` rows read ``new`` tokens that end rows of ``length``.
 
-    ``words`` is for how many tokens the scores of words are computed; None: for all.
+    ``words`` is for how many tokens the scores of words are computed; None: for all. ``cached``: keys and values are stored.
     """
     tokens, d = rows * new, anatomy.d_model
     laid: Counter[Brick] = Counter()
     laid[Pass("embed", tokens, d, 1, 1)] += 1
+    if cached:
+        laid[Pass("place", rows, new, 1, 1)] += 1
     for matrix in anatomy.matrices:
         count = tokens if matrix.part != "head" or words is None else words
         narrows = matrix.name not in ("o_proj", "down_proj")
@@ -106,16 +135,17 @@ def bricks(anatomy: Anatomy, rows: int, new: int, length: int, *, words: int | N
         keys = attention.keys(length) if new == length else float(attention.seen(length - 1))
         laid[Scores(rows, new, length, keys, attention)] += 1
         laid += _passes(block, attention, tokens, d)
-    laid[Pass("norm", tokens, d, 1, 1)] += 1
-    laid[Pass("loss", tokens if words is None else words, anatomy.vocab_size, 1, 1)] += 1
+        if cached:
+            laid[Pass("store", tokens, attention.memory // 2, 2, 2)] += 1
+    if anatomy.blocks:
+        laid[Pass(anatomy.blocks[-1].norm.kind, tokens, d, 1, 1)] += 1
     return laid
 
 
 def _passes(block: Any, attention: Attention, tokens: int, d: int) -> Counter[Brick]:
     """Norms, residual sums, rope and bends of one block."""
-    norms = {"pre_norm": 2, "post_norm": 2, "sandwich": 4, "bare": 2}[block.kind]
     laid: Counter[Brick] = Counter()
-    laid[Pass("norm", tokens, d, 1, 1)] += norms
+    laid[Pass(block.norm.kind, tokens, d, 1, 1)] += 4 if block.kind == "sandwich" else 2
     laid[Pass("add", tokens, d, 2, 1)] += 0 if block.kind == "bare" else 2
     if block.attention.kind == "grouped_query":
         laid[Pass("turn", tokens, attention.heads * attention.d_key, 1, 1)] += 1
@@ -128,3 +158,31 @@ def _passes(block: Any, attention: Attention, tokens: int, d: int) -> Counter[Br
     else:
         laid[Pass("gate" if mlp.kind == "gated" else "bend", tokens, mlp.d_ff, 1 + (mlp.kind == "gated"), 1)] += 1
     return +laid
+
+
+def learning_bricks(anatomy: Anatomy, tokens: int) -> Counter[Brick]:
+    """What only training lays, besides going back over ``bricks``: the loss, and sums of gradients.
+
+    Where several read the stream their gradients are added up; an embedding's gradient is a table mostly of zeros.
+    """
+    laid: Counter[Brick] = Counter()
+    laid[Pass("loss", tokens, anatomy.vocab_size, 1, 1)] += 1
+    laid[Pass("table", 1, anatomy.vocab_size * anatomy.d_model, 1 + anatomy.tied, 1)] += 1
+    for block in anatomy.blocks:
+        laid[Pass("sum", tokens, anatomy.d_model, 2, 1)] += sum(READERS[part.kind] for part in (block.attention, block.mlp))
+    return laid
+
+
+def update_bricks(anatomy: Anatomy, optimizer: str) -> Counter[Brick]:
+    """What an optimizer does with all parameters: clip their gradients, then AdamW, or Muon for the matrices inside."""
+    laid: Counter[Brick] = Counter()
+    laid[Pass("clip", 1, anatomy.total, 2, 1)] += 1
+    inside = Counter((m.d_out, m.d_in) for m in anatomy.matrices if m.part != "head" and m.stacked == 1)
+    if optimizer != "muon":
+        laid[Pass("adamw", 1, anatomy.total, 4, 3) if optimizer == "adamw" else Pass("sgd", 1, anatomy.total, 2, 1)] += 1
+        return laid
+    for (d_out, d_in), count in inside.items():
+        laid[Orthogonal(count, d_out, d_in)] += 1
+    rest = anatomy.total - sum(count * d_out * d_in for (d_out, d_in), count in inside.items())
+    laid[Pass("adamw", 1, rest, 4, 3)] += 1
+    return laid

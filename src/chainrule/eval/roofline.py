@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from chainrule.eval.activations import WIDTHS
 from chainrule.eval.anatomy import Anatomy
-from chainrule.eval.bricks import Brick, bricks
+from chainrule.eval.bricks import Brick, bricks, learning_bricks, update_bricks
 from chainrule.eval.devices import Device
-from chainrule.eval.memory import BYTES, STATES, STORED, Setting, adapter_parameters, shard
+from chainrule.eval.memory import BYTES, STORED, Setting, adapter_parameters
 from chainrule.eval.parallel import sent_bytes
 
 PRODUCTS = {"fp32": "fp32", "mixed": "bf16", "bf16": "bf16", "fp16": "fp16"}
@@ -36,11 +36,11 @@ class Times:
 def training_time(anatomy: Anatomy, setting: Setting, device: Device) -> Times:
     """The least seconds of a training step on one device of the setting's."""
     format, widths = PRODUCTS[setting.precision], WIDTHS[setting.precision]
-    laid = bricks(anatomy, setting.rows, setting.length, setting.length)
+    laid = bricks(anatomy, setting.rows, setting.length, setting.length) + learning_bricks(anatomy, setting.tokens)
     forward = sum(n * brick_time(brick, device, format, widths.product, widths.product) for brick, n in laid.items())
     way = 3.0 if setting.method == "full" else 2.0  # frozen weights have no gradient
     compute = forward * (way + setting.checkpointing) / setting.tensor
-    return Times(compute, _update_bytes(anatomy, setting) / device.bandwidth, _link(anatomy, setting) / device.link)
+    return Times(compute, _update_time(anatomy, setting, device), sum(sent_bytes(anatomy, setting).values()) / device.link)
 
 
 def prefill_time(anatomy: Anatomy, setting: Setting, device: Device, format: str) -> float:
@@ -66,13 +66,11 @@ def _inference(laid: Iterable[tuple[Brick, int]], device: Device, format: str) -
     return sum(n * brick_time(brick, device, product, BYTES[format], width) for brick, n in laid)
 
 
-def _update_bytes(anatomy: Anatomy, setting: Setting) -> float:
-    """Weights and states are read and written, gradients read."""
-    width = BYTES[STORED[setting.precision]] if setting.method == "full" else 4.0
-    learned = shard(anatomy, setting.tensor) if setting.method == "full" else adapter_parameters(anatomy, setting)
-    share = setting.ranks if setting.zero else 1
-    return learned * width * (3 + 2 * STATES[setting.optimizer]) / share
-
-
-def _link(anatomy: Anatomy, setting: Setting) -> float:
-    return sum(sent_bytes(anatomy, setting).values())
+def _update_time(anatomy: Anatomy, setting: Setting, device: Device) -> float:
+    """Weights and states read and written, gradients read; Muon's products besides. ZeRO shares the work out."""
+    share = setting.tensor * (setting.ranks if setting.zero else 1)
+    if setting.method != "full":
+        return adapter_parameters(anatomy, setting) * 4.0 * 7 / device.bandwidth / share
+    width, format = BYTES[STORED[setting.precision]], PRODUCTS[setting.precision]
+    laid = update_bricks(anatomy, setting.optimizer)
+    return sum(n * brick_time(brick, device, format, width, width) for brick, n in laid.items()) / share
