@@ -50,6 +50,7 @@ BLOCKS = {
     "post-norm": PostNormBlock(attention=attention(), mlp=GATED),
     "bare": BareBlock(attention=attention(), mlp=GATED),
     "experts": Block(attention=attention(), mlp=EXPERTS),
+    "latent": Block(attention=LATENT, mlp=GATED),
 }
 D, T, V = 48, 32, 50
 
@@ -280,3 +281,16 @@ def test_bad_requests_are_refused(capsys, argv, because):
     said = capsys.readouterr()
     assert because in said.err
     assert said.out == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "active"),
+    [("Mixtral-8x7B-v0.1", 12.9e9), ("Qwen3-30B-A3B", 3.3e9), ("DeepSeek-V3", 37e9), ("Kimi-K2-Instruct", 32e9)],
+)
+def test_published_mixtures_have_the_published_active_parameters(name, active):
+    assert subject(name).anatomy.active == pytest.approx(active, rel=0.03)
+
+
+def test_the_latent_cache_of_deepseek_is_that_of_its_paper():
+    # arXiv:2412.19437: 512 channels of the latent vector and 64 of the shared key, in 61 layers
+    assert cache_bytes(subject("DeepSeek-V3").anatomy, 1, 2.0) == 61 * (512 + 64) * 2

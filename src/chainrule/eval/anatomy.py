@@ -116,8 +116,8 @@ def take_apart(model: Model, name: str) -> Anatomy:
         raise ConfigError(f"{name} is of kind {kind!r}; plan knows the cost of {' and '.join(BLOCKS)} models")
     blocks = config.blocks if BLOCKS[kind] else ()
     parameters: dict[str, int] = defaultdict(int)
-    for path, parameter in model.named_parameters():
-        parameters[part_of(path)] += parameter.numel()
+    for path, tensor in model.state_dict().items():  # a router's correction is learned too, if by no gradient
+        parameters[part_of(path)] += tensor.numel()
     tied = model.readout_weight is not None and not any(part_of(path) == "head" for path, _ in model.named_parameters())
     matrices = list(_matrices(model, blocks))
     width = next(module.embedding_dim for module in model.modules() if isinstance(module, nn.Embedding))

@@ -16,6 +16,22 @@ SHIPPED = {
     "llama-3.1-8b-instruct": ("meta-llama/Llama-3.1-8B-Instruct", "meta-llama/Meta-Llama-3.1-8B-Instruct"),
     "llama-3.1-70b-instruct": ("meta-llama/Llama-3.1-70B-Instruct", "meta-llama/Meta-Llama-3.1-70B-Instruct"),
     "llama-3.2-1b": ("meta-llama/Llama-3.2-1B",),
+    "gpt2": ("openai-community/gpt2",),
+    "gpt-oss-20b": ("openai/gpt-oss-20b",),
+    "mistral-7b-v0.1": ("mistralai/Mistral-7B-v0.1",),
+    "mixtral-8x7b-v0.1": ("mistralai/Mixtral-8x7B-v0.1",),
+    "qwen2.5-7b-instruct": ("Qwen/Qwen2.5-7B-Instruct",),
+    "qwen3-0.6b": ("Qwen/Qwen3-0.6B",),
+    "qwen3-8b": ("Qwen/Qwen3-8B",),
+    "qwen3-30b-a3b": ("Qwen/Qwen3-30B-A3B",),
+    "gemma-2-2b": ("google/gemma-2-2b",),
+    "gemma-3-1b-it": ("google/gemma-3-1b-it",),
+    "phi-3-mini-4k-instruct": ("microsoft/Phi-3-mini-4k-instruct",),
+    "deepseek-v3": ("deepseek-ai/DeepSeek-V3",),
+    "kimi-k2-instruct": ("moonshotai/Kimi-K2-Instruct",),
+    "glm-4.5-air": ("zai-org/GLM-4.5-Air",),
+    "olmo-2-1124-7b": ("allenai/OLMo-2-1124-7B",),
+    "smollm3-3b": ("HuggingFaceTB/SmolLM3-3B",),
 }
 """File in ``configs/`` → the ids it is published under."""
 

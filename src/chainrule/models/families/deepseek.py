@@ -59,7 +59,7 @@ def _attention(c: Reading, third: bool) -> tuple[MultiHeadLatent, Rope]:
     c.ignore("q_lora_rank")
     scaling: Mapping[str, Any] = c("rope_parameters", c("rope_scaling", {}))
     if scaling.get("rope_type", scaling.get("type", "default")) != "default" and scaling.get("mscale_all_dim"):
-        louder = loudness(scaling["factor"], scaling["mscale_all_dim"])
+        louder = loudness(float(scaling["factor"]), float(scaling["mscale_all_dim"]))
         attention = replace(attention, scale=(attention.d_nope + attention.d_rope) ** -0.5 * louder**2)
     return attention, position
 

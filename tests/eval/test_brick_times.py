@@ -1,0 +1,76 @@
+"""Bricks: a step's work is theirs and no more, and each of them can be laid out and timed."""
+
+import pytest
+import torch
+
+from chainrule.core.errors import ConfigError
+from chainrule.eval.anatomy import take_apart
+from chainrule.eval.brick_times import BrickTimes
+from chainrule.eval.bricks import Orthogonal, Pass, Product, bricks, learning_bricks, update_bricks
+from chainrule.eval.flops import flops, flops_at
+from chainrule.eval.stopwatch import seconds_of
+from chainrule.hub.build import fresh
+from chainrule.layers.mlp import Plain
+from chainrule.layers.moe import MixtureOfExperts
+from chainrule.layers.norm import LayerNorm
+from chainrule.layers.router import Router
+from chainrule.models.blocks import Block
+from chainrule.models.decoder import Decoder, DecoderConfig
+from tests.eval.test_plan import D, V, attention
+
+
+def tiny():
+    model = fresh(vocab_size=50, context=64, n_layers=3, d_model=32, n_heads=2, n_kv_heads=1, d_ff=48, rope_theta=1e4, tied=True,
+                  init="normal", seed=0)  # fmt: skip
+    return take_apart(model, "tiny")
+
+
+def test_bricks_of_a_row_have_the_flops_of_its_tokens():
+    anatomy = tiny()
+    whole = sum(n * brick.flops for brick, n in bricks(anatomy, 2, 20, 20).items())
+    assert whole == pytest.approx(2 * 20 * flops(anatomy, 20).forward)
+    one = sum(n * brick.flops for brick, n in bricks(anatomy, 2, 1, 20).items())
+    assert one == pytest.approx(2 * flops_at(anatomy, 19).forward)
+    words = bricks(anatomy, 2, 20, 20, words=2)
+    assert words[Product(2, 32, 50)] == 1
+
+
+def test_muon_orthogonalises_the_matrices_inside_and_adamw_takes_the_rest():
+    anatomy = tiny()
+    muon = update_bricks(anatomy, "muon")
+    assert muon[Orthogonal(6, 32, 32)] == 1  # q and o of three layers
+    assert muon[Orthogonal(6, 48, 32)] == 1  # gate and up
+    assert muon[Pass("adamw", 1, 50 * 32 + 7 * 32, 4, 3)] == 1
+    assert Orthogonal(1, 4, 8).flops == 5 * (4 * 16 * 8 + 2 * 64)
+    assert update_bricks(anatomy, "adamw")[Pass("adamw", 1, anatomy.total, 4, 3)] == 1
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_every_brick_of_training_and_inference_can_be_timed(mixed):
+    plain = Decoder(DecoderConfig(vocab_size=V, context=64, d_model=D, blocks=(Block(attention=attention(window=3), mlp=Plain(d_ff=20), norm=LayerNorm()),)))  # fmt: skip
+    for anatomy in (tiny(), take_apart(plain, "plain")):
+        learn = BrickTimes(1e5, mixed=mixed, tries=1)
+        laid = (
+            bricks(anatomy, 1, 8, 8)
+            + learning_bricks(anatomy, 8)
+            + update_bricks(anatomy, "muon")
+            + update_bricks(anatomy, "sgd")
+        )
+        assert learn.total(laid) == pytest.approx(sum(n * learn.known[brick] for brick, n in laid.items()))
+        assert min(learn.known.values()) > 0
+        read = BrickTimes(1e5, learn=False, tries=1)
+        assert read.total(bricks(anatomy, 1, 1, 8, cached=True)) > 0
+
+
+def test_experts_are_refused_since_their_time_hangs_on_the_text():
+    experts = Block(attention=attention(), mlp=MixtureOfExperts(n_experts=4, d_ff=8, router=Router(k=2)))
+    anatomy = take_apart(Decoder(DecoderConfig(vocab_size=V, context=64, d_model=D, blocks=(experts,))), "experts")
+    with pytest.raises(ConfigError, match="hangs on which are chosen"):
+        BrickTimes(1e5, tries=1).total(bricks(anatomy, 1, 8, 8))
+
+
+def test_the_clock_is_an_argument():
+    ticks = iter(range(1000))
+    times = BrickTimes(1e5, tries=3, clock=lambda: float(next(ticks)))
+    assert times.seconds(Pass("add", 4, 4, 2, 1)) == 1.0
+    assert seconds_of(lambda: torch.ones(1), tries=1) >= 0
