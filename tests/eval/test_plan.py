@@ -29,6 +29,7 @@ from chainrule.models.blocks import BareBlock, Block, PostNormBlock, SandwichBlo
 from chainrule.models.decoder import Decoder, DecoderConfig
 from chainrule.models.ngram import NGram
 from chainrule.recipes.subject import subject
+from chainrule.train.recipe import read_recipe, write_recipe
 
 
 def attention(**more) -> GroupedQuery:
@@ -222,7 +223,7 @@ def test_every_part_that_a_block_may_have_is_known(llama):
     assert {part.__name__ for part in get_args(hints["mlp"])} == {"Gated", "Plain", "MixtureOfExperts"}
     assert {part.__name__ for part in get_args(hints["attention"])} == {"GroupedQuery", "MultiHeadLatent"}
     assert attention_of(LATENT).memory == 16 + 4
-    with pytest.raises(ConfigError, match="of kind 'ngram'"):
+    with pytest.raises(ConfigError, match="of kind 'ngram'; plan knows the cost of decoders"):
         take_apart(NGram.fit([[0, 1, 2]], order=2, vocab_size=3), "counts")
 
 
@@ -260,6 +261,12 @@ def test_plan_reads_recipes_folders_and_ids(capsys, tmp_path):
                                                       "num_hidden_layers": 1, "num_attention_heads": 1}))  # fmt: skip
     assert main(["plan", str(tmp_path), "--device", "4090"]) == 0
     assert "RTX 4090" in capsys.readouterr().out
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "recipe.yaml").write_text(write_recipe(read_recipe("pretrain_world", ["micro_rows=4", "context=64"])))
+    assert main(["plan", str(run), "--device", "laptop", "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)["setting"]
+    assert (made["rows"], made["length"], made["accumulate"]) == (4, 64, True)
     assert main(["plan", "llama-3.2-1b", "--device", "h100", "--ranks", "8", "--zero", "2"]) == 0
     assert "ZeRO-2" in capsys.readouterr().out
 
@@ -267,7 +274,8 @@ def test_plan_reads_recipes_folders_and_ids(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "because"),
     [
-        (("nowhere",), "neither here nor among the configs that ship"),
+        (("nowhere",), "neither here nor among the configs that ship, such as meta-llama/Llama-3.1-8B-Instruct"),
+        (("pretrain_lstm",), "of kind 'recurrent'"),
         (("Llama-3.2-2B",), "did you mean 'Llama-3.2-1B'"),
         (("llama-3.2-1b", "--device", "h20"), "did you mean 'h200'"),
         (("llama-3.2-1b", "--rows", "0"), "rows=0"),

@@ -15,8 +15,6 @@ from chainrule.core.errors import ConfigError
 from chainrule.core.masked import Model
 
 PARTS = ("embedding", "attention", "mlp", "experts", "router", "norms", "head", "other")
-BLOCKS = {"decoder": True, "recurrent": False}
-"""The kinds of configs whose cost is known → whether they have blocks with attention."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +110,9 @@ def take_apart(model: Model, name: str) -> Anatomy:
     """The anatomy of a model; raises ``ConfigError`` for one whose cost is not known."""
     config: Any = getattr(model, "config", None)
     kind = getattr(config, "kind", type(model).__name__)
-    if kind not in BLOCKS:
-        raise ConfigError(f"{name} is of kind {kind!r}; plan knows the cost of {' and '.join(BLOCKS)} models")
-    blocks = config.blocks if BLOCKS[kind] else ()
+    if kind != "decoder":
+        raise ConfigError(f"{name} is a model of kind {kind!r}; plan knows the cost of decoders alone")
+    blocks = config.blocks
     parameters: dict[str, int] = defaultdict(int)
     for path, tensor in model.state_dict().items():  # a router's correction is learned too, if by no gradient
         parameters[part_of(path)] += tensor.numel()

@@ -87,13 +87,15 @@ def fits(memory: Memory, device: Device) -> bool:
 
 
 def way_of(setting: Setting) -> str:
-    """A way of training in two words.
+    """A way of training in a few words; a recipe's ``bf16`` is mixed, its ``pure_bf16`` pure (``train.precision``).
 
     >>> way_of(Setting(precision="bf16", method="lora"))
-    'LoRA bf16'
+    'LoRA, bf16'
     """
+    precision = {"mixed": "mixed bf16", "fp16": "mixed fp16"}.get(setting.precision, setting.precision)
+    pure = "pure " if setting.method == "full" and setting.precision == "bf16" else ""
     name = {"full": "full", "lora": "LoRA", "qlora": "QLoRA"}[setting.method]
-    return f"{name} {setting.precision}"
+    return f"{name}, {pure}{precision}"
 
 
 def changes(anatomy: Anatomy, setting: Setting, device: Device) -> Iterator[dict[str, Any]]:

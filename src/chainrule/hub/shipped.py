@@ -59,9 +59,10 @@ def shipped_config(name: str) -> dict[str, Any]:
 
 
 def nearest_shipped(name: str) -> str:
-    """A closing hint that names the nearest id that ships, with its organisation where ``name`` has one."""
-    names = shipped_names()
-    return nearest(name, names if "/" in name else [known.rpartition("/")[2] for known in names])
+    """A closing hint that names the nearest id that ships, with its organisation where ``name`` has one, or an example."""
+    names = shipped_names() if "/" in name else [known.rpartition("/")[2] for known in shipped_names()]
+    hint = nearest(name, names)
+    return hint if "did you mean" in hint else ", such as meta-llama/Llama-3.1-8B-Instruct"
 
 
 def _file(name: str) -> str | None:
