@@ -8,7 +8,7 @@ import torch
 
 from chainrule.core.datum import PADDING
 from chainrule.core.errors import DataError
-from chainrule.data.chats import encode_chats, read_chats
+from chainrule.data.chats import Talk, encode_chats, read_chats
 from chainrule.data.documents import hold_out, read_documents
 from chainrule.data.packing import pack
 from chainrule.data.streams import PackedStream
@@ -44,7 +44,7 @@ def test_what_cannot_be_read_is_named(tmp_path, name, content, because):
 
 
 def test_a_folder_without_text_says_what_it_holds(tmp_path):
-    (tmp_path / "a.png").write_bytes(b"x")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n")
     with pytest.raises(DataError, match=r"\.png"):
         read_documents(tmp_path)
 
@@ -130,4 +130,70 @@ def test_rows_that_are_no_chats_are_refused(tmp_path, row, because):
 
 def test_a_chat_in_which_the_assistant_says_nothing_is_refused():
     with pytest.raises(DataError, match="no word of the assistant"):
-        encode_chats([[{"role": "user", "content": "hello"}]], template())
+        encode_chats([Talk([{"role": "user", "content": "hello"}])], template())
+
+
+def test_a_folder_of_ones_own_files_is_read_as_it_is(tmp_path, capsys):
+    """Any text counts, whatever its name; what is hidden is not looked at, and what is left out is said."""
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "object").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "main.c").write_text("int main;")
+    (tmp_path / "src" / "__init__.py").write_text("")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n\x00")
+    (tmp_path / "Makefile").write_text("all:")
+    assert read_documents(tmp_path) == ["all:", "int main;"]
+    err = capsys.readouterr().err
+    assert "a.png" in err
+    assert "__init__.py" in err
+    assert ".git" not in err
+
+
+def test_a_text_in_a_folder_that_cannot_be_read_is_an_error(tmp_path):
+    (tmp_path / "a.txt").write_text("good")
+    (tmp_path / "b.txt").write_bytes("天气".encode("gbk"))
+    with pytest.raises(DataError, match=r"b\.txt is not UTF-8"):
+        read_documents(tmp_path)
+
+
+def test_a_row_may_hold_any_character_of_a_json_text(tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "one\u2028two\x85"}, ensure_ascii=False) + "\r\n", encoding="utf-8")
+    assert read_documents(tmp_path / "a.jsonl") == ["one\u2028two\x85"]
+
+
+def test_rows_without_a_word_are_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": ""}\n')
+    with pytest.raises(DataError, match="no word"):
+        read_documents(tmp_path / "a.jsonl")
+
+
+def test_of_a_few_long_texts_a_part_of_the_last_is_held_out():
+    books = ["line\n" * 1000] * 3
+    train, held = hold_out(books, 0.05)
+    assert train[:2] == books[:2]
+    assert train[2] + held[0] == books[2]
+    assert len(held[0]) == pytest.approx(750, abs=5)
+    train, held = hold_out([str(i % 10) for i in range(100)], 0.05)
+    assert (len(train), len(held)) == (95, 5)
+    with pytest.raises(DataError, match=r"held_out is 1\.5"):
+        hold_out(books, 1.5)
+    with pytest.raises(DataError, match="too short"):
+        hold_out(["x"])
+
+
+def test_the_tools_of_a_row_are_shown_to_the_assistant(tmp_path):
+    tools = [{"type": "function", "function": {"name": "calculator", "parameters": {}}}]
+    row = {"messages": [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "there"}], "tools": tools}
+    (tmp_path / "chats.jsonl").write_text(json.dumps(row) + "\n")
+    ((ids, _),) = encode_chats(read_chats(tmp_path / "chats.jsonl"), template())
+    assert '"name": "calculator"' in template().tokenizer.decode(ids.tolist())
+    (tmp_path / "chats.jsonl").write_text(json.dumps(row | {"tools": "all"}) + "\n")
+    with pytest.raises(DataError, match="must be a list of objects"):
+        read_chats(tmp_path / "chats.jsonl")
+
+
+@pytest.mark.parametrize("messages", ["hello", [1], [{"role": "king", "content": "x"}], [{"role": "user", "content": [1]}]])
+def test_a_chat_that_cannot_be_read_is_named_by_its_line(tmp_path, messages):
+    (tmp_path / "chats.jsonl").write_text("\n" + json.dumps({"messages": messages}) + "\n")
+    with pytest.raises(DataError, match=r"chats\.jsonl:2"):
+        read_chats(tmp_path / "chats.jsonl")

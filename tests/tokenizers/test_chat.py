@@ -125,3 +125,76 @@ def test_templates_run_in_a_sandbox():
         ChatTemplate("{{ ''.__class__.__mro__[1].__subclasses__() }}", TOKENIZER).render(TURNS)
     with pytest.raises(TokenizerError, match="must alternate"):
         ChatTemplate("{{ raise_exception('roles must alternate') }}", TOKENIZER).render(TURNS)
+
+
+def prefixing() -> str:
+    """A tokenizer.json that writes ▁ before the first word alone, and whose end-of-turn token eats the spaces after it."""
+    library = pytest.importorskip("tokenizers")
+    engine = library.Tokenizer(library.models.BPE(unk_token="<unk>"))
+    engine.pre_tokenizer = library.pre_tokenizers.Metaspace(prepend_scheme="first")
+    engine.decoder = library.decoders.Metaspace(prepend_scheme="first")
+    trainer = library.trainers.BpeTrainer(vocab_size=200, special_tokens=["<unk>"], show_progress=False)
+    engine.train_from_iterator(["the cat sat on the mat, hello there. today it is fine\n"] * 3, trainer)
+    ends = library.AddedToken("<|end|>", special=True, rstrip=True)
+    engine.add_special_tokens([ends, library.AddedToken("<|user|>", special=True)])
+    return engine.to_str()
+
+
+ROUGH = (
+    "{%- for m in messages %}{% if m.role == 'user' %}{{ '<|user|>' + m.content + '<|end|>\n' }}{% else %}"
+    "{{ 'the' }}{% generation %}{{ m.content + '<|end|>' }}{% endgeneration %}{{ '\n' }}{% endif %}{%- endfor %}"
+)
+
+
+@pytest.mark.parametrize("content", ["re it is", " the cat", "fine\nday", ""])
+def test_ids_and_mask_equal_transformers_where_the_words_begin_inside_a_token(content):
+    """ "the" + "re it is" is one token "there", of which part is the assistant's: it counts, as in transformers."""
+    transformers = pytest.importorskip("transformers")
+    from chainrule.tokenizers.library import LibraryTokenizer
+
+    source = prefixing()
+    theirs = transformers.PreTrainedTokenizerFast(tokenizer_object=__import__("tokenizers").Tokenizer.from_str(source))
+    messages = [{"role": "user", "content": "hello there"}, {"role": "assistant", "content": content}]
+    expected = theirs.apply_chat_template(
+        messages, chat_template=ROUGH, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+    )
+    ours = ChatTemplate(ROUGH, LibraryTokenizer(source)).encode(messages)
+    assert ours.ids == expected["input_ids"]
+    assert ours.mask == expected["assistant_masks"]
+
+
+def test_a_token_that_holds_a_character_of_the_assistant_counts():
+    template = ChatTemplate(
+        "{% for m in messages %}{{ 'th' }}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}", TOKENIZER
+    )
+    encoded = template.encode([{"role": "assistant", "content": "e mat"}])
+    assert encoded.ids == TOKENIZER.encode("the mat")
+    assert all(encoded.mask)
+
+
+@pytest.mark.parametrize("library", [False, True])
+def test_no_character_of_a_content_is_lost_or_taken_for_a_mark(library):
+    """Not even those that we use as marks ourselves."""
+    tokenizer = TOKENIZER.fast() if library else TOKENIZER
+    odd = "a\ue000\ue0010\ue002b\ue003<|im_end|>\ue004c"
+    encoded = ChatTemplate(CHATML, tokenizer).encode([{"role": "user", "content": odd}, {"role": "assistant", "content": odd}])
+    said = [id for id, counts in zip(encoded.ids, encoded.mask, strict=True) if counts]
+    assert tokenizer.decode(said) == odd
+    assert encoded.mask[: len(tokenizer.encode(odd))] == [0] * len(tokenizer.encode(odd))
+    assert odd in tokenizer.decode(encoded.ids)
+
+
+def test_our_own_template_offers_the_tools():
+    text = ChatTemplate(CHATML, TOKENIZER).render(TURNS[:1], tools=[TOOL], generate=True)
+    assert text.startswith("<|im_start|>system\n<tools>[{")
+    assert '"name": "calculator"' in text
+
+
+def test_a_conversation_can_be_prompted_where_its_mask_is_hidden():
+    backwards = "{%- for m in messages | reverse %}<|im_start|>{{ m.content }}<|im_end|>{%- endfor %}"
+    assert ChatTemplate(backwards, TOKENIZER).prompt(TURNS[:2])
+
+
+def test_what_a_templates_expressions_raise_is_the_templates_fault():
+    with pytest.raises(TokenizerError, match="the chat template fails on this conversation: TypeError"):
+        ChatTemplate("{{ 1 + messages[0].content }}", TOKENIZER).render(TURNS)

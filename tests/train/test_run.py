@@ -112,8 +112,79 @@ def test_changed_circumstances_are_refused_unless_forced(text, tmp_path):
     with pytest.raises(CheckpointError, match="the recipe"):
         run_recipe(recipe(text, clip=0.5), "a", runs=tmp_path, resume=True)
     run_recipe(recipe(text, clip=0.5), "a", runs=tmp_path, resume=True, force=True)
+    assert parse_recipe((tmp_path / "a" / "recipe.yaml").read_text()).clip == 0.5
+    with pytest.raises(CheckpointError, match=r"dtype was torch\.float32, is torch\.bfloat16"):
+        run_recipe(recipe(text, clip=0.5, precision="bf16"), "a", runs=tmp_path, resume=True)
+    with pytest.raises(CheckpointError, match="threads was 1, is 2"):
+        run_recipe(recipe(text, clip=0.5, threads=2), "a", runs=tmp_path, resume=True)
+    with pytest.raises(CheckpointError, match="compile was False, is True"):
+        run_recipe(recipe(text, clip=0.5, compile=True), "a", runs=tmp_path, resume=True)
+    text.write_text(text.read_text().replace("cat", "cow"))
+    with pytest.raises(CheckpointError, match="the data"):
+        run_recipe(recipe(text, clip=0.5), "a", runs=tmp_path, resume=True)
     with pytest.raises(CheckpointError, match="no run to go on with"):
         run_recipe(recipe(text), "b", runs=tmp_path, resume=True)
+
+
+def test_a_run_refused_before_its_first_step_leaves_nothing_and_replaces_nothing(text, tmp_path):
+    short = tmp_path / "short.txt"
+    short.write_text("the cat sat")
+    with pytest.raises(DataError, match="less than one context"):
+        run_recipe(recipe(short), "new", runs=tmp_path)
+    assert not (tmp_path / "new").exists()
+    done = run_recipe(recipe(text, steps=2), "old", runs=tmp_path)
+    with pytest.raises(DataError, match="does not exist"):
+        run_recipe(recipe(tmp_path / "nowhere"), "old", runs=tmp_path, force=True)
+    assert (done.folder / "model" / "model.safetensors").exists()
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew_on_resume(text, tmp_path):
+    for name in ("early", "later"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ".lock").touch()
+    (tmp_path / "later" / "recipe.yaml").write_text("version: 1")
+    whole = run_recipe(recipe(text, steps=2), "whole", runs=tmp_path)
+    for name in ("early", "later"):
+        assert same(weights(run_recipe(recipe(text, steps=2), name, runs=tmp_path, resume=True).folder), weights(whole.folder))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "precious.txt").write_text("mine")
+    with pytest.raises(CheckpointError, match="no run to go on with"):
+        run_recipe(recipe(text, steps=2), "mine", runs=tmp_path, resume=True)
+
+
+def test_a_checkpoint_that_lacks_a_tensor_is_refused(text, tmp_path):
+    from safetensors.torch import save_file
+
+    run = run_recipe(recipe(text, steps=2), "a", runs=tmp_path)
+    path = run.folder / "checkpoints" / "step-00000002" / "model.safetensors"
+    tensors = load_file(path)
+    del tensors["norm.weight"]
+    save_file(tensors, path)
+    with pytest.raises(CheckpointError, match=r"lacks norm\.weight"):
+        run_recipe(recipe(text, steps=2), "a", runs=tmp_path, resume=True)
+
+
+def test_a_model_with_a_template_of_its_own_is_fine_tuned_with_it(text, tmp_path):
+    from chainrule.hub.lm import LM
+    from chainrule.hub.load import load
+    from chainrule.tokenizers.chat import ChatTemplate
+    from chainrule.train.recipe import Chats, Start
+
+    run = run_recipe(recipe(text, steps=1), "base", runs=tmp_path)
+    own = "{% for m in messages %}{{ m.role[0] + ':' }}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}"
+    LM(run.model, run.tokenizer, ChatTemplate(own, run.tokenizer)).save(tmp_path / "chatty")
+    row = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]}
+    (tmp_path / "chats.jsonl").write_text(f"{json.dumps(row)}\n" * 3)
+    tiny = {"steps": 1, "context": 16, "batch_rows": 1, "threads": 1, "precision": "fp32"}
+    start = Start(path=str(tmp_path / "chatty"))
+    tuned = run_recipe(Recipe(model=start, data=Chats(path=str(tmp_path / "chats.jsonl")), **tiny), "tuned", runs=tmp_path)
+    assert tuned.template is not None
+    assert load(tuned.folder).template.source == own
+    more = run_recipe(Recipe(model=start, data=Text(path=str(text)), **tiny), "more", runs=tmp_path)
+    assert load(more.folder).template.source == own  # pretraining on does not take its words away
+    base = Start(path=str(tmp_path / "base"))
+    with pytest.raises(ConfigError, match="no chat template"):
+        run_recipe(Recipe(model=base, data=Chats(path=str(tmp_path / "chats.jsonl")), **tiny), "none", runs=tmp_path)
 
 
 def test_accumulating_gradients_changes_nothing(text, tmp_path):

@@ -48,7 +48,7 @@ def run(args: Namespace) -> None:
         sft_steps=args.sft_steps, held_out=args.documents, questions=args.questions, counted=args.counted,
     )  # fmt: skip
     if args.seeds > 1:
-        results = seeds(plan, args.seeds, force=args.force)
+        results = seeds(plan, args.seeds, resume=args.resume, force=args.force)
     else:
         results = quickstart(plan, resume=args.resume, force=args.force)
     if args.json:

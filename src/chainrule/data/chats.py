@@ -1,6 +1,7 @@
 """Conversations to ids and masks: the assistant's words are learned, the rest is read."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +18,46 @@ Encoded = tuple[NDArray[np.int32], NDArray[np.uint8]]
 """The ids of a conversation, and 1 for each that is to be learned."""
 
 
-def read_chats(path: str | Path) -> list[list[dict[str, Any]]]:
-    """The conversations of a ``.jsonl`` file, each row ``{"messages": [{"role", "content"}, ...]}``."""
+@dataclass(frozen=True)
+class Talk:
+    """A conversation, and the tools that its assistant was offered."""
+
+    messages: Conversation
+    tools: Sequence[Mapping[str, Any]] | None = None
+
+
+def read_chats(path: str | Path) -> list[Talk]:
+    """The conversations of a ``.jsonl`` file, each row ``{"messages": [{"role", "content"}, ...]}``, ``tools`` beside."""
     path = Path(path)
-    chats: list[list[dict[str, Any]]] = []
-    for number, row in read_jsonl(path):
-        if not isinstance(row.get("messages"), list) or not row["messages"]:
-            raise DataError(f"{path}:{number} has keys {sorted(row)}; a chat row needs messages, a list of turns")
-        chats.append([Message.of(message).as_dict() for message in row["messages"]])
-    if not chats:
+    talks = [_talk(row, f"{path}:{number}") for number, row in read_jsonl(path)]
+    if not talks:
         raise DataError(f"{path} holds no chats; each line should be an object with messages")
-    return chats
+    return talks
 
 
-def encode_chats(chats: Iterable[Conversation], template: ChatTemplate) -> list[Encoded]:
+def _talk(row: Mapping[str, Any], where: str) -> Talk:
+    messages, tools = row.get("messages"), row.get("tools")
+    if not isinstance(messages, list) or not messages or not all(isinstance(message, dict) for message in messages):
+        raise DataError(f"{where} has keys {sorted(row)}; a chat row needs messages, a list of turns")
+    if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
+        raise DataError(f"{where} has tools {str(tools)[:60]!r}; they must be a list of objects, each a JSON schema")
+    try:
+        return Talk([Message.of(message).as_dict() for message in messages], tools or None)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
+
+
+def encode_chats(talks: Iterable[Talk], template: ChatTemplate) -> list[Encoded]:
     """(ids, mask) of each chat, BOS in front where the tokenizer has one and the template writes none.
 
     Raises ``DataError`` for a chat in which the assistant says nothing: it would teach nothing.
     """
     bos = template.tokenizer.bos
     encoded: list[Encoded] = []
-    for number, chat in enumerate(chats):
-        both = template.encode(chat)
+    for number, talk in enumerate(talks):
+        both = template.encode(talk.messages, tools=talk.tools)
         if not any(both.mask):
-            raise DataError(f"chat {number} has no word of the assistant to learn; it begins {str(chat[0])[:80]!r}")
+            raise DataError(f"chat {number} has no word of the assistant to learn; it begins {str(talk.messages[0])[:80]!r}")
         lead = [bos] if bos is not None and both.ids[:1] != [bos] else []
         ids = np.array(lead + both.ids, np.int32)
         encoded.append((ids, np.array([0] * len(lead) + both.mask, np.uint8)))

@@ -1,9 +1,13 @@
 """Texts from what people have: a text file, a folder of them, ``.jsonl`` rows with a ``text``, parquet tables.
 
-A file is one document, a row is one document. What cannot be read is an error that names it; nothing is skipped silently.
+A file is one document, a row is one document. What cannot be read is an error that names it. Of a folder every text is taken,
+whatever its name; hidden files and folders (.git) are not looked at, and other files that are empty or hold no text (pictures)
+are left out and named on stderr: nothing is skipped silently.
 """
 
+import codecs
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +15,8 @@ from typing import Any
 from chainrule.core.errors import DataError, MissingExtra
 from chainrule.core.files import read_text
 
-TEXT = {".txt", ".md", ".text", ".py", ".rst", ".tex", ".csv", ".html", ""}
+PLAIN = {".txt", ".md", ".text"}
+"""Files of these names are meant as texts: one that cannot be read is an error, wherever it lies."""
 
 
 def read_documents(path: str | Path) -> list[str]:
@@ -19,14 +24,51 @@ def read_documents(path: str | Path) -> list[str]:
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path} does not exist; give a text file, a folder, a .jsonl or a .parquet file")
-    if not path.is_dir():
-        return list(_read(path))
-    files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-    readable = [file for file in files if file.suffix in TEXT | {".jsonl", ".parquet"}]
-    if not readable:
+    documents = [document for file in _files(path) for document in _read(file)] if path.is_dir() else list(_read(path))
+    if not any(documents):
+        raise DataError(f"{path} holds {len(documents)} documents and no word; give a text with something in it")
+    return documents
+
+
+def _files(path: Path) -> list[Path]:
+    """The texts in a folder, in the order of their names."""
+    files = sorted(file for file in path.rglob("*") if file.is_file() and not _hidden(file.relative_to(path)))
+    texts = [file for file in files if file.suffix in (".jsonl", ".parquet") or _holds_text(file)]
+    if not texts:
         kinds = ", ".join(sorted({file.suffix or file.name for file in files})) or "nothing"
         raise DataError(f"{path} holds no text (it holds {kinds}); put .txt, .md, .jsonl or .parquet files into it")
-    return [document for file in readable for document in _read(file)]
+    _tell(path, sorted(set(files) - set(texts)))
+    return texts
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _holds_text(path: Path) -> bool:
+    """Whether a file of a folder is to be read: not empty, and either meant as a text or one by its first bytes."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(65536)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    return bool(data.strip()) and (path.suffix in PLAIN or _is_text(data))
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(data)  # the last character may be cut
+    except UnicodeDecodeError:
+        return False
+    return b"\x00" not in data
+
+
+def _tell(folder: Path, left_out: list[Path]) -> None:
+    """Say on stderr which files of a folder were left out."""
+    if left_out:
+        some = ", ".join(str(file.relative_to(folder)) for file in left_out[:5])
+        more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
+        print(f"{folder}: left out {some}{more} (empty, or no UTF-8 text)", file=sys.stderr)
 
 
 def _read(path: Path) -> Iterator[str]:
@@ -41,7 +83,7 @@ def _read(path: Path) -> Iterator[str]:
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, row) of every line that is not blank; raises ``DataError`` at the first that is no JSON object."""
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):  # not splitlines: a JSON text may hold U+2028
         if not line.strip():
             continue
         try:
@@ -75,10 +117,28 @@ def _parquet(path: Path) -> Iterator[str]:
 
 
 def hold_out(documents: list[str], share: float = 0.05) -> tuple[list[str], list[str]]:
-    """(training documents, held-out documents): the last of them, or the last part of a single long one."""
-    if len(documents) > 1:
-        n = max(1, round(len(documents) * share))
-        return documents[:-n], documents[-n:]
-    text = documents[0]
-    cut = text.rfind("\n", 0, round(len(text) * (1 - share))) + 1 or round(len(text) * (1 - share))
-    return [text[:cut]], [text[cut:]]
+    """(training documents, held-out documents): the last ones, up to that share of all characters.
+
+    Where the last document alone is longer than that, as one book among three, its last part is held out.
+    """
+    if not 0 < share < 1:
+        raise DataError(f"held_out is {share}; it must be between 0 and 1, for example 0.05")
+    train, left = list(documents), share * sum(map(len, documents))
+    held: list[str] = []
+    while len(train) > 1 and len(train[-1]) <= left:
+        held.insert(0, train.pop())
+        left -= len(held[0])
+    if held:
+        return train, held
+    begin, end = _cut(train.pop(), left)
+    if not train and not begin:
+        raise DataError(f"the text is {end!r}, too short to hold a part of it out; give more text")
+    return [*train, begin] if begin else train, [end]
+
+
+def _cut(text: str, left: float) -> tuple[str, str]:
+    """A text and its last ``left`` characters, a few more where that lets it end with a line."""
+    at = len(text) - max(1, round(left))
+    line = text.rfind("\n", 0, at) + 1
+    at = line if line > len(text) / 2 else at
+    return text[:at], text[at:]

@@ -6,6 +6,7 @@
 A row holds one pair, so pairs of a step are sorted by length before they are split into micro-batches: little is padding.
 """
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,11 @@ class PairStream:
         return int(shuffled(self.seed, epoch, len(self.pairs))[at])
 
     def describe(self) -> dict[str, Any]:
-        """Pairs, and the mean lengths of source and target."""
+        """Pairs, the mean lengths of source and target, and a fingerprint of them all."""
+        known = hashlib.sha256(b"".join(ids.tobytes() + b"|" for pair in self.pairs for ids in pair)).hexdigest()
         lengths = {f"mean_{name}": [len(getattr(pair, name)) for pair in self.pairs] for name in EncodedPair._fields}
-        return {"pairs": len(self.pairs)} | {name: round(float(np.mean(each)), 1) for name, each in lengths.items()}
+        return (
+            {"pairs": len(self.pairs)}
+            | {name: round(float(np.mean(each)), 1) for name, each in lengths.items()}
+            | {"sha256": known}
+        )

@@ -4,6 +4,7 @@ Row g of the endless stream is row ``shuffle(seed, epoch)[g mod n]`` of the data
 between steps, so a run that goes on from a checkpoint sees exactly what it would have seen.
 """
 
+import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
@@ -55,10 +56,17 @@ class PackedStream:
         return int(shuffled(self.seed, epoch, len(self.rows))[at])
 
     def describe(self) -> dict[str, Any]:
-        """Rows, tokens and what share of them is padding or judged."""
+        """Rows, tokens, what share of them is padding or judged, and a fingerprint of them all."""
         n, t = self.rows.tokens.shape
         judged = float((self.rows.mask != 0).mean())
-        return {"rows": n, "context": t, "fill": round(self.rows.fill, 4), "judged": round(judged, 4)}
+        known = hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in (self.rows.tokens, self.rows.mask)))
+        return {
+            "rows": n,
+            "context": t,
+            "fill": round(self.rows.fill, 4),
+            "judged": round(judged, 4),
+            "sha256": known.hexdigest(),
+        }
 
 
 @lru_cache(maxsize=4)

@@ -175,7 +175,7 @@ class LM:
                 f"{self.name} has no chat template, so it was not taught to chat; use generate, or fine-tune it first: "
                 "chainrule train sft model.path=..."
             )
-        ids = self.template.encode(messages, generate=True).ids
+        ids = self.template.prompt(messages)
         bos = self.tokenizer.bos
         return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
 

@@ -11,6 +11,7 @@ import json
 import math
 import platform
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -23,9 +24,10 @@ import torch
 
 from chainrule import __version__
 from chainrule.core.device import cpu_threads, pick_device, pick_dtype
-from chainrule.core.errors import ConfigError, DataError
+from chainrule.core.errors import ChainruleError, ConfigError, DataError
 from chainrule.core.files import write_text
 from chainrule.core.model import LanguageModel
+from chainrule.core.schema import dump
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.data.documents import hold_out, read_documents
 from chainrule.eval import chats as chat_eval
@@ -56,7 +58,7 @@ from chainrule.recipes.ladder import foot, head
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.chat import CHATML, ChatTemplate
 from chainrule.train.material import SPECIALS
-from chainrule.train.recipe import Fresh, Optimizing, Published, Recipe, Start, Text, World, WorldChats
+from chainrule.train.recipe import Fresh, Optimizing, Published, Recipe, Start, Text, World, WorldChats, read_recipe
 from chainrule.train.run import locked, run_recipe, seconds_per_step
 from chainrule.train.schedule import Schedule
 from chainrule.world import LANGUAGES, VERSION, documents
@@ -105,12 +107,35 @@ def quickstart(plan: Plan, *, resume: bool = False, force: bool = False) -> Resu
     """Run all stages into ``runs/NAME``; returns what was found, which is also written there."""
     found = [path for path in plan.folder.glob("*") if path.name != ".lock"] if plan.folder.exists() else []
     if found and not (resume or force):
-        raise ConfigError(
-            f"{plan.folder} exists already; see {plan.folder / 'report.html'}, go on with --resume, replace it with "
-            "--force, or choose another --name"
-        )
+        there = plan.folder / "report.html"
+        seen = f"see {there}" if there.exists() else "go on with --resume"
+        raise ConfigError(f"{plan.folder} exists already; {seen}, replace it with --force, or choose another --name")
     with locked(plan.folder):
-        return _Quickstart(plan, resume=resume and not force, force=force).run()
+        asked = _settings(plan)
+        _check(plan.folder, asked, resume=resume, force=force)
+        try:
+            write_text(plan.folder / "plan.json", json.dumps(asked, ensure_ascii=False, indent=1))
+            return _Quickstart(plan, resume=resume, force=force).run()
+        except ChainruleError:
+            if not (plan.folder / "pretrain").exists():  # refused before any training: nothing is left half-written
+                for path in (plan.folder / "plan.json", plan.folder / "tokenizer"):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            raise
+
+
+def _settings(plan: Plan) -> dict[str, Any]:
+    """What decides a quickstart, as plain data."""
+    return {key: str(value) if isinstance(value, Path) else value for key, value in dump(plan).items() if key != "runs"}
+
+
+def _check(folder: Path, asked: dict[str, Any], *, resume: bool, force: bool) -> None:
+    """Refuse to go on with a run under other settings: half of its numbers would be another run's."""
+    if not (resume and (folder / "plan.json").exists()) or force:
+        return
+    begun = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+    changed = [f"{key} was {begun.get(key)!r}, is {value!r}" for key, value in asked.items() if begun.get(key) != value]
+    if changed:
+        raise ConfigError(f"{folder} was begun otherwise ({'; '.join(changed)}); restore that, or choose another --name")
 
 
 class _Quickstart:
@@ -213,8 +238,6 @@ class _Quickstart:
         plan = self.plan
         known = self.plan.folder / "pretrain" / "recipe.yaml"
         if self.resume and known.exists():
-            from chainrule.train.recipe import read_recipe
-
             return read_recipe(str(known))
         recipe = Recipe(
             model=plan.shape,
@@ -238,19 +261,27 @@ class _Quickstart:
         before = chat_eval.questions(max(4, plan.questions // 4), LANGUAGES, seed=plan.seed + 1000)
         chatty = LM(pretrained.model, pretrained.tokenizer, ChatTemplate(CHATML, pretrained.tokenizer), name="before")
         self.chat_scores += chat_eval.score("Transformer before SFT", "before", chat_eval.answering(chatty), before)
+        recipe = self.fine_tuning()
+        self.tokens = recipe.steps * recipe.batch_rows * recipe.context
+        return self.trained(recipe, "sft", None)
+
+    def fine_tuning(self) -> Recipe:
+        """The recipe of the fine-tuning, its steps fitted to the time."""
+        plan = self.plan
+        known = plan.folder / "sft" / "recipe.yaml"
+        if self.resume and known.exists():
+            return read_recipe(str(known))
         per_step = getattr(self, "per_step", None) or seconds_per_step(self.pretraining(), vocab_size=self.tokenizer.vocab_size)
         steps = plan.sft_steps or max(20, round(plan.seconds(SFT_SECONDS) / per_step))
         tokens = steps * 16 * 256
         chats = min(200_000, round((1 - DOCUMENTS_IN_SFT) * tokens / CHAT_TOKENS))
-        recipe = Recipe(
+        return Recipe(
             model=Start(path=str(plan.folder / "pretrain")),
             data=WorldChats(chats=chats, documents=round(DOCUMENTS_IN_SFT * tokens / DOCUMENT_TOKENS)),
             optimizer=Optimizing(lr=0.006, adam_lr=0.0008),
             schedule=Schedule(warmup=10, decay=0.9),
             steps=steps, eval_every=max(1, steps // 4), save_every=max(1, steps // 2), keep=1, seed=plan.seed,
         )  # fmt: skip
-        self.tokens = tokens
-        return self.trained(recipe, "sft", None)
 
     def trained(self, recipe: Recipe, name: str, watch: Any) -> LM:
         """Run a recipe inside the quickstart's folder; on resume, go on with what is there."""
@@ -369,15 +400,20 @@ def counted_ids(ids: list[list[int]], tokenizer: Tokenizer) -> LanguageModel:
     return NGram.fit([np.array([*begin, *one]) for one in ids], order=6, vocab_size=tokenizer.vocab_size)
 
 
-def seeds(plan: Plan, n: int, *, force: bool = False) -> Results:
-    """The same run with ``n`` seeds; the first one's results, with every seed's outcome in them."""
+def seeds(plan: Plan, n: int, *, resume: bool = False, force: bool = False) -> Results:
+    """The same run with ``n`` seeds; the first one's results, with every seed's outcome in them.
+
+    On ``resume`` the seeds that are finished are read, and the others gone on with.
+    """
     if n < 1:
         raise ConfigError(f"--seeds is {n}; it must be 1 or more")
     outcomes: list[SeedResult] = []
     first: Results | None = None
     for seed in range(plan.seed, plan.seed + n):
         one = replace(plan, seed=seed, name=plan.name if seed == plan.seed else f"{plan.name}-seed{seed}")
-        results = quickstart(one, force=force)
+        _check(one.folder, _settings(one), resume=resume, force=force)
+        done = resume and (one.folder / "results.json").exists()
+        results = read(one.folder) if done else quickstart(one, resume=resume, force=force)
         first = first or results
         outcomes.append(outcome(results))
     assert first is not None

@@ -14,7 +14,7 @@ import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,11 @@ from typing import Any
 from chainrule.core.chat import Message
 from chainrule.core.errors import TokenizerError
 from chainrule.core.tokenizer import Tokenizer
+from chainrule.tokenizers.library import LibraryTokenizer
 
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
 CHATML = (
+    "{%- if tools %}{{- '<|im_start|>system\\n<tools>' + (tools | tojson) + '</tools><|im_end|>\\n' }}{%- endif %}"
     "{%- for message in messages %}"
     "{{- '<|im_start|>' + message.role + '\\n' }}"
     "{%- if message.role == 'assistant' %}{% generation %}"
@@ -36,10 +38,11 @@ CHATML = (
     "{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
 )
-"""Our own template: ChatML, with the assistant's words marked and tool calls as JSON."""
+"""Our own template: ChatML, with the assistant's words marked, the tools on offer and their calls as JSON."""
 
 _OPEN, _CLOSE = "\ue000", "\ue001"
 _MARK_ON, _MARK_OFF, _UNDER = "\ue002", "\ue003", "\ue004"
+_MARKS = (_OPEN, _CLOSE, _MARK_ON, _MARK_OFF, _UNDER)
 
 
 @dataclass(frozen=True)
@@ -87,13 +90,21 @@ class ChatTemplate:
         spans = [self._span(text, turns, tools, i) for i, turn in enumerate(turns) if turn.role == "assistant"]
         return self._encode_spans(text, spans)
 
+    def prompt(self, messages: Sequence[Message | Mapping[str, Any]], *, tools: Sequence[Any] | None = None) -> list[int]:
+        """The ids of the conversation up to where the assistant is to speak; no template hides those."""
+        text = self._run([Message.of(message) for message in messages], tools, True)
+        return self._encode_spans(text.replace(_MARK_ON, "").replace(_MARK_OFF, ""), []).ids
+
     @cached_property
     def _stand_ins(self) -> dict[str, str]:
+        """What stands for each special-token string, and for each of our own marks, in contents; longer names first."""
         names = sorted(_all_specials(self.tokenizer), key=len, reverse=True)
-        return {name: f"{_OPEN}{i}{_CLOSE}" for i, name in enumerate(names)}
+        return {name: f"{_OPEN}{i}{_CLOSE}" for i, name in enumerate([*names, *_MARKS])}
 
-    def _run(self, turns: list[Message], tools: Sequence[Any] | None, generate: bool) -> str:
+    def _run(self, turns: list[Message], tools: Sequence[Any] | None, generate: bool, under: int | None = None) -> str:
+        """The template's text, contents shielded; marks stand around the words of message ``under``."""
         rows = [_shield(turn.as_dict(), self._stand_ins) for turn in turns]
+        rows = [_underline(row) if i == under else row for i, row in enumerate(rows)]
         names = {f"{name}_token": self._name(id) for name, id in (("bos", self.tokenizer.begin), ("eos", self.tokenizer.end))}
         known = {**names, **self.variables}
         return _render(
@@ -136,7 +147,7 @@ class ChatTemplate:
 
     def _marks(self, text: str, turns: list[Message], tools: Sequence[Any] | None, i: int) -> tuple[int, int] | None:
         """First and last place of the i-th message's words in the text; None where marks would change the rest."""
-        marked = self._run([*turns[:i], _underline(turns[i]), *turns[i + 1 :]], tools, False)
+        marked = self._run(turns, tools, False, under=i)
         places = [at for at, character in enumerate(marked) if character == _UNDER]
         if marked.replace(_UNDER, "") != text or not places:
             return None
@@ -162,17 +173,52 @@ class ChatTemplate:
         return self._encode_spans(plain, spans)
 
     def _encode_spans(self, text: str, spans: list[tuple[int, int]]) -> Encoded:
-        """Encode between special tokens and span borders, so that no token straddles either."""
+        """Encode what stands between special tokens; a token counts that holds a character of a span."""
+        whole = self._by_library(text)
+        if whole is not None:
+            ids, places = whole
+            return Encoded(ids, [int(any(a < stop and start < b for a, b in spans)) for start, stop in places])
         specials = _all_specials(self.tokenizer)
-        ids: list[int] = []
-        mask: list[int] = []
-        pattern = self._special
-        for start, stop, counts in _pieces(text, pattern, spans):
+        ids, mask = [], []
+        for start, stop in _between(text, self._special):
             piece = text[start:stop]
-            new = [specials[piece]] if piece in specials else self.tokenizer.encode(_restore(piece, self._stand_ins))
+            inside = [(max(a, start) - start, min(b, stop) - start) for a, b in spans if a < stop and start < b]
+            new, counts = ([specials[piece]], [bool(inside)]) if piece in specials else self._words(piece, inside)
             ids += new
-            mask += [counts] * len(new)
+            mask += map(int, counts)
         return Encoded(ids, mask)
+
+    def _by_library(self, text: str) -> tuple[list[int], list[tuple[int, int]]] | None:
+        """Ids and places by the `tokenizers` library, which knows all the ways of its special tokens.
+
+        None for other tokenizers, and where a content spells a special token, which the library would take for one.
+        """
+        if isinstance(self.tokenizer, LibraryTokenizer) and _OPEN not in text:
+            return self.tokenizer.encode_rendered(text)
+        return None
+
+    def _words(self, piece: str, inside: list[tuple[int, int]]) -> tuple[list[int], list[bool]]:
+        """The ids of a text without special tokens, and which of them hold a character of the spans ``inside``."""
+        ids = self.tokenizer.encode(_restore(piece, self._stand_ins))
+        whole = _restore(piece, self._stand_ins).encode()
+        spans = [tuple(len(_restore(piece[:at], self._stand_ins).encode()) for at in span) for span in inside]
+        data = [self.tokenizer.token_bytes(id) for id in ids]
+        ends = list(itertools.accumulate(map(len, data)))
+        lead = len(b"".join(data)) - len(whole)  # the space that some tokenizers put in front
+        if lead < 0 or not b"".join(data).endswith(whole):
+            return self._cut_at(piece, inside)
+        places = [(end - len(said) - lead, end - lead) for said, end in zip(data, ends, strict=True)]
+        return ids, [any(a < stop and start < b for a, b in spans) for start, stop in places]
+
+    def _cut_at(self, piece: str, inside: list[tuple[int, int]]) -> tuple[list[int], list[bool]]:
+        """The same where ids do not tell their bytes (a tokenizer that normalises): encoded apart where spans begin and end."""
+        cuts = sorted({0, len(piece), *itertools.chain(*inside)})
+        ids, counts = [], []
+        for start, stop in itertools.pairwise(cuts):
+            new = self.tokenizer.encode(_restore(piece[start:stop], self._stand_ins))
+            ids += new
+            counts += [any(a <= start and stop <= b for a, b in inside)] * len(new)
+        return ids, counts
 
 
 def find_template(folder: Path) -> str | None:
@@ -187,18 +233,10 @@ def find_template(folder: Path) -> str | None:
     return template
 
 
-def _pieces(text: str, special: re.Pattern[str], spans: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
-    """(start, stop, whether the assistant wrote it): special tokens and the text between them, cut where spans begin."""
-    cuts = {0, len(text)} | {border for span in spans for border in span}
-    for match in special.finditer(text):
-        cuts |= {match.start(), match.end()}
-    inside = [border for border in sorted(cuts) if not _in_special(text, special, border)]
-    pairs = itertools.pairwise(inside)
-    return [(a, b, int(any(start <= a and b <= stop for start, stop in spans))) for a, b in pairs]
-
-
-def _in_special(text: str, special: re.Pattern[str], at: int) -> bool:
-    return any(match.start() < at < match.end() for match in special.finditer(text, max(0, at - 64), at + 64))
+def _between(text: str, special: re.Pattern[str]) -> list[tuple[int, int]]:
+    """Where special tokens, and the texts between them, begin and end."""
+    cuts = {0, len(text)} | {at for match in special.finditer(text) for at in match.span()}
+    return list(itertools.pairwise(sorted(cuts)))
 
 
 def _all_specials(tokenizer: Tokenizer) -> dict[str, int]:
@@ -208,9 +246,7 @@ def _all_specials(tokenizer: Tokenizer) -> dict[str, int]:
 def _shield(value: Any, stand_ins: Mapping[str, str]) -> Any:
     """The same data with every special-token string in it replaced by its stand-in."""
     if isinstance(value, str):
-        for name, stand_in in stand_ins.items():
-            value = value.replace(name, stand_in)
-        return value
+        return re.sub("|".join(map(re.escape, stand_ins)), lambda found: stand_ins[found[0]], value)
     if isinstance(value, Mapping):
         return {key: _shield(item, stand_ins) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -219,21 +255,28 @@ def _shield(value: Any, stand_ins: Mapping[str, str]) -> Any:
 
 
 def _restore(text: str, stand_ins: Mapping[str, str]) -> str:
-    for name, stand_in in stand_ins.items():
-        text = text.replace(stand_in, name)
-    return text
+    names = list(stand_ins)
+    return re.sub(f"{_OPEN}(\\d+){_CLOSE}", lambda found: names[int(found[1])], text)
 
 
 def _agree(a: str, b: str) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
-def _underline(turn: Message) -> Message:
+def _underline(row: Mapping[str, Any]) -> dict[str, Any]:
     """The message with a mark before and after its words and those of its tool calls."""
-    calls = tuple(
-        replace(call, name=f"{_UNDER}{call.name}{_UNDER}", arguments=_marked(call.arguments)) for call in turn.tool_calls
-    )
-    return replace(turn, content=turn.content and f"{_UNDER}{turn.content}{_UNDER}", tool_calls=calls)
+    said = [
+        call
+        | {
+            "function": {
+                "name": f"{_UNDER}{call['function']['name']}{_UNDER}",
+                "arguments": _marked(call["function"]["arguments"]),
+            }
+        }
+        for call in row.get("tool_calls", ())
+    ]
+    content = row["content"] and f"{_UNDER}{row['content']}{_UNDER}"
+    return {**row, "content": content} | ({"tool_calls": said} if said else {})
 
 
 def _marked(value: Any) -> Any:
@@ -258,6 +301,10 @@ def _render(source: str, **variables: Any) -> str:
         return _compiled(source).render(**variables)
     except TemplateError as error:
         raise TokenizerError(f"the chat template refuses this conversation: {error}") from error
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # what its own expressions may raise
+        if isinstance(error, TokenizerError):
+            raise
+        raise TokenizerError(f"the chat template fails on this conversation: {type(error).__name__}: {error}") from error
 
 
 @lru_cache(maxsize=16)

@@ -53,6 +53,21 @@ class LibraryTokenizer(Tokenizer):
         """The ids of many texts, on all cores."""
         return [encoding.ids for encoding in self._engine.encode_batch(texts, add_special_tokens=False)]
 
+    def encode_rendered(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """The ids of a text whose special-token strings are special tokens (a rendered chat), and where each stands in it."""
+        encoding = self._rendering.encode(text, add_special_tokens=False)
+        return encoding.ids, encoding.offsets
+
+    @cached_property
+    def _rendering(self) -> Any:
+        """A second engine, which finds special tokens; switching the first one's ways would not be safe among threads."""
+        from tokenizers import Tokenizer as Engine
+
+        engine = Engine.from_str(self._source)
+        engine.no_padding()
+        engine.no_truncation()
+        return engine
+
     def decode(self, ids: Iterable[int], *, specials: bool = False) -> str:
         return self._engine.decode(list(ids), skip_special_tokens=not specials)
 

@@ -28,6 +28,7 @@ class Circumstances:
     """What the last bit of a training step depends on, besides the recipe."""
 
     recipe: str
+    data: str
     threads: int
     dtype: str
     compile: bool
@@ -38,7 +39,8 @@ class Circumstances:
         """Raises ``CheckpointError`` naming what has changed."""
         changed = [(key, old, asdict(now)[key]) for key, old in asdict(self).items() if asdict(now)[key] != old]
         if changed:
-            what = "; ".join(f"{key} was {old}, is {new}" if key != "recipe" else "the recipe" for key, old, new in changed)
+            said = {"recipe": "the recipe", "data": "the data"}
+            what = "; ".join(said.get(key, f"{key} was {old}, is {new}") for key, old, new in changed)
             raise CheckpointError(
                 f"the run would not go on as it began ({what}); restore that, start anew under another --name, "
                 "or accept other last bits with --force"
@@ -63,7 +65,7 @@ def save_checkpoint(
         _write_state({"optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()} | scale, aside / "optimizer.pt")
         state = {"step": step, "circumstances": asdict(circumstances)}
         (aside / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
-    for old in checkpoints(folder)[:-keep]:
+    for old in [*checkpoints(folder)[:-keep], *folder.glob(".step-*")]:  # and what a kill left half-written
         shutil.rmtree(old, ignore_errors=True)
     return path
 
@@ -86,9 +88,13 @@ def load_checkpoint(
     """Put model, optimizer, loss scale and random state back; returns the step to go on from."""
     state: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
     if not force:
-        Circumstances(**state["circumstances"]).check(circumstances)
+        _circumstances(path, state["circumstances"]).check(circumstances)
     try:
-        model.load_state_dict(load_file(path / "model.safetensors"), strict=False)
+        tensors = load_file(path / "model.safetensors")
+        lacking = sorted(set(_own_tensors(model)) - set(tensors))
+        if lacking:
+            raise CheckpointError(f"it lacks {lacking[0]}")
+        model.load_state_dict(tensors, strict=False)  # a tied tensor is written once
         saved = torch.load(path / "optimizer.pt", weights_only=True)
     except Exception as error:  # damaged files fail in the libraries' own ways
         raise CheckpointError(f"{path} is damaged ({error}); remove it, and the run goes on from the one before") from error
@@ -97,6 +103,15 @@ def load_checkpoint(
         scaling.load_state_dict(saved["scaling"])
     torch.set_rng_state(saved["rng"])
     return int(state["step"])
+
+
+def _circumstances(path: Path, saved: dict[str, Any]) -> Circumstances:
+    try:
+        return Circumstances(**saved)
+    except TypeError as error:
+        raise CheckpointError(
+            f"{path} was written by another version of chainrule ({error}); go on with that one, or accept it with --force"
+        ) from error
 
 
 def _write_state(state: dict[str, Any], path: Path) -> None:

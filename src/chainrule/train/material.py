@@ -12,15 +12,17 @@ from numpy.typing import NDArray
 from chainrule.core.errors import ConfigError, DataError
 from chainrule.core.masked import MaskedModel, Model
 from chainrule.core.tokenizer import Tokenizer
-from chainrule.data.chats import Conversation, Encoded, encode_chats, read_chats
+from chainrule.data.chats import Encoded, Talk, encode_chats, read_chats
 from chainrule.data.documents import hold_out, read_documents
 from chainrule.data.masking import MaskedStream
 from chainrule.data.packing import Rows, pack
 from chainrule.data.pairs import Pair, PairStream, encode_pairs, read_pairs
 from chainrule.data.streams import PackedStream, Stream
 from chainrule.hub.build import fresh, fresh_encoder, fresh_seq2seq
-from chainrule.hub.encoder import MASKS
+from chainrule.hub.encoder import MASKS, MaskedLM
 from chainrule.hub.fresh import neural_ngram, recurrent
+from chainrule.hub.lm import LM
+from chainrule.hub.load import load_any
 from chainrule.logprobs.losses import cross_entropy
 from chainrule.logprobs.masked import masked_cross_entropy
 from chainrule.tokenizers import load as load_tokenizer
@@ -28,7 +30,6 @@ from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.byte import END_OF_TEXT, ByteTokenizer
 from chainrule.tokenizers.chat import CHATML, IM_END, IM_START, ChatTemplate
 from chainrule.tokenizers.library import LibraryTokenizer
-from chainrule.train.checkpoint import checkpoints
 from chainrule.train.objective import LossFunction
 from chainrule.train.recipe import (
     Bpe,
@@ -64,30 +65,34 @@ class Material:
     loss: LossFunction = cross_entropy
 
 
-def prepare(recipe: Recipe, folder: Path) -> Material:
-    """Read the data, make or load tokenizer and model, pack. A tokenizer that is trained is kept in the run's folder."""
+def prepare(recipe: Recipe, begun: Path | None = None) -> Material:
+    """Read the data, make or load tokenizer and model, pack; nothing is written.
+
+    ``begun`` is the folder of a run that is gone on with: its tokenizer is kept, and its checkpoint will bring the weights.
+    """
     if isinstance(recipe.data, Chats | WorldChats):
         return _for_chats(recipe)
     if isinstance(recipe.data, Pairs | WorldPairs):
-        return _for_pairs(recipe, folder)
+        return _for_pairs(recipe, begun)
     if isinstance(recipe.model, FreshSeq2Seq):
         raise ConfigError(
             f"an encoder–decoder learns from pairs, not from {recipe.data.kind}; set data.kind to pairs or world_pairs"
         )
     train, held = _documents(recipe)
-    model, tokenizer = _start(recipe) if isinstance(recipe.model, Start) else (None, _tokenizer(recipe, train, folder))
+    start = _start(recipe) if isinstance(recipe.model, Start) else None
+    tokenizer = start.tokenizer if start else _tokenizer(recipe, train, begun)
     encoded = encode_texts(train, tokenizer)
     rows = pack(encoded, recipe.context, split=True)
-    if len(rows) == 1 and rows.fill < 0.5:
-        held_tokens = int(rows.fill * recipe.context)
+    if len(rows) == 1 and rows.fill < 1:
         raise DataError(
-            f"the text is {held_tokens} tokens long, less than one context of {recipe.context}; "
+            f"the text is {round(rows.fill * recipe.context)} tokens long, less than one context of {recipe.context}; "
             "give more text, or set context lower"
         )
-    begun = bool(checkpoints(folder / "checkpoints"))  # a checkpoint holds all weights: nothing is learned twice
-    model = model or fresh_model(recipe, tokenizer.vocab_size, None if begun else [ids for ids, _ in encoded])
+    learned = None if begun else [ids for ids, _ in encoded]  # a checkpoint holds all weights: nothing is learned twice
+    model = start.model if start else fresh_model(recipe, tokenizer.vocab_size, learned)
+    template = start.template if isinstance(start, LM) else None
     held_rows = pack_texts(held, tokenizer, recipe.context)
-    material = Material(model, tokenizer, None, _stream(recipe, rows), _held_out(recipe, held_rows))
+    material = Material(model, tokenizer, template, _stream(recipe, rows), _held_out(recipe, held_rows))
     return _masked(material, model, recipe) if isinstance(model, MaskedModel) else material
 
 
@@ -110,16 +115,12 @@ def _masked(material: Material, model: MaskedModel, recipe: Recipe) -> Material:
 def _for_chats(recipe: Recipe) -> Material:
     if not isinstance(recipe.model, Start):
         raise ConfigError("chats fine-tune a model that exists; set model to {kind: start, path: runs/NAME}")
-    model, tokenizer = _start(recipe)
-    if isinstance(model, MaskedModel):
+    start = _start(recipe)
+    if not isinstance(start, LM):
         raise ConfigError(
             f"{recipe.model.path} is an encoder: it fills in words and cannot learn to chat; start from a decoder"
         )
-    if IM_END not in tokenizer.specials:
-        raise ConfigError(
-            f"the tokenizer of {recipe.model.path} has no {IM_END}, which the chat template writes; train it with BPE here"
-        )
-    template = ChatTemplate(CHATML, tokenizer)
+    tokenizer, template = start.tokenizer, start.template or _chatml(start.tokenizer, recipe.model.path)
     train, held = _chats(recipe)
     chats, held_chats = encode_chats(train, template), encode_chats(held, template)
     if isinstance(recipe.data, WorldChats):
@@ -129,15 +130,26 @@ def _for_chats(recipe: Recipe) -> Material:
     np.random.default_rng(recipe.seed).shuffle(encoded)  # type: ignore[arg-type]
     rows = pack(encoded, recipe.context, split=False)
     held_rows = pack(held_chats, recipe.context, split=False)
-    return Material(model, tokenizer, template, _stream(recipe, rows), _held_out(recipe, held_rows))
+    return Material(start.model, tokenizer, template, _stream(recipe, rows), _held_out(recipe, held_rows))
 
 
-def _for_pairs(recipe: Recipe, folder: Path) -> Material:
+def _chatml(tokenizer: Tokenizer, path: str) -> ChatTemplate:
+    """Our own template, for a model that brought none."""
+    if IM_END not in tokenizer.specials:
+        raise ConfigError(
+            f"{path} has no chat template, and its tokenizer no {IM_END}, which ours writes; train it with BPE here, or put "
+            "a chat_template.jinja beside its config.json"
+        )
+    return ChatTemplate(CHATML, tokenizer)
+
+
+def _for_pairs(recipe: Recipe, begun: Path | None) -> Material:
     """Sources and targets for an encoder–decoder; one tokenizer, trained on both, serves the two sides."""
     train, held = _pairs(recipe)
     texts = [text for pair in train for text in pair]
-    model, tokenizer = _start(recipe) if isinstance(recipe.model, Start) else (None, _tokenizer(recipe, texts, folder))
-    model = model or fresh_model(recipe, tokenizer.vocab_size)
+    known = _start(recipe) if isinstance(recipe.model, Start) else None
+    tokenizer = known.tokenizer if known else _tokenizer(recipe, texts, begun)
+    model = known.model if known else fresh_model(recipe, tokenizer.vocab_size)
     if isinstance(model, MaskedModel) or model.needs != ("source",):
         raise ConfigError(f"pairs train an encoder–decoder, but model is {recipe.model}; set it to {{kind: seq2seq}}")
     start = tokenizer.begin if model.start is None else model.start
@@ -193,9 +205,9 @@ def _documents(recipe: Recipe) -> tuple[list[str], list[str]]:
     return [document.text for document in train], [d.text for d in islice(documents(recipe.seed, split="heldout"), 200)]
 
 
-def _chats(recipe: Recipe) -> tuple[list[Conversation], list[Conversation]]:
+def _chats(recipe: Recipe) -> tuple[list[Talk], list[Talk]]:
     if isinstance(recipe.data, Chats):
-        chats: list[Conversation] = list(read_chats(recipe.data.path))
+        chats = read_chats(recipe.data.path)
         n = max(1, round(len(chats) * recipe.data.held_out))
         if len(chats) < 2:
             raise DataError(f"{recipe.data.path} holds {len(chats)} chats; give at least 2, one is held out")
@@ -203,13 +215,13 @@ def _chats(recipe: Recipe) -> tuple[list[Conversation], list[Conversation]]:
     assert isinstance(recipe.data, WorldChats)
     from chainrule.world.chats import chats as world_chats
 
-    train: list[Conversation] = [chat.messages for chat in islice(world_chats(recipe.seed), recipe.data.chats)]
-    return train, [chat.messages for chat in islice(world_chats(recipe.seed, split="heldout"), 200)]
+    train = [Talk(chat.messages) for chat in islice(world_chats(recipe.seed), recipe.data.chats)]
+    return train, [Talk(chat.messages) for chat in islice(world_chats(recipe.seed, split="heldout"), 200)]
 
 
-def _tokenizer(recipe: Recipe, train: list[str], folder: Path) -> Tokenizer:
-    if (folder / "tokenizer").exists():
-        return load_tokenizer(folder / "tokenizer")
+def _tokenizer(recipe: Recipe, train: list[str], begun: Path | None) -> Tokenizer:
+    if begun is not None and (begun / "tokenizer").exists():
+        return load_tokenizer(begun / "tokenizer")
     wanted = recipe.tokenizer
     if isinstance(wanted, Bytes):
         return ByteTokenizer()
@@ -217,9 +229,7 @@ def _tokenizer(recipe: Recipe, train: list[str], folder: Path) -> Tokenizer:
         return load_tokenizer(wanted.path)
     texts = _vocabulary_texts(recipe, _first(train, wanted.sample_bytes))
     specials = (*SPECIALS, MASKS[0]) if isinstance(recipe.model, FreshEncoder) else SPECIALS
-    tokenizer = BPE.train(texts, wanted.vocab_size, pattern=wanted.pattern, specials=specials).fast()
-    tokenizer.save(folder / "tokenizer")
-    return tokenizer
+    return BPE.train(texts, wanted.vocab_size, pattern=wanted.pattern, specials=specials).fast()
 
 
 def _vocabulary_texts(recipe: Recipe, sample: list[str]) -> Iterable[str]:
@@ -242,15 +252,13 @@ def _first(texts: list[str], size: int) -> list[str]:
     return taken
 
 
-def _start(recipe: Recipe) -> tuple[Model, Tokenizer]:
-    from chainrule.hub.load import load_any
-
+def _start(recipe: Recipe) -> LM | MaskedLM:
     assert isinstance(recipe.model, Start)
     lm = load_any(recipe.model.path, device="cpu", dtype="fp32")
     limit = lm.model.context
     if limit is not None and recipe.context > limit:
         raise ConfigError(f"context={recipe.context} is more than the {limit} tokens that {recipe.model.path} reads; lower it")
-    return lm.model, lm.tokenizer
+    return lm
 
 
 def fresh_model(recipe: Recipe, vocab_size: int, documents: list[NDArray[np.int32]] | None = None) -> Model:

@@ -21,7 +21,7 @@ import torch
 from chainrule.core.datum import Batch, Layout
 from chainrule.core.device import cpu_threads, pick_device
 from chainrule.core.errors import CheckpointError
-from chainrule.core.files import unwritable, write_text
+from chainrule.core.files import unwritable, whole_folder, write_text
 from chainrule.core.masked import Model
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.data.streams import Stream
@@ -34,7 +34,7 @@ from chainrule.train.material import Material, fresh_model, prepare
 from chainrule.train.objective import Objective
 from chainrule.train.optim import AdamW, Muon, Optimizer
 from chainrule.train.precision import LossScale, pick_precision
-from chainrule.train.recipe import Fresh, Recipe, write_recipe
+from chainrule.train.recipe import Bpe, Fresh, Recipe, Start, write_recipe
 
 RUNS = Path("runs")
 
@@ -70,18 +70,21 @@ def run_recipe(
     device = pick_device(recipe.device)
     precision = pick_precision(recipe.precision, device)
     dtype, scaling = precision.products, precision.scale()
+    begun = (folder / ".lock").exists()
     with locked(folder):
-        _enter(folder, resume=resume, force=force)
-        material = prepare(recipe, folder)
+        newest = _enter(folder, resume=resume, force=force, begun=begun)
+        material = prepare(recipe, folder if newest else None)
         model = material.model.to(device, precision.weights)
         optimizer = _optimizer(recipe, model, dtype)
-        text = write_recipe(recipe)
-        fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
-        now = Circumstances(fingerprint, threads, str(dtype), recipe.compile, str(device), torch.__version__)
-        step = _restore(folder, model, optimizer, now, scaling, force=force) if resume else 0
-        if step == 0:
-            write_text(folder / "recipe.yaml", text)
-            write_text(folder / "data.json", json.dumps(material.stream.describe(), indent=2))
+        now = Circumstances(
+            _fingerprint(write_recipe(recipe)), _fingerprint(json.dumps(material.stream.describe())), threads, str(dtype),
+            recipe.compile, str(device), torch.__version__,
+        )  # fmt: skip
+        step = load_checkpoint(newest, model, optimizer, now, force=force, scaling=scaling) if newest else 0
+        if newest is None:
+            _begin(folder, recipe, material)
+        else:  # a forced resume may have changed it
+            write_text(folder / "recipe.yaml", write_recipe(recipe))
         log = _Log(folder / "metrics.jsonl", step)
         hooks = Hooks(
             log=log.write,
@@ -183,12 +186,16 @@ class _Random:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a run folder; raises ``CheckpointError`` where another process holds it. A killed process lets go by itself."""
+    """Hold a run folder; raises ``CheckpointError`` where another process holds it. A killed process lets go by itself.
+
+    A folder in which nothing came to be is removed again.
+    """
     import fcntl
 
+    lock = folder / ".lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise unwritable(folder, error) from error
     try:
@@ -196,30 +203,42 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise CheckpointError(f"{folder} is in use by another process; wait for it, or choose another --name") from error
-        yield
+        try:
+            yield
+        finally:
+            if [path.name for path in folder.iterdir()] == [lock.name]:
+                lock.unlink()
+                folder.rmdir()
     finally:
         os.close(handle)
 
 
-def _enter(folder: Path, *, resume: bool, force: bool) -> None:
-    """Refuse, replace or accept what the folder holds."""
+def _enter(folder: Path, *, resume: bool, force: bool, begun: bool) -> Path | None:
+    """The checkpoint to go on from, None for a run from the beginning; raises where what the folder holds forbids either.
+
+    A run that was killed before its first checkpoint, or (``begun``) before it wrote anything, begins anew on ``resume``.
+    """
     found = [path for path in folder.iterdir() if path.name != ".lock"]
-    if resume and not (folder / "recipe.yaml").exists():
+    if resume and not (folder / "recipe.yaml").exists() and (found or not begun):
         raise CheckpointError(f"{folder} holds no run to go on with; leave out --resume to start one")
     if found and not resume and not force:
         raise CheckpointError(
             f"{folder} exists already; go on with --resume, replace it with --force, or choose another --name"
         )
-    if found and not resume:
-        for path in found:
+    newest = checkpoints(folder / "checkpoints") if resume else []
+    return newest[-1] if newest else None
+
+
+def _begin(folder: Path, recipe: Recipe, material: Material) -> None:
+    """Empty the folder, then write what is known of the run before its first step."""
+    for path in folder.iterdir():
+        if path.name != ".lock":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _restore(
-    folder: Path, model: Model, optimizer: Optimizer, now: Circumstances, scaling: LossScale | None, *, force: bool
-) -> int:
-    newest = checkpoints(folder / "checkpoints")
-    return load_checkpoint(newest[-1], model, optimizer, now, force=force, scaling=scaling) if newest else 0
+    write_text(folder / "recipe.yaml", write_recipe(recipe))
+    write_text(folder / "data.json", json.dumps(material.stream.describe(), indent=2))
+    if isinstance(recipe.tokenizer, Bpe) and not isinstance(recipe.model, Start):
+        with whole_folder(folder / "tokenizer") as aside:
+            material.tokenizer.save(aside)
 
 
 def _save(
@@ -232,6 +251,10 @@ def _save(
     keep: int,
 ) -> None:
     save_checkpoint(folder / "checkpoints", step, model, optimizer, now, keep=keep, scaling=scaling)
+
+
+def _fingerprint(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class _Log:
