@@ -111,3 +111,11 @@ def test_large_counts_stay_exact():
 def test_settings_that_mean_nothing_are_refused():
     with pytest.raises(ConfigError, match="alpha=0"):
         NGram.fit([[A, B]], order=2, vocab_size=4, smoothing="laplace", alpha=0.0)
+
+
+@pytest.mark.parametrize("smoothing", ["mle", "laplace", "kneser-ney"])
+def test_an_order_longer_than_every_document_is_that_of_the_longest(smoothing):
+    short = NGram.fit([[END, A, B]], order=8, vocab_size=4, smoothing=smoothing)
+    assert sum(p(short, [END, A])) == pytest.approx(1)
+    if smoothing != "laplace":
+        assert p(short, [END, A]) == pytest.approx(p(NGram.fit([[END, A, B]], order=3, vocab_size=4, smoothing=smoothing), [END, A]))

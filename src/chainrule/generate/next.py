@@ -10,6 +10,7 @@ import unicodedata
 import torch
 
 from chainrule.core.datum import Layout
+from chainrule.core.errors import RequestError
 from chainrule.core.model import LanguageModel
 from chainrule.core.tokenizer import Tokenizer
 
@@ -24,8 +25,11 @@ def next_pieces(model: LanguageModel, tokenizer: Tokenizer, ids: list[int], k: i
     """The ``k`` most probable pieces after ``ids``, with their probabilities; special tokens by their names.
 
     Best-first search: prefixes are extended in the order of their probability, so the first k finished are the best k. Where
-    a character is still incomplete, every continuation is followed, not only the sure one.
+    a character is still incomplete, every continuation is followed, not only the sure one. A piece ends where the model's
+    context does. Raises ``RequestError`` for a prompt longer than the context.
     """
+    if model.context is not None and len(ids) > model.context:
+        raise RequestError(f"the prompt is {len(ids)} tokens long, but the model reads {model.context}; give its end alone")
     found: list[tuple[str, float]] = []
     queue: list[tuple[float, list[int]]] = [(0.0, [])]
     done: list[tuple[float, str]] = []
@@ -55,6 +59,10 @@ def _extend(
     width: int,
 ) -> None:
     """Look one token further: a piece ends, or grows by what is sure, or (mid-character) by whatever is likely."""
+    if model.context is not None and len(ids) + len(piece) > model.context:
+        said = b"".join(map(tokenizer.token_bytes, piece)).decode(errors="replace")
+        heapq.heappush(done, (-logp, said))
+        return
     after = _logp(model, [*ids, *piece])
     best = after.topk(min(width, len(after)))
     options = [(value, token) for value, token in zip(best.values.tolist(), best.indices.tolist(), strict=True) if value > -50]
@@ -76,8 +84,6 @@ def _extend(
 
 
 def _logp(model: LanguageModel, ids: list[int]) -> torch.Tensor:
-    if model.context is not None:
-        ids = ids[-model.context :]
     tokens = torch.tensor([ids], device=model.device)
     hidden = model.hidden(tokens, layout=Layout.plain(tokens))
     scores = model.readout(hidden[:, -1])[0]

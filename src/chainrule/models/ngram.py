@@ -145,7 +145,9 @@ class NGram(LanguageModel):
         return only & (states >= 0)
 
     def _speaks(self, k: int, nodes: Int[Tensor, "n"]) -> Tensor:
-        """Whether each node was counted with anything after it."""
+        """Whether each node was counted with anything after it; of an order longer than every document there is none."""
+        if not len(self.tables[k].total):
+            return torch.zeros_like(nodes, dtype=torch.bool)
         return (nodes >= 0) & (self.tables[k].total[nodes.clamp(min=0)] > 0)
 
     @property
