@@ -118,4 +118,6 @@ def test_an_order_longer_than_every_document_is_that_of_the_longest(smoothing):
     short = NGram.fit([[END, A, B]], order=8, vocab_size=4, smoothing=smoothing)
     assert sum(p(short, [END, A])) == pytest.approx(1)
     if smoothing != "laplace":
-        assert p(short, [END, A]) == pytest.approx(p(NGram.fit([[END, A, B]], order=3, vocab_size=4, smoothing=smoothing), [END, A]))
+        assert p(short, [END, A]) == pytest.approx(
+            p(NGram.fit([[END, A, B]], order=3, vocab_size=4, smoothing=smoothing), [END, A])
+        )

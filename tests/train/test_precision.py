@@ -23,7 +23,7 @@ from chainrule.train.schedule import Schedule
 
 CPU = torch.device("cpu")
 BATCH = Batch(torch.arange(8).view(2, 4) % 11, torch.ones(2, 4))
-NOW = Circumstances("recipe", 1, "torch.float16", False, "cpu", torch.__version__)
+NOW = Circumstances("recipe", "data", 1, "torch.float16", False, "cpu", torch.__version__)
 
 
 class Rows:

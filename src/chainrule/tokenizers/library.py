@@ -63,7 +63,7 @@ class LibraryTokenizer(Tokenizer):
         """A second engine, which finds special tokens; switching the first one's ways would not be safe among threads."""
         from tokenizers import Tokenizer as Engine
 
-        engine = Engine.from_str(self._source)
+        engine = Engine.from_str(self.source)
         engine.no_padding()
         engine.no_truncation()
         return engine
