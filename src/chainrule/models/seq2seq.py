@@ -201,7 +201,10 @@ class Seq2Seq(LanguageModel):
     def check_given(self, given: Given | None, rows: int = 1) -> None:
         """Raises ``ConfigError`` or ``RequestError`` where there is no source, or none that can be read."""
         if given is None:
-            raise ConfigError("this model writes a target given a source; pass it: given={'source': ids}, or --given TEXT")
+            raise ConfigError(
+                "this model writes a target given a source, and was given none; pass given={'source': ids} "
+                "(generate takes the source as its prompt, score and next take --given, eval measures translations)"
+            )
         if set(given) != {"source"}:
             raise ConfigError(f"this model is given a source, not {', '.join(sorted(given)) or 'nothing'}")
         source = given["source"]

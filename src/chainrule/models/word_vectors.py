@@ -1,7 +1,7 @@
 """Word vectors: a word is a point, and words that are used alike lie close.
 
 A ``WordVectors`` is a list of words with a matrix, one row a word; nearness is the cosine. The file is word2vec's text format,
-which gensim, fastText and GloVe's tools read too:
+which gensim and fastText read too:
 
     3 2
     king 0.1 0.2
@@ -25,14 +25,14 @@ WORD = re.compile(r"[一-鿿㐀-䶿]|[^\W_]+(?:['’][^\W_]+)*")
 """A word is a run of letters and digits, apostrophes inside it included; a Chinese character is a word of its own."""
 
 
-def sentences(text: str) -> Iterator[list[str]]:
-    """The words of each line, in lower case.
+def sentences(text: str, *, segmented: bool = False) -> Iterator[list[str]]:
+    """The words of each line, in lower case; ``segmented``: they are what stands between spaces, as it is.
 
     >>> list(sentences("The cat's hat.\\n今天 2 PM"))
     [['the', "cat's", 'hat'], ['今', '天', '2', 'pm']]
     """
-    for line in text.lower().splitlines():
-        if words := WORD.findall(line):
+    for line in text.splitlines():
+        if words := line.split() if segmented else WORD.findall(line.lower()):
             yield words
 
 
@@ -100,7 +100,10 @@ class WordVectors:
         head, *rows = read_text(Path(path)).rstrip("\n").split("\n")
         match = re.fullmatch(r"(\d+) (\d+) ?", head)
         if not match:
-            raise DataError(f"{path} begins {head[:40]!r}; a file of word vectors begins with two numbers: words and width")
+            raise DataError(
+                f"{path} begins {head[:40]!r}; a file of word vectors begins with two numbers, words and width "
+                f"(to learn vectors from a text, say word2vec:{path})"
+            )
         n, d = int(match[1]), int(match[2])
         if len(rows) != n:
             raise DataError(f"{path} announces {n} words but holds {len(rows)}; it is cut off or damaged, copy it again")

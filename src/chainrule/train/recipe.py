@@ -238,8 +238,8 @@ def parse_recipe(text: str, overrides: Sequence[str] = (), where: str = "recipe"
         raise ConfigError(f"{where} is not YAML: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{where} is a {type(data).__name__}; a recipe is keys and values")
-    for override in overrides:
-        _override(data, override)
+    for change in overrides:
+        override(data, change)
     return parse(Recipe, data)
 
 
@@ -260,16 +260,17 @@ def _find(name: str) -> Path:
     return shipped
 
 
-def _override(data: dict[str, Any], override: str) -> None:
+def override(data: dict[str, Any], change: str) -> None:
+    """Apply ``key.sub=value`` to plain settings, in place; the value is read as YAML."""
     import yaml
 
-    path, equals, value = override.partition("=")
+    path, equals, value = change.partition("=")
     if not equals or not path:
-        raise ConfigError(f"{override!r} is no override; write key.sub=value, for example steps=500")
+        raise ConfigError(f"{change!r} is no override; write key.sub=value, for example steps=500")
     *parents, last = path.split(".")
     table = data
     for parent in parents:
         table = table.setdefault(parent, {})
         if not isinstance(table, dict):
-            raise ConfigError(f"{override!r}: {parent!r} is not a table of keys")
+            raise ConfigError(f"{change!r}: {parent!r} is not a table of keys")
     table[last] = yaml.safe_load(value)
