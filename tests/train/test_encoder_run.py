@@ -120,4 +120,4 @@ def test_the_recipe_that_ships_is_an_encoder_on_the_world():
 def test_plan_says_that_it_knows_no_encoders(run, capsys):
     for name in (str(run.folder), "pretrain_bert_world"):
         assert main(["plan", name]) == 2
-        assert "is of kind 'encoder'; plan knows the cost of" in capsys.readouterr().err
+        assert "of kind 'encoder'; plan knows the cost of decoders" in capsys.readouterr().err
