@@ -40,7 +40,7 @@ def test_it_begins_knowing_nothing_and_learns(run):
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     held = [row["held_out_loss"] for row in rows if "held_out_loss" in row]
     assert held[0] == pytest.approx(5.63, abs=0.2)  # ln 280
-    assert held[-1] < 0.5
+    assert held[-1] < 1.0
 
 
 def test_a_resumed_run_ends_in_the_same_bits(run, place):
@@ -79,7 +79,7 @@ def test_training_goes_on_from_an_encoder_that_exists(run, place):
     begin = Start(path=str(run.folder))
     more = run_recipe(recipe(place, model=begin, steps=2, optimizer=Optimizing(kind="adamw", lr=1e-4)), "more", runs=place)
     rows = [json.loads(line) for line in (more.folder / "metrics.jsonl").read_text().splitlines()]
-    assert rows[0]["held_out_loss"] < 0.5
+    assert rows[0]["held_out_loss"] < 1.0
 
 
 @pytest.mark.parametrize(
