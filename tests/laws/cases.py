@@ -11,13 +11,16 @@ from chainrule.core.datum import PADDING, Given
 from chainrule.core.model import LanguageModel
 from chainrule.layers.attention import GroupedQuery, QKNorm
 from chainrule.layers.init import Mimetic, Normal
+from chainrule.layers.latent import MultiHeadLatent
 from chainrule.layers.mlp import Gated, Plain
-from chainrule.layers.norm import LayerNorm, RMSNorm
-from chainrule.layers.position import NoPosition
+from chainrule.layers.moe import MixtureOfExperts
+from chainrule.layers.norm import LayerNorm, NoNorm, OffsetRMSNorm, RMSNorm, UnitRMSNorm
+from chainrule.layers.position import Learned, NoPosition, Temperature
 from chainrule.layers.relative_bias import RelativeBias
 from chainrule.layers.rope import Rope
-from chainrule.layers.scaling import Dynamic, Linear, Llama3
-from chainrule.models.blocks import Block
+from chainrule.layers.router import Router
+from chainrule.layers.scaling import Dynamic, Linear, Llama3, Yarn
+from chainrule.models.blocks import BareBlock, Block, PostNormBlock, SandwichBlock
 from chainrule.models.decoder import Decoder, DecoderConfig
 from chainrule.models.neural_ngram import NeuralNGram, NeuralNGramConfig
 from chainrule.models.ngram import NGram
@@ -129,6 +132,7 @@ def attention(**rest) -> GroupedQuery:
 
 
 GATED = Gated(d_ff=24)
+LATENT = MultiHeadLatent(n_heads=2, d_nope=6, d_rope=4, d_value=5, kv_rank=7, q_rank=9)
 CASES = {
     case.name: case
     for case in (
@@ -166,6 +170,25 @@ CASES = {
             random_rows,
             True,
         ),
+        Case("sandwich-gemma", decoder(
+            SandwichBlock(attention=attention(scale=0.3), mlp=GATED, norm=OffsetRMSNorm()), embedding_scale=4.0, logit_cap=5.0,
+            norm=OffsetRMSNorm()), random_rows, True),
+        Case("post-norm-olmo", decoder(PostNormBlock(
+            attention=attention(qk_norm=QKNorm(norm=RMSNorm(), over="row")), mlp=GATED)), random_rows, True),
+        Case("no-residual", decoder(BareBlock(attention=attention(), mlp=GATED)), random_rows),
+        Case("no-norm", decoder(Block(attention=attention(), mlp=GATED, norm=NoNorm())), random_rows),
+        Case("learned-places", decoder(Block(attention=attention(), mlp=GATED), position=Learned()), random_rows, True),
+        Case("chunks-temperature", decoder(Block(attention=attention(chunk=4, qk_norm=QKNorm(norm=UnitRMSNorm(), after_rope=True)),
+            mlp=GATED), position=Temperature(floor=3.0, scale=0.5)), random_rows),
+        Case("neighbours-partial-yarn", decoder(Block(attention=attention(), mlp=GATED),
+            position=Rope(pairs="neighbours", d_rotary=4, scaling=Yarn(factor=4.0, original=16, size=1.1))), random_rows),
+        Case("sinks", decoder(Block(attention=attention(sinks=True, window=4), mlp=GATED)), random_rows, True),
+        Case("latent", decoder(Block(attention=LATENT, mlp=GATED)), random_rows, True),
+        Case("experts", decoder(Block(attention=attention(), mlp=MixtureOfExperts(
+            n_experts=4, d_ff=12, router=Router(k=2), d_shared=8))), random_rows, True),
+        Case("experts-in-groups", decoder(Block(attention=attention(), mlp=MixtureOfExperts(
+            n_experts=8, d_ff=12, router=Router(k=2, score="sigmoid", correction=True, groups=4, kept=2, scale=2.0), bias=True,
+            clamp=1.0))), random_rows),
         Case("transformer-2017", seq2seq(Seq2SeqConfig.original(**SMALL)), random_rows, True, random_source),
         Case("t5", seq2seq(Seq2SeqConfig.t5(**SMALL), head_scale=0.25), random_rows, False, random_source),
         Case(

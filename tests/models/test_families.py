@@ -1,9 +1,15 @@
 """Every published family against transformers, on tiny random configurations that exercise what is special about it."""
 
-import pytest
+import json
 
+import pytest
+import torch
+
+from chainrule.core.errors import CheckpointError
+from chainrule.hub.build import family, parts
 from chainrule.hub.load import load
-from tests.models.parity import checkpoint, the_same_model, there_and_back
+from chainrule.models.families import FAMILIES as KNOWN
+from tests.models.parity import checkpoint, close, rewrite, the_same_model, there_and_back
 
 BASE = {
     "vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -244,3 +250,63 @@ def test_a_family_equals_transformers_there_and_back(family, name, tmp_path):
     # transformers counts Llama 4's temperature from the row's first column, padding or not; here positions count
     the_same_model(ours, theirs, left=name != "temperature")
     there_and_back(ours, tmp_path / "ours")
+
+
+@torch.no_grad()
+def test_kimi_k2_is_deepseek_v3_in_its_layout(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    base, _ = FAMILIES["DeepseekV3"]
+    theirs = checkpoint(tmp_path, transformers.DeepseekV3Config(**base))
+    rewrite(tmp_path, model_type="kimi_k2", scoring_func="sigmoid", topk_method="noaux_tc", moe_layer_freq=1, ep_size=1)
+    tokens = torch.arange(12)[None]
+    close(load(tmp_path).model(tokens), theirs(tokens).logits)
+
+
+@torch.no_grad()
+def test_layers_that_predict_further_tokens_are_left_out(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    from safetensors.torch import load_file, save_file
+
+    base, _ = FAMILIES["DeepseekV3"]
+    theirs = checkpoint(tmp_path, transformers.DeepseekV3Config(**base))
+    tensors = load_file(tmp_path / "model.safetensors")
+    further = {name.replace(".2.", ".3.", 1): tensor.clone() for name, tensor in tensors.items() if ".layers.2." in name}
+    save_file(tensors | further, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    tokens = torch.arange(12)[None]
+    close(load(tmp_path).model(tokens), theirs(tokens).logits)
+
+
+@torch.no_grad()
+def test_longrope_is_chosen_by_the_declared_length(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    rope = FAMILIES["Phi3"][1]["short"]["rope_parameters"]
+    config = transformers.Phi3Config(**BASE, original_max_position_embeddings=10, rope_parameters=rope)
+    theirs, ours = checkpoint(tmp_path, config), load(tmp_path).model
+    tokens = torch.randint(61, (2, 17), generator=torch.Generator().manual_seed(3))
+    close(ours(tokens), theirs(tokens).logits)  # longer than 10: the long factors
+    close(ours(tokens[:, :10]), theirs(tokens[:, :10]).logits)  # the short ones
+    cache = ours.cache(2, 17)  # declared for 17: the long ones from the first token on
+    close(torch.cat([ours(part, cache) for part in tokens.split([8, 9], dim=1)], 1), theirs(tokens).logits)
+
+
+@pytest.mark.parametrize("model_type", [name for name in KNOWN if name not in ("t5", "bert")])
+def test_a_family_refuses_a_key_that_it_does_not_know(model_type):
+    name = {"kimi_k2": "DeepseekV3", "gemma3_text": "Gemma3Text", "llama4_text": "Llama4Text", "gpt_oss": "GptOss"}.get(
+        model_type
+    )
+    name = name or next((known for known in FAMILIES if known.lower() == model_type.replace("_", "")), None)
+    name = name or {"ernie4_5": "Ernie4_5", "ernie4_5_moe": "Ernie4_5_Moe", "llama": "Mistral"}[model_type]
+    config = FAMILIES[name][0] | {"model_type": model_type}
+    config.pop("sliding_window", None) if model_type == "llama" else None
+    if model_type in ("deepseek_v2", "glm4_moe"):
+        config |= {"n_group": 1, "topk_group": 1}
+    parts(config)
+    with pytest.raises(CheckpointError, match="'rms_norm_epsilonn'"):
+        parts(config | {"rms_norm_epsilonn": 1})
+    assert family(model_type).moves(config)
+
+
+def test_an_unknown_family_is_named_with_the_nearest(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mistrall"}))
+    with pytest.raises(CheckpointError, match="did you mean 'mistral'"):
+        load(tmp_path)

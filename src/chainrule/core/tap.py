@@ -14,20 +14,20 @@ Tap = Callable[[str, Tensor], None]
 
 
 class Only:
-    """A tap that hears the names ending in ``name`` alone, so that what nobody asks for need not be computed."""
+    """A tap that hears the names with these endings alone, so that what nobody asks for need not be computed."""
 
-    def __init__(self, name: str, tap: Tap) -> None:
-        self.name, self.tap = name, tap
+    def __init__(self, endings: str | tuple[str, ...], tap: Tap) -> None:
+        self.endings, self.tap = endings, tap
 
     def __call__(self, name: str, tensor: Tensor) -> None:
         """Pass on what was asked for."""
-        if name.endswith(self.name):
+        if name.endswith(self.endings):
             self.tap(name, tensor)
 
 
 def wants(tap: Tap | None, name: str) -> bool:
     """Whether a tap hears of a name: what is made for it alone is made only then."""
-    return tap is not None and (not isinstance(tap, Only) or name.endswith(tap.name))
+    return tap is not None and (not isinstance(tap, Only) or name.endswith(tap.endings))
 
 
 def under(prefix: str, tap: Tap | None) -> Tap | None:
@@ -35,7 +35,7 @@ def under(prefix: str, tap: Tap | None) -> Tap | None:
     if tap is None:
         return None
     if isinstance(tap, Only):
-        return Only(tap.name, partial(_prefixed, prefix, tap.tap))
+        return Only(tap.endings, partial(_prefixed, prefix, tap.tap))
     return partial(_prefixed, prefix, tap)
 
 

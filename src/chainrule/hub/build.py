@@ -130,6 +130,22 @@ def fresh_encoder(*, vocab_size: int, context: int, n_layers: int, d_model: int,
     return Encoder(config, torch.Generator().manual_seed(seed))
 
 
+def fresh_of_config(config: Mapping[str, Any], *, vocab_size: int, context: int, std: float, seed: int) -> Decoder:
+    """A new decoder of a published family, for another vocabulary and context, its weights drawn from the seed.
+
+    Raises ``CheckpointError`` for a config that no family understands, or that is no decoder.
+    """
+    longest = "n_positions" if config.get("model_type") == "gpt2" else "max_position_embeddings"
+    whole = {**config, "vocab_size": vocab_size, longest: context}
+    if config.get("model_type") in OWN or not isinstance(parts(whole), DecoderConfig):
+        raise CheckpointError(
+            f"model_type {config.get('model_type')!r} is no published decoder; use another kind of model for it"
+        )
+    model = build(whole)
+    model.init(torch.Generator().manual_seed(seed), Normal(std=std))
+    return model
+
+
 def published_config(model: Any) -> dict[str, Any]:
     """The ``config.json`` of a model: the one it came with, that of its shape's family (``SHAPES``), or our own."""
     came_with = getattr(model, "published", None)

@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from chainrule.core.datum import Batch, Layout
 from chainrule.core.model import LanguageModel
 from chainrule.core.shapes import Bool, Float, Int, Tensor
+from chainrule.core.tap import Tap
 
 AT_ONCE = 2**25
 """As many scores as may be held in one piece: 128 MB in float32."""
@@ -36,13 +37,13 @@ def judged(batch: Batch) -> Bool[Tensor, "b t"]:
     return (batch.mask != 0) & ~layout.starts
 
 
-def token_logprobs(model: LanguageModel, batch: Batch) -> Float[Tensor, "b t"]:
+def token_logprobs(model: LanguageModel, batch: Batch, tap: Tap | None = None) -> Float[Tensor, "b t"]:
     """log p(token t | tokens before t) in nats; 0 where a document starts, at padding, and where the mask is 0.
 
     Float32 or wider whatever the model computes in; −inf where the model rules a token out, never NaN; differentiable
     once. The sum of a row is the log-probability of its judged tokens.
     """
-    hidden = model.hidden(batch.tokens, layout=batch.layout, given=batch.given)
+    hidden = model.hidden(batch.tokens, layout=batch.layout, given=batch.given, tap=tap)
     before, after, counts = hidden[:, :-1], batch.tokens[:, 1:], judged(batch)[:, 1:]
     if after.numel() * model.vocab_size <= AT_ONCE:
         # every column, judged or not: a shape that does not hang on the mask suits torch.compile

@@ -18,7 +18,7 @@ from chainrule.data.masking import MaskedStream
 from chainrule.data.packing import Rows, pack
 from chainrule.data.pairs import Pair, PairStream, encode_pairs, read_pairs
 from chainrule.data.streams import PackedStream, Stream
-from chainrule.hub.build import fresh, fresh_encoder, fresh_seq2seq
+from chainrule.hub.build import fresh, fresh_encoder, fresh_of_config, fresh_seq2seq
 from chainrule.hub.encoder import MASKS, MaskedLM
 from chainrule.hub.fresh import neural_ngram, recurrent
 from chainrule.hub.lm import LM
@@ -35,6 +35,7 @@ from chainrule.train.recipe import (
     Bpe,
     Bytes,
     Chats,
+    FreshConfig,
     FreshEncoder,
     FreshNeuralNGram,
     FreshRecurrent,
@@ -265,6 +266,8 @@ def fresh_model(recipe: Recipe, vocab_size: int, documents: list[NDArray[np.int3
     """The new model that a recipe describes; word vectors are learned from the ``documents`` of ids, where there are any."""
     m = recipe.model
     assert not isinstance(m, Start)
+    if isinstance(m, FreshConfig):
+        return fresh_of_config(m.config, vocab_size=vocab_size, context=recipe.context, std=m.std, seed=recipe.seed)
     if isinstance(m, FreshRecurrent):
         return recurrent(
             vocab_size=vocab_size, cell=m.cell, n_layers=m.n_layers, d_model=m.d_model, d_hidden=m.d_hidden, tied=m.tied,

@@ -99,8 +99,9 @@ class Muon:
         for group, momentum in zip(self._groups, self._momenta, strict=True):
             gradient = torch.stack([matrix.grad for matrix in group if matrix.grad is not None])
             momentum.lerp_(gradient, 1 - self._momentum)
-            update = orthogonal(gradient.lerp_(momentum, self._momentum), self._dtype)
-            rows, columns = group[0].shape
+            towards = gradient.lerp_(momentum, self._momentum)
+            rows, columns = group[0].shape[-2:]
+            update = orthogonal(towards.view(-1, rows, columns), self._dtype).view_as(towards)
             update *= -lr * max(1, rows / columns) ** 0.5
             weights: list[Tensor] = list(group)
             torch._foreach_mul_(weights, 1 - lr * self._decay)
@@ -116,12 +117,12 @@ class Muon:
 
 
 def split_parameters(model: Model) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """(matrices inside the model, everything else): embeddings and the readout are not inside."""
+    """(matrices inside the model and stacks of them, everything else): embeddings and the readout are not inside."""
     outside = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     if model.readout_weight is not None:
         outside.add(id(model.readout_weight))
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    inside = [parameter for parameter in learned if parameter.ndim == 2 and id(parameter) not in outside]
+    inside = [parameter for parameter in learned if parameter.ndim in (2, 3) and id(parameter) not in outside]
     chosen = {id(parameter) for parameter in inside}
     return inside, [parameter for parameter in learned if id(parameter) not in chosen]
 

@@ -4,7 +4,7 @@ An unknown key is an error that names the nearest known one; ``key.sub=value`` o
 recipe depends on the wall clock: a run is so many steps.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -80,6 +80,18 @@ class FreshEncoder:
     d_model: int = 192
     n_heads: int = 6
     d_ff: int = 768
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreshConfig:
+    """A new model of any published family: ``config`` is a ``config.json``, but for the vocabulary and the context.
+
+    Its matrices begin normal with deviation ``std``.
+    """
+
+    kind: Literal["config"] = "config"
+    config: Mapping[str, Any]
+    std: float = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +201,9 @@ class Recipe:
     """One training run."""
 
     version: int = VERSION
-    model: Fresh | FreshRecurrent | FreshNeuralNGram | FreshSeq2Seq | FreshEncoder | Start = field(default_factory=Fresh)
+    model: Fresh | FreshConfig | FreshRecurrent | FreshNeuralNGram | FreshSeq2Seq | FreshEncoder | Start = field(
+        default_factory=Fresh
+    )
     tokenizer: Bytes | Bpe | Published = field(default_factory=Bpe)
     data: Text | Chats | World | WorldChats | Pairs | WorldPairs
     optimizer: Optimizing = field(default_factory=Optimizing)
@@ -199,6 +213,8 @@ class Recipe:
     micro_rows: int | None = None
     steps: int = 800
     clip: float = 1.0
+    balance: float = 0.0
+    """How much an uneven use of experts costs, for a mixture; 0.01 is usual."""
     precision: Literal["auto", "fp32", "bf16", "fp16", "pure_bf16"] = "auto"
     """bf16 and fp16 are mixed: weights and optimizer stay fp32, matrix products are narrow (``train.precision``)."""
     compile: bool = False

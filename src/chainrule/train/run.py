@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,18 @@ import torch
 
 from chainrule.core.datum import Batch, Layout
 from chainrule.core.device import cpu_threads, pick_device
-from chainrule.core.errors import CheckpointError
+from chainrule.core.errors import CheckpointError, ConfigError
 from chainrule.core.files import unwritable, whole_folder, write_text
 from chainrule.core.masked import Model
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.data.streams import Stream
 from chainrule.hub.save import save
-from chainrule.logprobs.losses import cross_entropy
+from chainrule.logprobs.losses import balanced_cross_entropy, cross_entropy
 from chainrule.tokenizers.chat import ChatTemplate
 from chainrule.train.checkpoint import Circumstances, checkpoints, load_checkpoint, save_checkpoint
 from chainrule.train.loop import Hooks, Settings, train
 from chainrule.train.material import Material, fresh_model, prepare
-from chainrule.train.objective import Objective
+from chainrule.train.objective import LossFunction, Objective
 from chainrule.train.optim import AdamW, Muon, Optimizer
 from chainrule.train.precision import LossScale, pick_precision
 from chainrule.train.recipe import Bpe, Fresh, Recipe, Start, write_recipe
@@ -96,13 +97,22 @@ def run_recipe(
             eval_every=recipe.eval_every, save_every=recipe.save_every, label=label,
         )  # fmt: skip
         model.train()
-        objective: torch.nn.Module = Objective(model, material.loss)
+        objective: torch.nn.Module = Objective(model, _loss(recipe, material))
         objective = torch.compile(objective) if recipe.compile else objective  # type: ignore[assignment]
         train(objective, material.stream, optimizer, settings, hooks, start=step, scaling=scaling)
         model.eval()
         source = None if material.template is None else material.template.source
         save(folder / "model", model, material.tokenizer, source, force=True)
         return Run(folder, model, material.tokenizer, material.template)
+
+
+def _loss(recipe: Recipe, material: Material) -> LossFunction:
+    """The loss of the data, with the balance of experts where the recipe asks for it."""
+    if not recipe.balance:
+        return material.loss
+    if material.loss is not cross_entropy:
+        raise ConfigError(f"balance={recipe.balance} goes with the next token's cross entropy alone; leave it out")
+    return partial(balanced_cross_entropy, balance=recipe.balance)
 
 
 def _optimizer(recipe: Recipe, model: Model, dtype: torch.dtype) -> Optimizer:
