@@ -210,7 +210,8 @@ def test_11_a_tap_changes_nothing(model, case):
     close(logp(model, rows, given=given, tap=heard.__setitem__), logp(model, rows, given=given))
     if hasattr(model, "layers"):
         assert {"hook_embed", "blocks.0.attn.hook_q", "blocks.1.hook_resid_post"} <= set(heard)
-        assert heard["blocks.0.attn.hook_pattern"].sum(-1).allclose(torch.ones(()))
+        total = heard["blocks.0.attn.hook_pattern"].sum(-1)
+        assert (total < 1).all() if case.name == "sinks" else total.allclose(torch.ones(()))  # a sink takes its share
 
 
 def test_a_uniform_model_pays_the_log_of_its_vocabulary():

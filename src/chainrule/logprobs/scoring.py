@@ -25,8 +25,8 @@ from chainrule.core.tap import Tap
 
 AT_ONCE = 2**25
 """As many scores as may be held in one piece: 128 MB in float32."""
-CHUNK = 2**22
-"""How many scores a piece has where they may not: 16 MB in float32."""
+CHUNK = 2**21
+"""How many scores a piece has where they may not: 8 MB in float32."""
 NARROWEST = 256
 """A slice of the vocabulary has at least so many words, or the matrix products become slow."""
 

@@ -75,7 +75,7 @@ def unpack_mxfp4(blocks: Tensor, scales: Tensor) -> Tensor:
     """
     if blocks.shape[:-1] != scales.shape:
         raise CheckpointError(f"MXFP4 blocks {tuple(blocks.shape)} and scales {tuple(scales.shape)} do not belong together")
-    values = torch.tensor([*E2M1, *(-value for value in E2M1)], dtype=torch.bfloat16)
+    values = torch.tensor([*E2M1, *(-value for value in E2M1)], dtype=torch.bfloat16, device=blocks.device)
     halves = torch.stack([blocks & 15, blocks >> 4], dim=-1).flatten(-2)
     weights = torch.ldexp(values[halves.int()], scales[..., None].int() - 127)
     return weights.flatten(-2).to(torch.bfloat16)
