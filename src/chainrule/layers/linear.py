@@ -2,26 +2,28 @@
 
 ``nn.Linear`` and ``nn.Embedding`` draw from torch's global generator when they are made. Here randomness is an
 argument, so the layers begin as zeros on the default device (``meta`` included) and a scheme of ``layers.init`` fills
-them.
+them. Nothing is drawn on the way: on the meta device a drawing makes torch import half of its compiler, two seconds long.
 """
-
-from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.utils import skip_init
 
 from chainrule.core.shapes import Float, Int, Tensor
 
 
 def linear(d_in: int, d_out: int, bias: bool = False) -> nn.Linear:
     """y = x Wᵀ (+ bias), with W ``d_out d_in`` and bias zero."""
-    return _zeroed(skip_init(nn.Linear, d_in, d_out, bias=bias, device=torch.get_default_device()))
+    made = nn.Linear.__new__(nn.Linear)  # its own __init__ would draw
+    nn.Module.__init__(made)
+    made.in_features, made.out_features = d_in, d_out
+    made.weight = nn.Parameter(torch.zeros(d_out, d_in))
+    made.register_parameter("bias", nn.Parameter(torch.zeros(d_out)) if bias else None)
+    return made
 
 
 def embedding(n: int, d: int) -> nn.Embedding:
     """A table of ``n`` vectors of width ``d``, all zero."""
-    return _zeroed(skip_init(nn.Embedding, n, d, device=torch.get_default_device()))
+    return nn.Embedding(n, d, _weight=torch.zeros(n, d))
 
 
 def one_hot(ids: Int[Tensor, "*b"], n: int) -> Float[Tensor, "*b n"]:
@@ -31,9 +33,3 @@ def one_hot(ids: Int[Tensor, "*b"], n: int) -> Float[Tensor, "*b n"]:
     [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
     """
     return (ids[..., None] == torch.arange(n, device=ids.device)).float()
-
-
-def _zeroed(module: nn.Module) -> Any:
-    for parameter in module.parameters():
-        nn.init.zeros_(parameter)
-    return module
