@@ -26,7 +26,7 @@ VERBS = {
     "eval": "bits per byte of a text under a model",
     "compare": "two models on one text, with an interval",
     "plan": "what a model needs: parameters, FLOPs, memory, time, and whether it fits",
-    "explain": "what a number format can and cannot represent",
+    "explain": "how a name becomes a model that answers, step by step; or what a number format is",
     "export": "a model into the file of another program: GGUF, llama2.c, llm.c, a folder",
     "doctor": "what this machine has, and whether training works on it",
 }

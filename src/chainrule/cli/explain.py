@@ -1,24 +1,74 @@
-"""``chainrule explain --dtype bf16``: what a number format can and cannot represent."""
+"""``chainrule explain MODEL``: how a name becomes a model that answers; ``--dtype bf16`` alone: what a number format is."""
 
 from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
 
 from chainrule.cli import options
 from chainrule.core.errors import ConfigError
 
+if TYPE_CHECKING:
+    from chainrule.eval.explain.facts import Explanation
+
 
 def arguments(parser: ArgumentParser) -> None:
     """What the verb takes."""
-    parser.add_argument("--dtype", help="a number format: fp32, fp16, bf16, fp8-e4m3, fp8-e5m2, int8 or int4")
-    parser.add_argument("--value", type=float, default=0.1, metavar="X", help="a number to store in it (0.1)")
+    parser.add_argument(
+        "model", metavar="MODEL", nargs="?",
+        help="runs/NAME, a folder, a .gguf or .bin, ngram:FILE, world, org/name;\n"
+        "looked for here, then in the cache, then among the configs that ship",
+    )  # fmt: skip
+    parser.add_argument("--prompt", metavar="TEXT", help="what the forward pass reads; - reads standard input, @FILE a file")
+    parser.add_argument("--length", type=int, metavar="N", help="pass over N made-up ids instead of a prompt")
+    parser.add_argument("--download", action="store_true", help="fetch what is not here; without it the network is not asked")
+    parser.add_argument(
+        "--value", type=float, default=0.1, metavar="X", help="without MODEL: a number to store in --dtype (0.1)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    parser.add_argument(
+        "--dtype",
+        help="with MODEL: the format to load in: auto (as stored), fp32, bf16, fp16 or int4;\n"
+        "without: the format to explain: fp32, fp16, bf16, fp8-e4m3, fp8-e5m2, int8 or int4",
+    )
+    parser.add_argument("--pickle", action="store_true", help="allow weights that are pickles, which may run code")
     options.as_json(parser)
 
 
 def run(args: Namespace) -> None:
     """Describe and print."""
+    if args.model is None:
+        return _number_format(args)
+    from chainrule.eval.explain.model import explain
+
+    told = explain(
+        args.model,
+        prompt=None if args.prompt is None else options.prompt(args.prompt),
+        length=args.length,
+        device=args.device,
+        dtype=args.dtype or "auto",
+        pickle=args.pickle,
+        download=args.download,
+    )
+    _print(args, told)
+
+
+def _print(args: Namespace, told: "Explanation") -> None:
+    from chainrule.core.schema import dump
+    from chainrule.eval.explain.text import explanation_text
+
+    if args.json:
+        options.dump(dump(told))
+    else:
+        print(explanation_text(told))
+
+
+def _number_format(args: Namespace) -> None:
     from chainrule.eval.formats import sheet, sheet_text
 
     if args.dtype is None:
-        raise ConfigError("there is nothing to explain; name a number format, for example: chainrule explain --dtype bf16")
+        raise ConfigError(
+            "there is nothing to explain; name a model, for example: chainrule explain runs/quickstart, "
+            "or a number format: chainrule explain --dtype bf16"
+        )
     if args.json:
         options.dump(sheet(args.dtype, args.value))
     else:

@@ -27,6 +27,8 @@ class Matrix:
     d_in: int
     stacked: int = 1
     active: int = 1
+    layer: int | None = None
+    """Which block it stands in; None for the head."""
 
     @property
     def used(self) -> int:
@@ -162,11 +164,13 @@ def _matrices(model: Model, blocks: tuple[Any, ...]) -> Iterator[Matrix]:
         if id(parameter) in tables or parameter.ndim < 2 or path.endswith("bias"):
             continue
         words = path.removesuffix(".weight").split(".")
+        layer = int(words[1]) if words[0] == "layers" else None
         if parameter.ndim == 2:
-            yield Matrix(words[-1], part_of(path), *parameter.shape)
+            yield Matrix(words[-1], part_of(path), *parameter.shape, layer=layer)
         else:
             stacked, d_out, d_in = parameter.shape
-            yield Matrix(words[-1], part_of(path), d_out, d_in, stacked, blocks[int(words[1])].mlp.router.k)
+            assert layer is not None
+            yield Matrix(words[-1], part_of(path), d_out, d_in, stacked, blocks[layer].mlp.router.k, layer)
 
 
 def attention_of(part: Any) -> Attention:

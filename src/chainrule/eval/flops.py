@@ -10,6 +10,7 @@ arXiv:2203.15556, appendix F.
 """
 
 from dataclasses import dataclass
+from types import EllipsisType
 
 from chainrule.eval.anatomy import PARTS, Anatomy
 
@@ -41,6 +42,15 @@ def flops(anatomy: Anatomy, length: int) -> Flops:
     return Flops(_matrices(anatomy), sum(_score(a.heads, a.d_key, a.d_value) * a.keys(length) for a in anatomy.attentions))
 
 
+def flops_by_layer(anatomy: Anatomy, length: int) -> list[Flops]:
+    """``flops`` layer by layer, and the head's behind the last; together they are ``flops``."""
+    layers = [
+        Flops(_matrices(anatomy, i), _score(a.heads, a.d_key, a.d_value) * a.keys(length))
+        for i, a in enumerate(anatomy.attentions)
+    ]
+    return [*layers, Flops(_matrices(anatomy, None), 0.0)]
+
+
 def flops_at(anatomy: Anatomy, position: int) -> Flops:
     """FLOPs of the one token at ``position`` of a row that a cache remembers."""
     return Flops(_matrices(anatomy), sum(_score(a.heads, a.d_key, a.d_value) * a.seen(position) for a in anatomy.attentions))
@@ -52,8 +62,10 @@ def formula(anatomy: Anatomy, length: int) -> str:
     return FORMULA.format(used=used, layers=len(anatomy.attentions), total=flops(anatomy, length).forward)
 
 
-def _matrices(anatomy: Anatomy) -> dict[str, int]:
-    by_part = {part: sum(2 * m.used for m in anatomy.matrices if m.part == part) for part in PARTS}
+def _matrices(anatomy: Anatomy, layer: int | EllipsisType | None = ...) -> dict[str, int]:
+    """FLOPs a token in the matrices of each part: of one layer, of none (the head), or of all (``...``)."""
+    counted = [m for m in anatomy.matrices if layer is ... or m.layer == layer]
+    by_part = {part: sum(2 * m.used for m in counted if m.part == part) for part in PARTS}
     return {part: count for part, count in by_part.items() if count}
 
 

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from chainrule.core.errors import CheckpointError
 from chainrule.hub.fetch import fetch
 from chainrule.hub.trace import Stopwatch
+from chainrule.hub.weights import is_whole
 
 T = TypeVar("T")
 SMALL = [
@@ -52,6 +53,19 @@ def download(name: str, revision: str | None, *, pickle: bool, watch: Stopwatch)
             hub.weight(folder, file)
             watch.lap("download", f"{name}: {file}", file=folder / file, size_bytes=(folder / file).stat().st_size)
     return folder
+
+
+def cached(name: str, revision: str | None, *, pickle: bool) -> Path | None:
+    """The folder of a model in the cache, if it is there with all its weights; the network is not asked."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    where = _Hub(name, revision).where
+    try:
+        folder = Path(snapshot_download(name, revision=revision, local_files_only=True, **where))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+    return folder if is_whole(folder, pickle=pickle) else None
 
 
 def _weights(hub: "_Hub", folder: Path, pickle: bool) -> list[str]:

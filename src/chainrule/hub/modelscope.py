@@ -20,14 +20,13 @@ from chainrule.core.errors import CheckpointError
 from chainrule.hub.fetch import TIMEOUT_S, fetch
 from chainrule.hub.huggingface import PICKLED, SAFE, SMALL, first_line, offline_by
 from chainrule.hub.trace import Stopwatch
-from chainrule.hub.weights import inside
+from chainrule.hub.weights import inside, is_whole
 
 
 def download(name: str, revision: str | None, *, pickle: bool, watch: Stopwatch) -> Path:
     """The folder of a model, complete; raises ``CheckpointError`` saying why it is not there and what to type next."""
     branch = revision or "master"
-    cache = Path(os.environ.get("MODELSCOPE_CACHE") or "~/.cache/modelscope/hub").expanduser()
-    folder = cache / "models" / (name if branch == "master" else f"{name}@{quote(branch, safe='')}")
+    folder = _place(name, branch)
     if forbidden := offline_by():
         if not (folder / "config.json").exists():
             raise CheckpointError(f"{name} is not in the cache ({folder}), and {forbidden} forbids to fetch it; unset it")
@@ -42,6 +41,18 @@ def download(name: str, revision: str | None, *, pickle: bool, watch: Stopwatch)
             _file(name, branch, file, path)
             watch.lap("download", f"{name}: {file['Path']}", file=path, size_bytes=path.stat().st_size)
     return folder
+
+
+def cached(name: str, revision: str | None, *, pickle: bool) -> Path | None:
+    """The folder of a model in the cache, if it is there with all its weights; the network is not asked."""
+    folder = _place(name, revision or "master")
+    return folder if is_whole(folder, pickle=pickle) else None
+
+
+def _place(name: str, branch: str) -> Path:
+    """Where a branch of a model is kept."""
+    cache = Path(os.environ.get("MODELSCOPE_CACHE") or "~/.cache/modelscope/hub").expanduser()
+    return cache / "models" / (name if branch == "master" else f"{name}@{quote(branch, safe='')}")
 
 
 def _files(name: str, branch: str, folder: Path) -> list[dict[str, Any]] | None:

@@ -25,9 +25,9 @@ def resolve(name: str, *, pickle: bool = False, watch: Stopwatch | None = None) 
         found = path if path.is_file() else _of_run(path)
         watch.lap("resolve", f"{name} is the {'file' if path.is_file() else 'folder'} {found}", file=found, made=found)
         return found
-    match = HUB_ID.fullmatch(name)
-    if match is None or not (match[1] or _may_be_on_a_hub(path)):
-        raise _unknown(name, path)
+    match = hub_id(name)
+    if match is None:
+        raise unknown(name)
     hub, id, revision = match.groups()
     if hub:
         from chainrule.hub.modelscope import download
@@ -36,6 +36,22 @@ def resolve(name: str, *, pickle: bool = False, watch: Stopwatch | None = None) 
     found = download(id, revision, pickle=pickle, watch=watch)
     watch.lap("resolve", f"{name} is the folder {found}", file=found, made=found)
     return found
+
+
+def here(name: str, *, pickle: bool = False) -> Path | None:
+    """The file or folder of that name where all of it is on this machine, or None; the network is not asked."""
+    path = Path(name).expanduser()
+    if path.exists():
+        return path if path.is_file() else _of_run(path)
+    match = hub_id(name)
+    if match is None:
+        return None
+    hub, id, revision = match.groups()
+    if hub:
+        from chainrule.hub.modelscope import cached
+    else:
+        from chainrule.hub.huggingface import cached
+    return cached(id, revision, pickle=pickle)
 
 
 def _of_run(path: Path) -> Path:
@@ -47,11 +63,16 @@ def _of_run(path: Path) -> Path:
     return path
 
 
-def _may_be_on_a_hub(path: Path) -> bool:
-    return path.parts[0] not in ("runs", ".", "..", "~") and path.suffix not in FILES
+def hub_id(name: str) -> re.Match[str] | None:
+    """(``modelscope:`` or nothing, org/name, revision) of a name, or None for one that was meant as a place here."""
+    path, match = Path(name).expanduser(), HUB_ID.fullmatch(name)
+    may_be = path.parts[:1] not in (("runs",), (".",), ("..",), ("~",)) and path.suffix not in FILES
+    return match if match and (match[1] or may_be) else None
 
 
-def _unknown(name: str, path: Path) -> CheckpointError:
+def unknown(name: str) -> CheckpointError:
+    """What to say of a name that is no file, no folder and no id of a hub."""
+    path = Path(name).expanduser()
     beside = [str(other) for other in path.parent.iterdir()] if path.parent.is_dir() and len(path.parts) > 1 else []
     hint = nearest(name, beside) if beside else ""
     return CheckpointError(

@@ -2,15 +2,19 @@
 
     resolve → config → build → open … → match → tensor … → tie → device → adapter → tokenizer → template → generation
 
-A step says what happened, to which file, how long it took and how many bytes it was about; a tensor's step also says how the
-tensor came from the file into the model. Without a listener nothing is measured.
+A step says what happened, to which file, how long it took, how many bytes it was about and which line of the code did it; a
+tensor's step also says how the tensor came from the file into the model. Without a listener nothing is measured.
 """
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal
+
+SOURCE = Path(__file__).parents[1]
 
 Stage = Literal[
     "resolve", "download", "config", "build", "open", "match", "tensor", "tie", "device", "adapter", "tokenizer", "template",
@@ -35,6 +39,8 @@ class Step:
     """What the step was about: a file's size, a tensor's size in the file, the parameters' size where a model is built."""
     anonymous_bytes: int | None
     """Memory of the process that no file backs, after the step (Linux; None elsewhere)."""
+    where: str = ""
+    """The line of the code that ended the step, as ``hub/load.py:151 _folder``."""
     made: Any = field(default=None, repr=False, compare=False)
     """The thing itself: config, model of shapes, a file's table of tensors, tokenizer, template, settings."""
 
@@ -88,11 +94,18 @@ class Stopwatch:
                 seconds=now - self._last,
                 size_bytes=size_bytes,
                 anonymous_bytes=memory,
+                where=_line(sys._getframe(1)),
                 made=made,
                 **tensor,
             )
         )
         self._last = time.perf_counter()  # what the listener does with a step is not part of the next
+
+
+def _line(frame: FrameType) -> str:
+    """A place in the code: file within the package, line, function."""
+    file = Path(frame.f_code.co_filename)
+    return f"{file.relative_to(SOURCE) if file.is_relative_to(SOURCE) else file.name}:{frame.f_lineno} {frame.f_code.co_name}"
 
 
 def anonymous_bytes() -> int | None:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -43,11 +44,19 @@ class Stored:
     dtype: torch.dtype
     shape: tuple[int, ...]
     read: Callable[[], Tensor]
+    block: str | None = None
+    """The format of GGUF's blocks that it is stored in, where it is no plain array of ``dtype``."""
+    block_bytes: int = 0
 
     @property
     def size_bytes(self) -> int:
         """How long it is in the file."""
-        return torch.Size(self.shape).numel() * self.dtype.itemsize
+        return self.block_bytes or torch.Size(self.shape).numel() * self.dtype.itemsize
+
+    @property
+    def format(self) -> str:
+        """The number format in the file."""
+        return self.block or format_name(self.dtype)
 
     def empty(self) -> Tensor:
         """Its shape alone."""
@@ -80,6 +89,16 @@ def weight_files(folder: Path, *, pickle: bool = False) -> list[Path]:
         )
     hint = f"; {pickled[0]} is a pickle, which may run code: if you trust it, say pickle=True (--pickle)" if pickled else ""
     raise CheckpointError(f"{folder} holds no weights ({SINGLE} or {INDEX}){hint}")
+
+
+def is_whole(folder: Path, *, pickle: bool = False) -> bool:
+    """Whether a folder holds a config and every file of the weights."""
+    if not (folder / "config.json").exists():
+        return False
+    try:
+        return bool(weight_files(folder, pickle=pickle))
+    except CheckpointError:
+        return False
 
 
 def _sharded(folder: Path, index: str) -> list[Path]:
@@ -153,7 +172,7 @@ def fill(
     ``CheckpointError`` naming what is missing, left over or of another shape, before any memory is taken.
     """
     for name in [name for name in stored if COMPUTED.search(name)]:
-        _left_out(name, stored.pop(name), "computed by the model", watch)
+        watch.lap("tensor", **left_out(name, stored.pop(name), "computed by the model"))
     try:
         ways, ours = routes(moves, {name: tensor.empty() for name, tensor in stored.items()})
     except RuntimeError as error:  # torch's words for shapes that cannot be split or joined as the config says
@@ -178,10 +197,11 @@ def _take(
     for ours, tensor in loaded(moves, read).items():
         way, dtype = _put(model, ours, tensor, wish, pages)
         if watch.on:
-            _tell(ours, tuple(tensor.shape), {name: sources[name] for name in route.ours[ours]}, way, dtype, wish, watch)
+            made_of = {name: sources[name] for name in route.ours[ours]}
+            watch.lap("tensor", **_taken(ours, tuple(tensor.shape), made_of, way, dtype, wish))
     if not route.ours:
         for name, source in sources.items():
-            _left_out(name, source, "of no use to the model", watch)
+            watch.lap("tensor", **left_out(name, source, "of no use to the model"))
 
 
 def _put(model: nn.Module, name: str, tensor: Tensor, wish: Wish, pages: set[int]) -> tuple[Way, str]:
@@ -217,7 +237,7 @@ def _tied_away(
             f"{where}: {copy} differs from {one}, but its config ties the two; set tie_word_embeddings to false there"
         )
     for name in route[copy].sources:
-        _left_out(name, stored.pop(name), f"a copy of {one}, which the readout is tied to", watch)
+        watch.lap("tensor", **left_out(name, stored.pop(name), f"a copy of {one}, which the readout is tied to"))
     return [way for way in ways if copy not in way.ours]
 
 
@@ -231,38 +251,38 @@ def _match(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int,
             raise CheckpointError(f"{where}: {name} is {found[name]}, but the config asks for {shape}")
 
 
-def _tell(
-    ours: str, shape: tuple[int, ...], sources: Mapping[str, Stored], way: Way, dtype: str, wish: Wish, watch: Stopwatch
-) -> None:
+def _taken(
+    ours: str, shape: tuple[int, ...], sources: Mapping[str, Stored], way: Way, dtype: str, wish: Wish
+) -> dict[str, Any]:
+    """What a trace hears of a tensor that the model took."""
     first = next(iter(sources.values()))
-    watch.lap(
-        "tensor",
-        f"{some(list(sources))} → {ours}",
-        file=first.file,
-        size_bytes=sum(source.size_bytes for source in sources.values()),
-        ours=ours,
-        published=tuple(sources),
-        stored=format_name(first.dtype),
-        dtype=dtype,
-        shape=shape,
-        way=way,
-        device=str(wish.device),
-    )
+    return {
+        "what": f"{some(list(sources))} → {ours}",
+        "file": first.file,
+        "size_bytes": sum(source.size_bytes for source in sources.values()),
+        "ours": ours,
+        "published": tuple(sources),
+        "stored": first.format,
+        "dtype": dtype,
+        "shape": shape,
+        "way": way,
+        "device": str(wish.device),
+    }
 
 
-def _left_out(name: str, source: Stored, why: str, watch: Stopwatch) -> None:
-    watch.lap(
-        "tensor",
-        f"{name} is left out: {why}",
-        file=source.file,
-        size_bytes=source.size_bytes,
-        ours="",
-        published=(name,),
-        stored=format_name(source.dtype),
-        dtype="",
-        shape=source.shape,
-        way="left out",
-    )
+def left_out(name: str, source: Stored, why: str) -> dict[str, Any]:
+    """What a trace hears of a tensor that the model has no place for."""
+    return {
+        "what": f"{name} is left out: {why}",
+        "file": source.file,
+        "size_bytes": source.size_bytes,
+        "ours": "",
+        "published": (name,),
+        "stored": source.format,
+        "dtype": "",
+        "shape": source.shape,
+        "way": "left out",
+    }
 
 
 def format_name(dtype: torch.dtype) -> str:

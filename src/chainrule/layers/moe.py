@@ -121,6 +121,8 @@ def _project(x: Tensor, weight: Tensor, bias: Tensor | None, i: int) -> Tensor:
 
 def grouped(experts: Experts, x: Float[Tensor, "n d"], routed: Routed) -> Float[Tensor, "n d"]:
     """Tokens sorted by expert, and one grouped product for each of the three matrices."""
+    if x.is_meta:  # shapes alone: which expert reads a token is not known
+        return torch.empty(x.shape, dtype=torch.float32, device=x.device)
     k = routed.experts.shape[1]
     expert, order = routed.experts.flatten().sort(stable=True)
     token, weight = order // k, routed.weights.flatten()[order, None]

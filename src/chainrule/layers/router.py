@@ -72,7 +72,7 @@ class RouterLayer(nn.Module):
 
     def forward(self, x: Float[Tensor, "n d"]) -> Routed:
         part = self.part
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):  # shapes alone have no autocast
             logits = F.linear(x.float(), self.weight.float(), None if self.bias is None else self.bias.float())
         scores = logits.softmax(-1) if part.score == "softmax" else logits.sigmoid()
         merit = scores if self.e_score_correction_bias is None else scores + self.e_score_correction_bias.float()

@@ -18,7 +18,7 @@ from chainrule.hub.build import build, moves, published_config
 from chainrule.hub.gguf.config import architecture, further, metadata_of, otherwise, published, says_all, stored_name
 from chainrule.hub.gguf.mix import FLOATS, KINDS, file_type, mix
 from chainrule.hub.gguf.names import ARCHS
-from chainrule.hub.gguf.read import GGUF
+from chainrule.hub.gguf.read import DTYPES, GGUF
 from chainrule.hub.gguf.rope import rope_factors
 from chainrule.hub.gguf.tables import ARCH_OF
 from chainrule.hub.gguf.vocab import TEMPLATE, read_vocabulary
@@ -26,7 +26,7 @@ from chainrule.hub.gguf.vocab_write import write_vocabulary
 from chainrule.hub.gguf.write import write_gguf
 from chainrule.hub.lm import LM
 from chainrule.hub.trace import Stopwatch
-from chainrule.hub.weights import Stored, Wish, fill
+from chainrule.hub.weights import Stored, Wish, fill, left_out
 from chainrule.models.moves import saved
 from chainrule.tokenizers.chat import ChatTemplate
 
@@ -52,11 +52,10 @@ def read_model(path: Path, wish: Wish, watch: Stopwatch) -> LM:
         model = build(config)
     behind = range(model_layers(config), model_layers(config) + further(arch, file.metadata, path))
     beyond = tuple(f"blk.{i}." for i in behind)
-    stored = {
-        name: Stored(path, slot.dtype, slot.shape, partial(file.tensor, name))
-        for name, slot in file.slots.items()
-        if name not in COMPUTED and not name.startswith(beyond)
-    }
+    stored = {name: _stored(file, name) for name in file.slots}
+    for name in [name for name in stored if name in COMPUTED or name.startswith(beyond)]:
+        why = "part of rope's settings" if name in COMPUTED else "of a layer that guesses further tokens"
+        watch.lap("tensor", **left_out(name, stored.pop(name), why))
     way = (*ARCHS[arch].to_published(config), *moves(config))
     fill(model, stored, way, path, replace(wish, dtype=wish.dtype or _usual(file)), watch)
     model.requires_grad_(True)
@@ -64,6 +63,13 @@ def read_model(path: Path, wish: Wish, watch: Stopwatch) -> LM:
     source = file.metadata.get(TEMPLATE)
     template = ChatTemplate(source, tokenizer) if isinstance(source, str) and tokenizer is not None else None
     return LM(model, tokenizer, template, name=path.stem)
+
+
+def _stored(file: GGUF, name: str) -> Stored:
+    """A tensor of the file, not yet read."""
+    slot = file.slots[name]
+    block = None if slot.format in DTYPES else slot.format
+    return Stored(file.path, slot.dtype, slot.shape, partial(file.tensor, name), block, slot.size_bytes)
 
 
 def model_layers(config: Mapping[str, Any]) -> int:

@@ -1,0 +1,211 @@
+"""``explain(name)``: a name to everything there is to say of its model.
+
+Where it is looked for, in this order: a run, a folder or a file; the cache of its hub; the configs that ship. The network is
+asked only where that is wished (``download``), so that explaining a name never fetches gigabytes by surprise.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from chainrule.core.device import DTYPES
+from chainrule.core.errors import CheckpointError, ConfigError, RequestError, nearest
+from chainrule.core.schema import dump
+from chainrule.eval.anatomy import Anatomy, take_apart
+from chainrule.eval.explain.facts import Explanation, Forward, TensorFact
+from chainrule.eval.explain.forward import pass_over
+from chainrule.eval.explain.loading import Loaded, files_of, moments_of, stages_of, watched
+from chainrule.eval.explain.parts import parts_of
+from chainrule.eval.explain.prompts import made_up, row
+from chainrule.eval.explain.tensors import tensors_expected, tensors_made, tensors_read
+from chainrule.eval.explain.tree import tree_of
+from chainrule.hub.build import build
+from chainrule.hub.load import FORMATS, NGRAM
+from chainrule.hub.names import here, hub_id, unknown
+from chainrule.hub.outline import named_format, outline
+from chainrule.hub.shipped import is_shipped, nearest_shipped, shipped_config
+from chainrule.hub.trace import Step, TensorStep
+from chainrule.hub.weights import format_name
+
+ROW = 4096
+"""So many tokens are passed over where there are no weights, or as many as the model reads: those of ``plan``."""
+NO_WEIGHTS = (
+    "weights: none are here, so nothing was read: no seconds, no memory, and no words at the end of the pass",
+    "tokenizer, chat template and generation settings: they do not ship with the config",
+)
+
+
+def explain(
+    name: str,
+    *,
+    prompt: str | None = None,
+    length: int | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    pickle: bool = False,
+    download: bool = False,
+) -> Explanation:
+    """Load a model and tell all of it; raises ``CheckpointError`` where the name is nowhere, and nothing may be fetched."""
+    if name == "world" or NGRAM.fullmatch(name):
+        found = "the truth itself, of no files" if name == "world" else f"counted on the spot: {name.partition(':')[2]}"
+        return _of_load(name, None, found, prompt, length, device, dtype, pickle)
+    path = here(name, pickle=pickle)
+    if path is not None:
+        found = "here, at this path" if Path(name).expanduser().exists() else "in the cache, so the network was not asked"
+        return _of_load(str(path), path, found, prompt, length, device, dtype, pickle, called=name)
+    if download:
+        return _of_load(name, None, "fetched, as --download asks", prompt, length, device, dtype, pickle, called=name)
+    if is_shipped(name):
+        return of_config(name, shipped_config(name), prompt=prompt, length=length, dtype=dtype)
+    raise CheckpointError(_nowhere(name))
+
+
+def _nowhere(name: str) -> str:
+    if hub_id(name) is None:
+        return f"{unknown(name)}, or the id of a config that ships{nearest_shipped(name)}"
+    return (
+        f"{name} is neither here nor in the cache, and its config does not ship{nearest_shipped(name)}; explain asks the "
+        "network only where you say so: add --download"
+    )
+
+
+def of_config(
+    name: str, config: dict[str, Any], *, prompt: str | None = None, length: int | None = None, dtype: str = "auto"
+) -> Explanation:
+    """All that a config alone says: a model of shapes, its tensors under published names, and one pass over shapes."""
+    if dtype not in FORMATS:
+        raise ConfigError(f"unknown number format {dtype!r}{nearest(dtype, FORMATS)}")
+    if dtype == "int4":
+        raise ConfigError(f"int4 is made while weights are read, and {name} has none here; chainrule plan tells its bytes")
+    if prompt is not None:
+        raise RequestError(f"the tokenizer of {name} is not here, so it reads no text; say --length N, or --download")
+    laid = outline(config, DTYPES.get(dtype))
+    model = laid.model
+    length = min(ROW, model.context or ROW) if length is None else length
+    ids = made_up(length, model.vocab_size, model.context).ids
+    tensors = tensors_expected(laid)
+    packed = f"packing: the published files hold {laid.packing}; here every tensor is told unpacked"
+    return Explanation(
+        name=name,
+        found="its config ships with chainrule; no weights are here, and the network was not asked (--download fetches them)",
+        tensors_published=laid.tensors,
+        files=(),
+        config=config,
+        tensors=tensors,
+        stages=(),
+        moments=(),
+        seconds=0.0,
+        tokenizer="",
+        template=None,
+        generation={},
+        forward=pass_over(model, ids, anatomy=_anatomy(model, name)),
+        unknown=(*NO_WEIGHTS, *([packed] if laid.packing else [])),
+        **_of_model(model, tensors, format_name(DTYPES.get(dtype) or named_format(config)), "meta (shapes alone)"),
+    )
+
+
+def _of_load(
+    name: str,
+    path: Path | None,
+    found: str,
+    prompt: str | None,
+    length: int | None,
+    device: str,
+    dtype: str,
+    pickle: bool,
+    called: str = "",
+) -> Explanation:
+    loaded = watched(name, device=device, dtype=dtype, pickle=pickle)
+    lm, model = loaded.lm, loaded.lm.model
+    anatomy = _anatomy(model, called or name)
+    tensors = _tensors(loaded, path)
+    asked = row(lm, prompt, length)
+    forward = pass_over(model, **vars(asked), anatomy=anatomy)
+    template = getattr(lm, "template", None)
+    return Explanation(
+        name=called or name,
+        found=found,
+        tensors_published=len({name for fact in tensors for name in fact.published}) or None,
+        files=files_of(path or _place(loaded.steps)),
+        config=_config(loaded.steps, model),
+        tensors=tensors,
+        stages=stages_of(loaded),
+        moments=moments_of(loaded),
+        seconds=loaded.seconds,
+        tokenizer=f"{type(lm.tokenizer).__name__} of {lm.tokenizer.vocab_size:,} ids" if lm.has_tokenizer else "",
+        template=None if template is None else template.source,
+        generation=dict(getattr(lm, "generation", {})),
+        forward=forward,
+        unknown=_unknown(lm, anatomy, forward),
+        **_of_model(model, tensors, _formats(tensors), str(model.device)),
+    )
+
+
+def _of_model(model: nn.Module, tensors: Iterable[TensorFact], dtype: str, device: str) -> dict[str, Any]:
+    """What is said of every model, with or without weights."""
+    parameters, sizes = Counter[str](), Counter[str]()
+    for fact in tensors:
+        if fact.way not in ("tied", "left out"):
+            parameters[fact.part] += torch.Size(fact.shape).numel()
+            sizes[fact.part] += fact.size_bytes
+    return {
+        "kind": type(model).__name__,
+        "dtype": dtype,
+        "device": device,
+        "parameters": sum(parameters.values()),
+        "size_bytes": sum(sizes.values()),
+        "parameters_by_part": dict(parameters),
+        "bytes_by_part": dict(sizes),
+        "parts": parts_of(getattr(model, "config", None)),
+        "tree": tree_of(model),
+    }
+
+
+def _anatomy(model: Any, name: str) -> Anatomy | None:
+    """What the FLOPs are counted on; None for a model whose cost ``plan`` does not know."""
+    config = getattr(model, "config", None)
+    if getattr(config, "kind", None) != "decoder":
+        return None
+    with torch.device("meta"):  # matrices in four bits are no matrices any more, so the shapes are built anew
+        return take_apart(build(config), name)
+
+
+def _tensors(loaded: Loaded, path: Path | None) -> tuple[TensorFact, ...]:
+    if any(isinstance(step, TensorStep) for step in loaded.steps):
+        return tensors_read(loaded.steps, loaded.lm.model)
+    return tensors_made(loaded.lm.model, "made" if path is None else "read whole", str(path or ""))
+
+
+def _place(steps: Iterable[Step]) -> Path | None:
+    """The folder that a name was resolved to."""
+    return next((step.made for step in steps if step.stage == "resolve" and isinstance(step.made, Path)), None)
+
+
+def _config(steps: Iterable[Step], model: Any) -> dict[str, Any]:
+    """The config as it was read; for a model that came without one, our own."""
+    read = next((step.made for step in steps if step.stage == "config"), None)
+    return dict(read) if read is not None else dump(getattr(model, "config", {}))
+
+
+def _formats(tensors: Iterable[TensorFact]) -> str:
+    """The number formats of the model, the one that holds most bytes first."""
+    sizes = Counter[str]()
+    for fact in tensors:
+        sizes[fact.dtype] += fact.size_bytes
+    return ", ".join(name for name, size in sizes.most_common() if name and size)
+
+
+def _unknown(lm: Any, anatomy: Anatomy | None, forward: Forward) -> tuple[str, ...]:
+    """What is not shown, and why."""
+    told = [] if anatomy is not None else ["FLOPs: counted of decoders alone, as chainrule plan does"]
+    if not lm.has_tokenizer:
+        told.append("words: the model came without a tokenizer, so the pass reads made-up ids and its answers are ids")
+    if not forward.likeliest:
+        told.append("likeliest words: this encoder has states alone, and no head that scores words")
+    if not forward.seen[:-1]:
+        told.append(f"layers: a {type(lm.model).__name__} has none that a tap could hear")
+    return tuple(told)

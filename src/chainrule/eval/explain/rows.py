@@ -1,0 +1,175 @@
+"""An explanation in few rows, for the terminal and the page alike: equal layers folded, numbers as a person writes them."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from chainrule.eval.explain.facts import Explanation, Forward, Seen, TensorFact
+from chainrule.eval.explain.forward import split
+from chainrule.eval.explain.parts import span
+from chainrule.eval.explain.tree import by
+from chainrule.pages.table import Table
+from chainrule.pages.text import compact, percent
+
+NUMBER = re.compile(r"(?<=\.)(\d+)(?=\.)")
+
+
+def stages(told: Explanation) -> Table:
+    """The stages of the load."""
+    rows = [
+        (one.name, one.what, one.where, time(one.seconds), data(one.size_bytes), grown(one.grown_bytes)) for one in told.stages
+    ]
+    rows.append(("together", "", "", time(told.seconds), "", ""))
+    names = ("stage", "what happened", "where", "seconds", "about", "memory grew")
+    return Table(names=names, rows=rows, numbers=frozenset({3, 4, 5}), strong=frozenset({len(rows) - 1}))
+
+
+def parameters(told: Explanation) -> Table:
+    """Parameters and bytes by part."""
+    rows = [
+        (part, f"{count:,}", data(told.bytes_by_part[part]), percent(told.bytes_by_part[part] / max(told.size_bytes, 1)))
+        for part, count in told.parameters_by_part.items()
+    ]
+    rows.append(("together", f"{told.parameters:,}", data(told.size_bytes), ""))
+    return Table(
+        names=("part", "parameters", "bytes", "share"),
+        rows=rows,
+        numbers=frozenset({1, 2, 3}),
+        strong=frozenset({len(rows) - 1}),
+    )
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Tensors of several layers that differ in the layer alone."""
+
+    first: TensorFact
+    name: str
+    published: str
+    count: int
+    size_bytes: int
+
+
+def alike(told: Sequence[TensorFact]) -> list[Alike]:
+    """The tensors, those told once that are the same in several layers, in the order of their first."""
+    groups: dict[tuple[object, ...], list[TensorFact]] = {}
+    for fact in told:
+        shape = (NUMBER.sub("#", fact.name), fact.shape, fact.stored, fact.dtype, fact.way, fact.note)
+        groups.setdefault((*shape, NUMBER.sub("#", fact.published[0]) if fact.published else ""), []).append(fact)
+    return [
+        Alike(
+            first=group[0],
+            name=_ranged([fact.name for fact in group]),
+            published=_ranged([name for fact in group for name in fact.published]),
+            count=len(group),
+            size_bytes=sum(fact.size_bytes for fact in group),
+        )
+        for group in groups.values()
+    ]
+
+
+def tensors(told: Explanation) -> Table:
+    """Every tensor's way, equal ones of several layers in one row."""
+    rows = []
+    for group in alike(told.tensors):
+        fact = group.first
+        formats = (
+            fact.dtype if fact.stored in ("", fact.dtype) else f"{fact.stored} → {fact.dtype}" if fact.dtype else fact.stored
+        )
+        way = f"{fact.way}: {fact.note}" if fact.note else fact.way
+        rows.append((group.published or "—", group.name or "—", by(fact.shape), formats, data(group.size_bytes), way))
+    return Table(names=("in the file", "in the model", "shape", "format", "bytes", "way"), rows=rows, numbers=frozenset({4}))
+
+
+def forward(told: Forward) -> Table:
+    """What the tap heard: each distinct layer once."""
+    rows: list[tuple[str, ...]] = []
+    counted = told.flops is not None
+    for places, heard in _sections(told.seen):
+        each = "" if len(places) < 2 else " each"
+        stack = f"{heard[0].name.partition('.')[0]} ".removeprefix("blocks ")
+        name = f"{stack}layer{'s' * (len(places) > 1)} {span(places)}" if places else ""
+        for seen in heard:
+            spent = [f"{compact(seen.flops)}FLOP{each}" if seen.flops else "", ", ".join(seen.by)] if counted else []
+            rows.append((name, split(seen.name)[1] if places else seen.name, by(seen.shape), *spent))
+            name = ""
+    names = ("layer", "tap", "shape", *(("work", "in") if counted else ()))
+    return Table(names=names, rows=rows, numbers=frozenset({3}) if counted else frozenset())
+
+
+def work(told: Forward) -> Table:
+    """FLOPs of the whole prompt by part."""
+    assert told.flops is not None
+    parts: dict[str, float] = {}
+    for layer in told.layers:
+        for part, flops in layer.flops.items():
+            parts[part] = parts.get(part, 0.0) + flops
+    rows = [(part, f"{compact(flops)}FLOP", percent(flops / told.flops)) for part, flops in parts.items()]
+    rows.append(("together", f"{compact(told.flops)}FLOP", ""))
+    return Table(names=("part", "work", "share"), rows=rows, numbers=frozenset({1, 2}), strong=frozenset({len(rows) - 1}))
+
+
+def stream(told: Forward) -> list[tuple[str, float]]:
+    """How large the stream is: at the beginning and after each layer."""
+    return [
+        (str(split(seen.name)[0]) if split(seen.name)[0] is not None else "embedding", seen.rms)
+        for seen in told.seen
+        if seen.rms is not None
+    ]
+
+
+def _sections(seen: Sequence[Seen]) -> list[tuple[list[int], list[Seen]]]:
+    """What was heard, by layer; layers in which the same was heard are one section, at the place of the first."""
+    sections: list[tuple[str, list[int], list[Seen]]] = []
+    open_at: dict[tuple[str, int | None], int] = {}
+    for one in seen:
+        layer, _ = split(one.name)
+        stack = one.name.partition(".")[0] if layer is not None else one.name
+        at = (stack, layer)
+        if layer is None or at not in open_at:
+            open_at[at] = len(sections)
+            sections.append((stack, [] if layer is None else [layer], []))
+        sections[open_at[at]][2].append(one)
+    folded: dict[tuple[object, ...], tuple[list[int], list[Seen]]] = {}
+    for stack, layers, heard in sections:
+        same = (stack, *((split(one.name)[1], one.shape, one.flops, one.by) for one in heard))
+        if same in folded:
+            folded[same][0].extend(layers)
+        else:
+            folded[same] = (layers, heard)
+    return list(folded.values())
+
+
+def _ranged(names: Sequence[str]) -> str:
+    """Names that differ in their numbers alone, as one.
+
+    >>> _ranged(["layers.0.mlp.up", "layers.1.mlp.up"])
+    'layers.{0–1}.mlp.up'
+    """
+    if not names:
+        return ""
+    places = [NUMBER.findall(name) for name in names]
+    columns = [sorted({int(place[i]) for place in places}) for i in range(len(places[0]))]
+    texts = iter([span(column) if len(column) == 1 else f"{{{span(column)}}}" for column in columns])
+    return NUMBER.sub(lambda _: next(texts), names[0])
+
+
+def time(seconds: float) -> str:
+    """Seconds, milliseconds or microseconds, in three digits."""
+    if seconds >= 1:
+        return f"{seconds:.2f} s"
+    return f"{1e3 * seconds:.3g} ms" if seconds >= 1e-3 else f"{1e6 * seconds:.0f} µs"
+
+
+def data(size_bytes: float | None) -> str:
+    """A number of bytes in three digits; nothing where there are none."""
+    if not size_bytes:
+        return ""
+    return f"{compact(size_bytes)}B" if abs(size_bytes) >= 1000 else f"{size_bytes:.0f} B"
+
+
+def grown(size_bytes: int | None) -> str:
+    """By how much memory grew, with its sign."""
+    if size_bytes is None:
+        return "—"
+    return ("+" if size_bytes > 0 else "−" if size_bytes < 0 else "") + (data(abs(size_bytes)) or "0")

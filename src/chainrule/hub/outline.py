@@ -1,0 +1,71 @@
+"""A model without its weights: built on the meta device from its config, each tensor under the names it is published with.
+
+    config.json → parts → shapes;     our tensors → the family's moves backwards → published names
+
+Nothing is read and nothing computed: what a checkpoint will hold is known from the config alone.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from chainrule.core.device import DTYPES
+from chainrule.core.errors import ConfigError
+from chainrule.core.shapes import Tensor
+from chainrule.hub.build import build, moves
+from chainrule.models.moves import Move
+from chainrule.models.packed import unpacking
+from chainrule.models.routes import routes
+
+SPELLINGS = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES.values()}
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A model of shapes, and for each of its tensors the names under which it is published."""
+
+    model: Any
+    published: Mapping[str, tuple[str, ...]]
+    tensors: int
+    """How many tensors its checkpoint has."""
+    packing: str
+    """How the published file packs them (``fp8``, ``mxfp4``), or nothing: what is said here is said of the unpacked."""
+
+
+@dataclass(frozen=True)
+class _Backwards:
+    """A move read the other way round."""
+
+    move: Move
+
+    def load(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return self.move.save(tensors)
+
+    def save(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return self.move.load(tensors)
+
+
+def outline(config: Mapping[str, Any], dtype: torch.dtype | None = None) -> Outline:
+    """The outline of a ``config.json``, in ``dtype`` or in the format that it names."""
+    with torch.device("meta"):
+        model = build(config)
+    model.to(named_format(config) if dtype is None else dtype).eval()
+    way = [_Backwards(move) for move in reversed(moves(config))]
+    found, published = routes(way, dict(model.state_dict()))
+    names: dict[str, list[str]] = {}
+    for route in found:
+        for name, sources in route.ours.items():
+            for ours in sources:
+                names.setdefault(ours, []).append(name)
+    packing = (config.get("quantization_config") or {}).get("quant_method", "")
+    return Outline(model, {ours: tuple(theirs) for ours, theirs in names.items()}, len(published), packing)
+
+
+def named_format(config: Mapping[str, Any]) -> torch.dtype:
+    """The number format that a config names for its weights; where it names none, what packed ones become, or float32."""
+    name = config.get("dtype") or config.get("torch_dtype") or ("bfloat16" if unpacking(config) else "float32")
+    if name not in SPELLINGS:
+        raise ConfigError(f"config.json names the number format {name!r}; known are {', '.join(SPELLINGS)}: say --dtype bf16")
+    return SPELLINGS[name]
