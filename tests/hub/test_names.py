@@ -9,7 +9,7 @@ import torch
 from chainrule.core.errors import CheckpointError
 from chainrule.hub import fetch
 from chainrule.hub.load import load
-from chainrule.hub.names import resolve
+from chainrule.hub.names import here, resolve
 from chainrule.hub.safetensors import Mapped, write_tensors
 from chainrule.hub.save import save
 from chainrule.tokenizers.byte import ByteTokenizer
@@ -230,3 +230,22 @@ def test_what_we_fetch_other_programs_find_and_the_other_way_round(hub, tmp_path
     hub.requests.clear()
     load("org/sharded", device="cpu")
     assert not [path for kind, path, _ in hub.requests if kind == "GET" and "resolve" in path]
+
+
+def test_what_is_in_the_cache_is_found_without_asking_the_network(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "ms"))
+    home = tmp_path / "hub" / "models--org--tiny"
+    folder = home / "snapshots" / ("a" * 40)
+    (home / "refs").mkdir(parents=True)
+    (home / "refs" / "main").write_text("a" * 40)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    assert here("org/tiny") is None  # its weights are missing
+    (folder / "model.safetensors").write_bytes(b"")
+    assert here("org/tiny") == folder
+    assert here("org/other") is None
+    assert here("modelscope:org/tiny") is None
+    assert here("runs/tiny") is None
+    assert here(str(folder)) == folder
