@@ -86,6 +86,7 @@ class Int4Linear(nn.Module):
             packed[rows] = torch.ops.aten._convert_weight_to_int4pack_for_cpu(q, 1) if kernel else pack(q)
         return cls(packed, scales, bias, kernel=kernel)
 
+    @property
     def weight(self) -> Float[Tensor, "n k"]:
         """The matrix that is multiplied by, in float32."""
         if not self.kernel:
@@ -96,7 +97,7 @@ class Int4Linear(nn.Module):
 
     def forward(self, x: Float[Tensor, "*b k"]) -> Float[Tensor, "*b n"]:
         if not self.kernel or (torch.is_grad_enabled() and x.requires_grad):
-            return F.linear(x, self.weight().to(x.dtype), self.bias)
+            return F.linear(x, self.weight.to(x.dtype), self.bias)
         y = torch.ops.aten._weight_int4pack_mm_for_cpu(x.flatten(0, -2), self.packed, GROUP, self.scales.to(x.dtype))
         y = y.unflatten(0, x.shape[:-1])
         return y if self.bias is None else y + self.bias

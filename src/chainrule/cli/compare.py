@@ -11,7 +11,7 @@ def arguments(parser: ArgumentParser) -> None:
     options.model(parser, "second")
     options.documents(parser)
     parser.add_argument("--force", action="store_true", help="measure even with a tokenizer that loses part of the text")
-    options.where(parser)
+    options.where(parser, adapted="the weights of the SECOND")
     options.as_json(parser)
 
 
@@ -20,12 +20,13 @@ def run(args: Namespace) -> None:
     from chainrule.core.schema import dump
     from chainrule.eval.bpb import measure
     from chainrule.eval.compare import compare, verdict
+    from chainrule.hub.load import load
 
     texts, languages = options.read(args)
     texts, languages = _pieces(texts, languages)
     measured = []
-    for name in (args.first, args.second):
-        lm = options.load(args, name)
+    for name, adapter in ((args.first, None), (args.second, args.adapter)):
+        lm = load(name, **{**options.loading(args), "adapter": adapter})
         measured.append(measure(lm.model, lm.tokenizer, texts, languages, name=name, force=args.force))
     spoken = [None, *dict.fromkeys(languages)] if len(set(languages)) > 1 else [None]
     found = [compare(measured[0], measured[1], language=language) for language in spoken]

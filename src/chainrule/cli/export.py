@@ -23,6 +23,7 @@ def arguments(parser: ArgumentParser) -> None:
         "llama2c: f32, int8\nllmc: f32, bf16",
     )
     parser.add_argument("--modelfile", action="store_true", help="also write ollama's Modelfile beside OUT.gguf")
+    parser.add_argument("--shard-gb", type=float, metavar="GB", help="files of weights of at most so many GB in a folder (50)")
     parser.add_argument("--force", action="store_true", help="replace what is there")
     options.where(parser)
     options.as_json(parser)
@@ -30,11 +31,17 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Load, write, say what was written."""
+    from chainrule.adapt.lora import merge
     from chainrule.hub.export import export
 
     out = Path(args.out)
     to = args.to or FORMATS.get(out.suffix, "hf")
-    notes = export(options.load(args), out, to=to, kind=args.type, modelfile=args.modelfile, force=args.force)
+    lm = options.load(args)
+    if args.adapter:
+        merge(lm.model)  # no such file holds an adapter beside its weights
+        print(f"note: {args.adapter} was added to the weights", file=sys.stderr)
+    settings = {"kind": args.type, "modelfile": args.modelfile, "shard_gb": args.shard_gb, "force": args.force}
+    notes = export(lm, out, to=to, **settings)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file()) if out.is_dir() else out.stat().st_size

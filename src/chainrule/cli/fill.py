@@ -22,7 +22,7 @@ def run(args: Namespace) -> None:
 
     if args.k < 1:
         raise RequestError(f"-k is {args.k}; it must be 1 or more")
-    lm = load_any(args.model, device=args.device, dtype=args.dtype, pickle=args.pickle)
+    lm = load_any(args.model, **options.loading(args))
     if not isinstance(lm, MaskedLM):
         raise RequestError(
             f"{args.model} reads from left to right and cannot look behind a mask; give an encoder (a BERT, or a run of "

@@ -17,11 +17,14 @@ def model(parser: ArgumentParser, name: str = "model") -> None:
     parser.add_argument(name, metavar=name.upper(), help="runs/NAME, a folder, org/name, a .gguf or .bin, ngram:FILE or world")
 
 
-def where(parser: ArgumentParser) -> None:
-    """Device and number format."""
+def where(parser: ArgumentParser, adapted: str = "the weights") -> None:
+    """Device and number format, and beside what an adapter goes."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--dtype", default="auto", help="auto (as stored), fp32, bf16, fp16 or int4")
     parser.add_argument("--pickle", action="store_true", help="allow weights that are pickles, which may run code")
+    parser.add_argument(
+        "--adapter", metavar="FOLDER", help=f"a LoRA to put beside {adapted}: a folder that PEFT wrote, or org/name"
+    )
 
 
 def as_json(parser: ArgumentParser) -> None:
@@ -75,11 +78,16 @@ def read(args: Namespace) -> tuple[list[str], list[str]]:
     return [one.text for one in drawn], [one.language for one in drawn]
 
 
-def load(args: Namespace, name: str | None = None) -> "LM":
+def load(args: Namespace) -> "LM":
     """The model of the arguments."""
     from chainrule.hub.load import load
 
-    return load(args.model if name is None else name, device=args.device, dtype=args.dtype, pickle=args.pickle)
+    return load(args.model, **loading(args))
+
+
+def loading(args: Namespace) -> dict[str, Any]:
+    """How to load, as settings of ``hub.load.load``."""
+    return {name: getattr(args, name) for name in ("device", "dtype", "pickle", "adapter")}
 
 
 def prompt(words: str) -> str:

@@ -6,6 +6,9 @@ Transformer logits, and every consumer normalises.
 """
 
 from abc import ABC, abstractmethod
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -17,6 +20,10 @@ from chainrule.core.shapes import Float, Int, Tensor
 from chainrule.core.tap import Tap
 
 __all__ = ["Conditioned", "LanguageModel", "Tap", "replay"]
+
+M = TypeVar("M", bound="LanguageModel")
+HUB = "chainrule.hub.load"
+"""Where models come from. The hub knows this room and not the other way round: it is looked up when a model is asked for."""
 
 
 class LanguageModel(nn.Module, ABC):
@@ -35,6 +42,19 @@ class LanguageModel(nn.Module, ABC):
     """What ``given`` must hold: a model of p(y | x) cannot be asked without x."""
     start: int | None = None
     """The id that every row begins with, where that is not the tokenizer's begin token."""
+
+    @classmethod
+    def from_pretrained(cls: type[M], name: str | Path, **settings: Any) -> M:
+        """The model of that name alone, without tokenizer and template; settings are those of ``chainrule.load``.
+
+        Raises ``ConfigError`` where it is a model of another class than the one that is asked.
+        """
+        model = import_module(HUB).load(name, **settings).model
+        if not isinstance(model, cls):
+            raise ConfigError(
+                f"{name} is a {type(model).__name__}, not a {cls.__name__}; say {type(model).__name__} or LanguageModel"
+            )
+        return model
 
     @abstractmethod
     def hidden(

@@ -21,7 +21,16 @@ TYPES = {"gguf": tuple(KINDS), "llama2c": ("f32", "int8"), "llmc": ("f32", "bf16
 """Where a model can go → the number formats it can go in; the first is the usual one, but ``q8_0`` for GGUF."""
 
 
-def export(lm: LM, path: Path, *, to: str, kind: str | None = None, modelfile: bool = False, force: bool = False) -> list[str]:
+def export(
+    lm: LM,
+    path: Path,
+    *,
+    to: str,
+    kind: str | None = None,
+    modelfile: bool = False,
+    shard_gb: float | None = None,
+    force: bool = False,
+) -> list[str]:
     """Write a model to ``path``; returns what the user should know about the file.
 
     Raises ``CheckpointError`` where the format cannot hold the model, or something is there already, unless ``force``.
@@ -36,8 +45,10 @@ def export(lm: LM, path: Path, *, to: str, kind: str | None = None, modelfile: b
         )
     if modelfile and to != "gguf":
         raise ConfigError(f"--modelfile goes with --to gguf, which ollama reads; not with --to {to}")
+    if shard_gb is not None and (to != "hf" or not shard_gb > 0):
+        raise ConfigError(f"--shard-gb {shard_gb:g} with --to {to}: only a folder (--to hf) has shards, of more than 0 GB each")
     if to == "hf":
-        lm.save(path, force=force)
+        lm.save(path, force=force, **({} if shard_gb is None else {"shard_bytes": max(1, round(shard_gb * 1e9))}))
         return []
     for file in [path, *([path.with_name("Modelfile")] if modelfile else [])]:
         if file.exists() and not force:

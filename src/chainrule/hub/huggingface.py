@@ -68,6 +68,23 @@ def cached(name: str, revision: str | None, *, pickle: bool) -> Path | None:
     return folder if is_whole(folder, pickle=pickle) else None
 
 
+def download_adapter(name: str, revision: str | None, *, watch: Stopwatch) -> Path:
+    """The folder of an adapter that PEFT wrote: its config and its tensors."""
+    from huggingface_hub import snapshot_download
+
+    hub = _Hub(name, revision)
+    settings: dict[str, Any] = {"local_files_only": bool(hub.offline)} | hub.where
+    folder = Path(
+        hub.ask(lambda: snapshot_download(name, revision=revision, allow_patterns=["adapter_config.json"], **settings))
+    )
+    watch.lap("download", f"{name} at commit {folder.name[:12]}: an adapter's config", file=folder)
+    file = "adapter_model.safetensors"
+    if (folder / "adapter_config.json").exists() and not (folder / file).exists() and hub.has(folder, file):
+        hub.weight(folder, file)
+        watch.lap("download", f"{name}: {file}", file=folder / file, size_bytes=(folder / file).stat().st_size)
+    return folder
+
+
 def _weights(hub: "_Hub", folder: Path, pickle: bool) -> list[str]:
     """The files of weights that the model is made of."""
     for index, single in [SAFE] + [PICKLED] * pickle:

@@ -179,12 +179,12 @@ class LM:
         bos = self.tokenizer.bos
         return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
 
-    def save(self, folder: str | Path, *, force: bool = False) -> Path:
-        """Write the Hugging Face layout, whole or not at all."""
+    def save(self, folder: str | Path, *, force: bool = False, **how: Any) -> Path:
+        """Write the Hugging Face layout, whole or not at all; ``how`` may say ``shard_bytes``, as in ``hub.save.save``."""
         from chainrule.hub.save import save
 
         source = None if self.template is None else self.template.source
-        return save(folder, self.model, self._tokenizer, source, force=force, generation=self.generation)
+        return save(folder, self.model, self._tokenizer, source, force=force, generation=self.generation, **how)
 
     def request(self, tokens: list[int], **settings: Any) -> Request:
         """A request that stops where this model's texts end; unknown settings are refused."""

@@ -26,7 +26,8 @@ from chainrule.hub.encoder import MaskedLM
 from chainrule.hub.llama2c import read_llama2c
 from chainrule.hub.llmc import is_llmc, read_llmc
 from chainrule.hub.lm import LM
-from chainrule.hub.names import resolve
+from chainrule.hub.names import resolve, resolve_adapter
+from chainrule.hub.peft import read_adapter
 from chainrule.hub.sentences import read_pooling, transformer_folder
 from chainrule.hub.trace import Stopwatch, Trace
 from chainrule.hub.weights import Wish, fill, in_memory, inside, open_weights, weight_files
@@ -42,10 +43,16 @@ FORMATS = ("auto", *DTYPES, "int4")
 
 
 def load(
-    name: str | Path, *, device: str = "auto", dtype: str = "auto", pickle: bool = False, trace: Trace | None = None
+    name: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    pickle: bool = False,
+    adapter: str | Path | None = None,
+    trace: Trace | None = None,
 ) -> LM:
     """The language model of that name, as ``load_any`` finds it; an encoder is refused, since it has no next token."""
-    lm = load_any(name, device=device, dtype=dtype, pickle=pickle, trace=trace)
+    lm = load_any(name, device=device, dtype=dtype, pickle=pickle, adapter=adapter, trace=trace)
     if isinstance(lm, MaskedLM):
         raise RequestError(
             f"{name} is an encoder: it reads both ways, so it has no next token to score, generate or chat with; "
@@ -55,12 +62,19 @@ def load(
 
 
 def load_any(
-    name: str | Path, *, device: str = "auto", dtype: str = "auto", pickle: bool = False, trace: Trace | None = None
+    name: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    pickle: bool = False,
+    adapter: str | Path | None = None,
+    trace: Trace | None = None,
 ) -> LM | MaskedLM:
     """The model of that name, encoders too.
 
     ``dtype`` ``auto`` keeps the format the weights are stored in; ``int4`` puts every matrix but the embeddings into four bits
-    as it is read, and the rest into bf16. ``pickle`` allows weights that are pickles; ``trace`` hears every step of loading.
+    as it is read, and the rest into bf16. ``pickle`` allows weights that are pickles; ``adapter`` is a folder that PEFT wrote,
+    whose LoRA is put beside the weights; ``trace`` hears every step of loading.
     Raises ``CheckpointError`` with what is wrong and what would be right.
     """
     where = pick_device(device)
@@ -71,6 +85,11 @@ def load_any(
     lm = _load(str(name), wish, pickle, watch)
     lm.model.to(where).eval()
     watch.lap("device", f"everything on {where}, ready to answer", size_bytes=size_bytes(lm.model), made=lm.model)
+    if adapter is not None:
+        folder = resolve_adapter(str(adapter), watch=watch)
+        changed = read_adapter(lm.model, folder)
+        lm.model.eval()
+        watch.lap("adapter", f"{adapter}: beside {len(changed)} layers", file=folder, made=changed)
     return lm
 
 
@@ -191,6 +210,11 @@ def size_bytes(model: torch.nn.Module) -> int:
 
 def _config(folder: Path) -> dict[str, Any]:
     if not (folder / "config.json").exists():
+        if (folder / "adapter_config.json").exists():
+            base = _settings(folder / "adapter_config.json").get("base_model_name_or_path") or "BASE"
+            raise CheckpointError(
+                f"{folder} is an adapter, not a model; load its base and it: {base} --adapter {folder} (adapter=... in Python)"
+            )
         raise CheckpointError(f"{folder} holds no config.json, so it is no model; give the folder that holds one")
     return _settings(folder / "config.json")
 

@@ -54,6 +54,19 @@ def here(name: str, *, pickle: bool = False) -> Path | None:
     return cached(id, revision, pickle=pickle)
 
 
+def resolve_adapter(name: str, *, watch: Stopwatch | None = None) -> Path:
+    """The folder of an adapter of that name, fetched from Hugging Face if need be."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    match = hub_id(name)
+    if path.exists() or match is None or match[1]:
+        raise CheckpointError(f"{name} is no folder with adapter_config.json; give one that PEFT wrote, or org/name")
+    from chainrule.hub.huggingface import download_adapter
+
+    return download_adapter(match[2], match[3], watch=watch or Stopwatch())
+
+
 def _of_run(path: Path) -> Path:
     """The model of a run; any other folder is itself."""
     if (path / "model" / "config.json").exists():

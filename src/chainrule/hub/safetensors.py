@@ -14,7 +14,7 @@ import math
 import mmap
 import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,3 +151,15 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
         for name in names:
             raw = tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8)
             file.write(raw.numpy().data)
+
+
+def shards(tensors: Mapping[str, Tensor], most_bytes: int) -> Iterator[dict[str, Tensor]]:
+    """The tensors in their order, in groups of at most ``most_bytes``; a tensor larger than that is a group of its own."""
+    group: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if group and sum(one.nbytes for one in group.values()) + tensor.nbytes > most_bytes:
+            yield group
+            group = {}
+        group[name] = tensor
+    if group:
+        yield group

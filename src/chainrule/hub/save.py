@@ -7,17 +7,20 @@ from typing import Any
 
 import torch
 
-from chainrule.core.errors import CheckpointError
+from chainrule.adapt.lora import adapters
+from chainrule.core.errors import CheckpointError, ConfigError
 from chainrule.core.files import whole_folder
 from chainrule.core.masked import Model
 from chainrule.core.model import LanguageModel
 from chainrule.core.shapes import Tensor
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.hub.build import moves, published_config
-from chainrule.hub.safetensors import write_tensors
-from chainrule.hub.weights import SINGLE
+from chainrule.hub.safetensors import shards, write_tensors
+from chainrule.hub.weights import INDEX, SINGLE
 from chainrule.models.moves import saved
 
+SHARD_BYTES = 50 * 10**9
+"""Weights beyond this go into several files, as with transformers 5."""
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
@@ -30,14 +33,23 @@ def save(
     force: bool = False,
     extra: Mapping[str, Any] | None = None,
     generation: Mapping[str, Any] | None = None,
+    shard_bytes: int = SHARD_BYTES,
 ) -> Path:
     """Write config, weights, tokenizer and template; ``extra`` goes into ``config.json`` under ``chainrule``.
 
-    Raises ``CheckpointError`` where the folder holds something, unless ``force``.
+    Weights of more than ``shard_bytes`` are cut into several files with an index. Raises ``CheckpointError`` where the folder
+    holds something, unless ``force``.
     """
+    if shard_bytes < 1:
+        raise ConfigError(f"shard_bytes is {shard_bytes}; a file of weights must be allowed 1 byte or more, such as 5000000000")
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not force:
         raise CheckpointError(f"{folder} exists already; give a new folder, or force=True (--force) to replace it")
+    if adapters(model):
+        raise CheckpointError(
+            "the model has an adapter beside its weights; merge the two first (chainrule.adapt.lora.merge), or write the "
+            "adapter alone (chainrule.hub.peft.write_adapter)"
+        )
     config = published_config(model)
     names = saved(moves(config), _unique(model))
     ids = _ids(tokenizer)
@@ -47,12 +59,30 @@ def save(
     with whole_folder(folder) as aside:
         _write(aside / "config.json", config if not extra else config | {"chainrule": config.get("chainrule", dict(extra))})
         _write(aside / "generation_config.json", {**(generation or {}), **ids})
-        write_tensors(names, aside / SINGLE)
+        _write_weights(names, aside, shard_bytes)
         if tokenizer is not None:
             tokenizer.save(aside)
         if template is not None:
             (aside / "chat_template.jinja").write_text(template, encoding="utf-8")
     return folder
+
+
+def _write_weights(tensors: dict[str, Tensor], folder: Path, shard_bytes: int) -> None:
+    """One file, or several and the index that says which tensor is in which."""
+    groups = list(shards(tensors, shard_bytes))
+    if len(groups) <= 1:
+        write_tensors(tensors, folder / SINGLE)
+        return
+    where: dict[str, str] = {}
+    for number, group in enumerate(groups, 1):
+        file = f"model-{number:05d}-of-{len(groups):05d}.safetensors"
+        write_tensors(group, folder / file)
+        where |= dict.fromkeys(group, file)
+    total = {
+        "total_parameters": sum(tensor.numel() for tensor in tensors.values()),
+        "total_size": sum(tensor.nbytes for tensor in tensors.values()),
+    }
+    _write(folder / INDEX, {"metadata": total, "weight_map": dict(sorted(where.items()))})
 
 
 def _unique(model: Model) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """What loading does, step by step: ``load(name, trace=f)`` calls ``f(step)`` as each step ends.
 
-    resolve → config → build → open … → match → tensor … → tie → device → adapter → tokenizer → template → generation
+    resolve → config → build → open … → match → tensor … → tie → tokenizer → template → generation → device → adapter
 
 A step says what happened, to which file, how long it took, how many bytes it was about and which line of the code did it; a
 tensor's step also says how the tensor came from the file into the model. Without a listener nothing is measured.
@@ -17,8 +17,8 @@ from typing import Any, Literal
 SOURCE = Path(__file__).parents[1]
 
 Stage = Literal[
-    "resolve", "download", "config", "build", "open", "match", "tensor", "tie", "device", "adapter", "tokenizer", "template",
-    "generation",
+    "resolve", "download", "config", "build", "open", "match", "tensor", "tie", "tokenizer", "template", "generation", "device",
+    "adapter",
 ]  # fmt: skip
 Way = Literal["mapped", "copied", "converted", "quantised", "left out"]
 """How a tensor got into the model: the file's own pages; copied as it is; copied into another number format; copied into

@@ -149,7 +149,9 @@ class MultiHeadLatentLayer(nn.Module):
         mask: Bool[Tensor, "#b t s"] | None,
     ) -> Float[Tensor, "b t _"]:
         """The same, with queries brought down to the latent space and what is found there brought up."""
-        weight = self.kv_b_proj.weight.unflatten(0, (self.part.n_heads, -1))  # (h nope+value) r -> h (nope+value) r
+        # a matrix in four bits, or with an adapter beside it, is made anew and in float32
+        weight = self.kv_b_proj.weight.to(q.dtype)
+        weight = weight.unflatten(0, (self.part.n_heads, -1))  # (h nope+value) r -> h (nope+value) r
         up_k, up_v = weight.split([self.part.d_nope, self.part.d_value], dim=1)
         content, turned = q.split([self.part.d_nope, self.part.d_rope], dim=-1)
         down = torch.cat([content @ up_k, turned], dim=-1)
