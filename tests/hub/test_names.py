@@ -6,10 +6,13 @@ import sys
 import pytest
 import torch
 
+from chainrule.adapt.lora import Lora, adapters, attach
 from chainrule.core.errors import CheckpointError
 from chainrule.hub import fetch
+from chainrule.hub.lm import LM
 from chainrule.hub.load import load
 from chainrule.hub.names import here, resolve
+from chainrule.hub.peft import write_adapter
 from chainrule.hub.safetensors import Mapped, write_tensors
 from chainrule.hub.save import save
 from chainrule.tokenizers.byte import ByteTokenizer
@@ -39,7 +42,18 @@ def published(tmp_path_factory):
         (folder / "pytorch_model.bin").write_bytes(b"never fetched")
         (folder / "README.md").write_text("never fetched")
         (folder / "consolidated.safetensors").write_bytes(b"never fetched")
+    write_adapter(adapted().model, root / "adapter", base="org/whole")
     return root
+
+
+def adapted():
+    """The tiny model with an adapter that has learned something."""
+    model = tiny()
+    attach(model, Lora(rank=2), ("q_proj",), torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        for layer in adapters(model).values():
+            layer.b.fill_(0.1)
+    return LM(model)
 
 
 @pytest.fixture
@@ -76,6 +90,18 @@ def test_a_model_is_fetched_once_with_nothing_it_does_not_need(hub, prefix, mode
     hub.requests.clear()
     assert torch.equal(load(f"{prefix}org/{model}", device="cpu").model(TOKENS), tiny()(TOKENS))
     assert not [path for kind, path, _ in hub.requests if kind == "GET" and "resolve" in path]
+
+
+def test_an_adapter_is_fetched_like_a_model(hub):
+    lm = load("org/whole", adapter="org/adapter", device="cpu")
+    assert torch.equal(lm.model(TOKENS), adapted().model(TOKENS))
+    hub.requests.clear()
+    load("org/whole", adapter="org/adapter", device="cpu")
+    assert not [path for kind, path, _ in hub.requests if kind == "GET" and "resolve" in path]
+    with pytest.raises(CheckpointError, match=r"holds no adapter_config.json, so it is no adapter"):
+        load("org/whole", adapter="org/sharded", device="cpu")
+    with pytest.raises(CheckpointError, match="is neither a folder here nor a model at"):
+        load("org/whole", adapter="org/none", device="cpu")
 
 
 @pytest.mark.parametrize("prefix", HUBS)
