@@ -28,7 +28,7 @@ PAGE = Page(
     ],
     foot=EVIL,
 )
-VOID = {"meta", "br", "link", "img", "input"}
+VOID = {"meta", "br", "wbr", "link", "img", "input"}
 
 
 class Balance(HTMLParser):

@@ -1,6 +1,8 @@
 """``chainrule explain MODEL``: how a name becomes a model that answers; ``--dtype bf16`` alone: what a number format is."""
 
+import sys
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chainrule.cli import options
@@ -19,6 +21,7 @@ def arguments(parser: ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--prompt", metavar="TEXT", help="what the forward pass reads; - reads standard input, @FILE a file")
     parser.add_argument("--length", type=int, metavar="N", help="pass over N made-up ids instead of a prompt")
+    parser.add_argument("--html", metavar="FILE", help="also write a page with figures")
     parser.add_argument("--download", action="store_true", help="fetch what is not here; without it the network is not asked")
     parser.add_argument(
         "--value", type=float, default=0.1, metavar="X", help="without MODEL: a number to store in --dtype (0.1)"
@@ -54,6 +57,14 @@ def run(args: Namespace) -> None:
 def _print(args: Namespace, told: "Explanation") -> None:
     from chainrule.core.schema import dump
     from chainrule.eval.explain.text import explanation_text
+
+    if args.html:
+        from chainrule import __version__
+        from chainrule.core.files import write_text
+        from chainrule.eval.explain.page import explanation_page
+
+        write_text(Path(args.html), explanation_page(told, __version__).html())
+        print(f"{args.html} is written", file=sys.stderr)
 
     if args.json:
         options.dump(dump(told))

@@ -6,6 +6,7 @@ A step says what happened, to which file, how long it took, how many bytes it wa
 tensor's step also says how the tensor came from the file into the model. Without a listener nothing is measured.
 """
 
+import mmap
 import sys
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from types import FrameType
 from typing import Any, Literal
 
 SOURCE = Path(__file__).parents[1]
+PAGE = mmap.PAGESIZE
 
 Stage = Literal[
     "resolve", "download", "config", "build", "open", "match", "tensor", "tie", "tokenizer", "template", "generation", "device",
@@ -111,7 +113,8 @@ def _line(frame: FrameType) -> str:
 def anonymous_bytes() -> int | None:
     """Memory of this process that no file backs, or None where the system does not say."""
     try:
-        with open("/proc/self/status", encoding="ascii") as file:
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("RssAnon"))
-    except (OSError, StopIteration):
+        with open("/proc/self/statm", encoding="ascii") as file:  # pages: size, resident, of these backed by files, …
+            _, resident, backed, *_ = map(int, file.read().split())
+        return (resident - backed) * PAGE
+    except OSError:
         return None

@@ -176,11 +176,11 @@ html { -webkit-text-size-adjust: 100%; text-size-adjust: 100%; }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 17px/1.6 var(--serif); }
 main { max-width: 760px; margin: 0 auto; padding: 64px 20px 96px; }
 h1 { font-size: 34px; line-height: 1.2; font-weight: 600; letter-spacing: -0.01em; margin: 0 0 24px;
-  text-wrap: balance; }
+  text-wrap: balance; overflow-wrap: anywhere; }
 h2 { font-size: 22px; line-height: 1.3; font-weight: 600; margin: 72px 0 16px; padding-top: 20px;
   border-top: 1px solid var(--hair); }
 h3 { font: 600 13px/1.4 var(--sans); margin: 0 0 10px; }
-p { margin: 0 0 14px; text-wrap: pretty; }
+p { margin: 0 0 14px; text-wrap: pretty; overflow-wrap: break-word; }
 .lead { font-size: 18px; color: var(--faint); }
 :lang(zh) { line-height: 1.75; }
 p:lang(zh) { text-align: justify; }
@@ -210,8 +210,10 @@ thead th { font-size: 12px; line-height: 1.35; color: var(--faint); vertical-ali
   border-bottom-color: var(--faint); }
 tbody th.short { white-space: nowrap; }
 .number { text-align: right; white-space: nowrap; }
+.number small { white-space: normal; }
 thead .number { white-space: normal; word-break: keep-all; }
 tr.strong > * { font-weight: 600; }
+td small, th small { display: block; font-size: 12px; line-height: 1.35; color: var(--faint); font-weight: 400; }
 .samples { margin: 20px 0 32px; }
 .samples > div { display: grid; grid-template-columns: 150px 1fr; gap: 20px; padding: 12px 0;
   border-bottom: 1px solid var(--hair); }

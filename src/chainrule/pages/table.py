@@ -1,16 +1,21 @@
 """One table, two faces: aligned columns in the terminal, where Chinese is twice as wide, and HTML on a page."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chainrule.core.errors import DataError
 from chainrule.pages.text import columns, escape, language, pad
 
+INDENT = "\u2002"
+"""Spaces half an em wide before the name of a row set it in, on a page its broken lines too."""
+_JOINTS = re.compile(r"([/._])(?=[A-Za-z{])")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
     """Names of columns and rows of text; ``numbers`` says which columns are pushed right, ``strong`` which rows stand
-    out. A first column is the name of its row."""
+    out. A first column is the name of its row. What follows a line break in a cell stands below it on a page, and small."""
 
     names: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -31,7 +36,7 @@ class Table:
         仙II-212  0.05
         家         0.2
         """
-        table = [self.names, *self.rows]
+        table = [self.names, *([cell.replace("\n", " ") for cell in row] for row in self.rows)]
         widths = [max(columns(row[i]) for row in table) for i in range(len(self.names))]
         lines = ["  ".join(self._cells(row, widths)).rstrip() for row in table]
         return "\n".join([lines[0], "  ".join("─" * width for width in widths), *lines[1:]])
@@ -47,15 +52,28 @@ class Table:
         return f'<div class="table" role="region" tabindex="0" aria-label="{escape(self.names[0])}">{table}</div>'
 
     def _row(self, i: int, row: Sequence[str]) -> str:
-        short = ' class="short"' if columns(row[0]) <= 18 else ""
-        cells = [f'<th scope="row"{short}{speech(row[0])}>{escape(row[0])}</th>'] + [
-            f"<td{self._kind(j)}{speech(cell)}>{escape(cell)}</td>" for j, cell in enumerate(row) if j
+        short = ' class="short"' if columns(row[0].partition("\n")[0]) <= 18 else ""
+        name = row[0].lstrip(INDENT)
+        indent = (len(row[0]) - len(name)) / 2
+        deep = f' style="padding-left:{indent:g}em"' if indent else ""
+        cells = [f'<th scope="row"{short}{deep}{speech(name)}>{_cell(name)}</th>'] + [
+            f"<td{self._kind(j)}{speech(cell)}>{_cell(cell)}</td>" for j, cell in enumerate(row) if j
         ]
         strong = ' class="strong"' if i in self.strong else ""
         return f"<tr{strong}>{''.join(cells)}</tr>"
 
     def _kind(self, column: int) -> str:
         return ' class="number"' if column in self.numbers else ""
+
+
+def _cell(text: str) -> str:
+    first, _, rest = text.partition("\n")
+    return f"{_breakable(first)}<small>{_breakable(rest)}</small>" if rest else _breakable(first)
+
+
+def _breakable(text: str) -> str:
+    """Long names and paths may be broken where their parts meet."""
+    return _JOINTS.sub(r"\1<wbr>", escape(text))
 
 
 def speech(text: str) -> str:

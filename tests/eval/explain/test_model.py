@@ -139,7 +139,7 @@ def test_the_stages_follow_each_other_and_their_seconds_are_the_whole(told):
         "generation",
         "device",
     ]
-    assert sum(stage.seconds for stage in told.stages) == pytest.approx(told.seconds, rel=0.2)
+    assert sum(stage.seconds for stage in told.stages) == pytest.approx(told.seconds, rel=1e-9)
     assert told.stages[0].where.startswith("hub/names.py:")
     assert len(told.moments) == 1 + sum(stage.steps for stage in told.stages)
     assert told.moments[-1].weights_bytes == told.size_bytes

@@ -1,6 +1,5 @@
 """A load, watched: its steps gathered into stages, how memory went meanwhile, and which files were read."""
 
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,20 +37,19 @@ ROLES = {
 
 @dataclass(frozen=True)
 class Loaded:
-    """The model that came of it, every step as it was told, the whole time, and the memory before the first step."""
+    """The model that came of it, every step as it was told, and the memory before the first step."""
 
     lm: LM | MaskedLM
     steps: tuple[Step, ...]
-    seconds: float
     before_bytes: int | None
 
 
 def watched(name: str, *, device: str, dtype: str, pickle: bool) -> Loaded:
     """Load a model and listen."""
     steps: list[Step] = []
-    before, begin = anonymous_bytes(), time.perf_counter()
+    before = anonymous_bytes()
     lm = load_any(name, device=device, dtype=dtype, pickle=pickle, trace=steps.append)
-    return Loaded(lm, tuple(steps), time.perf_counter() - begin, before)
+    return Loaded(lm, tuple(steps), before)
 
 
 def stages_of(loaded: Loaded) -> tuple[Stage, ...]:

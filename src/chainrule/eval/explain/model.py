@@ -15,7 +15,7 @@ from torch import nn
 from chainrule.core.device import DTYPES
 from chainrule.core.errors import CheckpointError, ConfigError, RequestError, nearest
 from chainrule.core.schema import dump
-from chainrule.eval.anatomy import Anatomy, take_apart
+from chainrule.eval.anatomy import PARTS, Anatomy, take_apart
 from chainrule.eval.explain.facts import Explanation, Forward, TensorFact
 from chainrule.eval.explain.forward import pass_over
 from chainrule.eval.explain.loading import Loaded, files_of, moments_of, stages_of, watched
@@ -135,7 +135,7 @@ def _of_load(
         tensors=tensors,
         stages=stages_of(loaded),
         moments=moments_of(loaded),
-        seconds=loaded.seconds,
+        seconds=sum(step.seconds for step in loaded.steps),
         tokenizer=f"{type(lm.tokenizer).__name__} of {lm.tokenizer.vocab_size:,} ids" if lm.has_tokenizer else "",
         template=None if template is None else template.source,
         generation=dict(getattr(lm, "generation", {})),
@@ -158,11 +158,16 @@ def _of_model(model: nn.Module, tensors: Iterable[TensorFact], dtype: str, devic
         "device": device,
         "parameters": sum(parameters.values()),
         "size_bytes": sum(sizes.values()),
-        "parameters_by_part": dict(parameters),
-        "bytes_by_part": dict(sizes),
+        "parameters_by_part": _ordered(parameters),
+        "bytes_by_part": _ordered(sizes),
         "parts": parts_of(getattr(model, "config", None)),
         "tree": tree_of(model),
     }
+
+
+def _ordered(counts: Counter[str]) -> dict[str, int]:
+    """Counts by part, in the order in which a token meets the parts."""
+    return {part: counts[part] for part in (*PARTS, *sorted(set(counts) - set(PARTS))) if part in counts}
 
 
 def _anatomy(model: Any, name: str) -> Anatomy | None:

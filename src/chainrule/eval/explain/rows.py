@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from chainrule.eval.anatomy import PARTS
 from chainrule.eval.explain.facts import Explanation, Forward, Seen, TensorFact
 from chainrule.eval.explain.forward import split
 from chainrule.eval.explain.parts import span
@@ -100,13 +101,17 @@ def forward(told: Forward) -> Table:
 def work(told: Forward) -> Table:
     """FLOPs of the whole prompt by part."""
     assert told.flops is not None
-    parts: dict[str, float] = {}
-    for layer in told.layers:
-        for part, flops in layer.flops.items():
-            parts[part] = parts.get(part, 0.0) + flops
+    parts = {part: sum(layer.flops.get(part, 0.0) for layer in told.layers) for part in parts_at_work(told)}
     rows = [(part, f"{compact(flops)}FLOP", percent(flops / told.flops)) for part, flops in parts.items()]
     rows.append(("together", f"{compact(told.flops)}FLOP", ""))
     return Table(names=("part", "work", "share"), rows=rows, numbers=frozenset({1, 2}), strong=frozenset({len(rows) - 1}))
+
+
+def parts_at_work(told: Forward) -> list[str]:
+    """The parts that multiply, in the order in which a token meets them."""
+    there = {part for layer in told.layers for part in layer.flops}
+    order = ("attention", "scores", *PARTS)
+    return [part for part in dict.fromkeys(order) if part in there]
 
 
 def stream(told: Forward) -> list[tuple[str, float]]:

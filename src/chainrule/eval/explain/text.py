@@ -65,7 +65,10 @@ def _parts(told: Explanation) -> str:
 
 
 def _tree(told: Explanation) -> str:
-    lines = [(name or told.kind, kind if name else "", count) for name, kind, count in tree_lines(told.tree)]
+    lines = [
+        (name or told.kind, kind if name else "", f"{count:,} {each}".rstrip() if count else "")
+        for name, kind, count, each in tree_lines(told.tree)
+    ]
     return Table(names=("module", "kind and shapes", "parameters"), rows=lines, numbers=frozenset({2})).text()
 
 

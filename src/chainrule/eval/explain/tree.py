@@ -20,13 +20,12 @@ def tree_of(model: nn.Module, name: str = "") -> Module:
     )
 
 
-def tree_lines(module: Module, depth: int = 0) -> list[tuple[str, str, str]]:
-    """(indented name, kind with its shapes, parameters) of a module and all below it."""
+def tree_lines(module: Module, depth: int = 0) -> list[tuple[str, str, int, str]]:
+    """(indented name, kind with its shapes, parameters, "each" where it is repeated) of a module and all below it."""
     shapes = [by(shape) if key == "weight" else f"{key} {by(shape)}" for key, shape in module.tensors.items()]
     many = f"{module.repeated} × " if module.repeated > 1 else ""
-    each = " each" if module.repeated > 1 else ""
     kind = f"{many}{module.kind}" + (f"  {', '.join(shapes)}" if shapes else "")
-    lines = [("  " * depth + module.name, kind, f"{module.parameters:,}{each}" if module.parameters else "")]
+    lines = [("  " * depth + module.name, kind, module.parameters, "each" if many else "")]
     for child in module.children:
         lines += tree_lines(child, depth + 1)
     return lines
