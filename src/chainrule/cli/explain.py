@@ -24,6 +24,10 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--html", metavar="FILE", help="also write a page with figures")
     parser.add_argument("--download", action="store_true", help="fetch what is not here; without it the network is not asked")
     parser.add_argument(
+        "--engine", choices=("chainrule", "transformers"), default="chainrule",
+        help="transformers: also watch that library load the same folder, its stages beside ours",
+    )  # fmt: skip
+    parser.add_argument(
         "--value", type=float, default=0.1, metavar="X", help="without MODEL: a number to store in --dtype (0.1)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
@@ -50,6 +54,7 @@ def run(args: Namespace) -> None:
         dtype=args.dtype or "auto",
         pickle=args.pickle,
         download=args.download,
+        engine=args.engine,
     )
     _print(args, told)
 

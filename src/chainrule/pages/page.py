@@ -210,7 +210,7 @@ thead th { font-size: 12px; line-height: 1.35; color: var(--faint); vertical-ali
   border-bottom-color: var(--faint); }
 tbody th.short { white-space: nowrap; }
 .number { text-align: right; white-space: nowrap; }
-.number small { white-space: normal; }
+.number small, th small { white-space: normal; }
 thead .number { white-space: normal; word-break: keep-all; }
 tr.strong > * { font-weight: 600; }
 td small, th small { display: block; font-size: 12px; line-height: 1.35; color: var(--faint); font-weight: 400; }

@@ -129,6 +129,35 @@ class Forward:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TheirStage:
+    """A stage of transformers: its functions' own seconds, without those of other stages that they call."""
+
+    name: str
+    what: str
+    where: str
+    """File within the package, line and function: the one of the stage that was called first."""
+    calls: int
+    seconds: float
+    grown_bytes: int
+    ours: str
+    """The stage of ours that does the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Theirs:
+    """The same folder loaded by transformers. Timed under ``sys.setprofile``, which makes much-called Python slower."""
+
+    version: str
+    entry: str
+    stages: tuple[TheirStage, ...]
+    seconds: float
+    absent: tuple[str, ...]
+    """Functions that the installed version does not have."""
+    remarks: tuple[str, ...]
+    """Stages that this model never entered, and what went otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Explanation:
     """Everything there is to say of a model and of how it came to be."""
 
@@ -157,3 +186,5 @@ class Explanation:
     forward: Forward | None
     unknown: tuple[str, ...]
     """What is not shown, and why."""
+    theirs: Theirs | None = None
+    """How transformers loads the same, where that was asked for."""

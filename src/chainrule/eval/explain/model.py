@@ -4,8 +4,10 @@ Where it is looked for, in this order: a run, a folder or a file; the cache of i
 asked only where that is wished (``download``), so that explaining a name never fetches gigabytes by surprise.
 """
 
+import gc
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,11 @@ from chainrule.eval.explain.loading import Loaded, files_of, moments_of, stages_
 from chainrule.eval.explain.parts import parts_of
 from chainrule.eval.explain.prompts import made_up, row
 from chainrule.eval.explain.tensors import tensors_expected, tensors_made, tensors_read
+from chainrule.eval.explain.theirs import check, traced
 from chainrule.eval.explain.tree import tree_of
 from chainrule.hub.build import build
 from chainrule.hub.load import FORMATS, NGRAM
-from chainrule.hub.names import here, hub_id, unknown
+from chainrule.hub.names import here, hub_id, resolve, unknown
 from chainrule.hub.outline import named_format, outline
 from chainrule.hub.shipped import is_shipped, nearest_shipped, shipped_config
 from chainrule.hub.trace import Step, TensorStep
@@ -33,6 +36,8 @@ from chainrule.hub.weights import format_name
 
 ROW = 4096
 """So many tokens are passed over where there are no weights, or as many as the model reads: those of ``plan``."""
+ENTRIES = {"Encoder": "AutoModelForMaskedLM", "Seq2Seq": "AutoModelForSeq2SeqLM"}
+"""The class of transformers through which a kind of model is loaded, where it is not AutoModelForCausalLM."""
 NO_WEIGHTS = (
     "weights: none are here, so nothing was read: no seconds, no memory, and no words at the end of the pass",
     "tokenizer, chat template and generation settings: they do not ship with the config",
@@ -48,8 +53,14 @@ def explain(
     dtype: str = "auto",
     pickle: bool = False,
     download: bool = False,
+    engine: str = "chainrule",
 ) -> Explanation:
-    """Load a model and tell all of it; raises ``CheckpointError`` where the name is nowhere, and nothing may be fetched."""
+    """Load a model and tell all of it; raises ``CheckpointError`` where the name is nowhere, and nothing may be fetched.
+
+    With the ``engine`` transformers that library loads the same folder, and its stages stand beside ours.
+    """
+    if engine == "transformers":
+        return _beside(name, prompt=prompt, length=length, device=device, dtype=dtype, pickle=pickle, download=download)
     if name == "world" or NGRAM.fullmatch(name):
         found = "the truth itself, of no files" if name == "world" else f"counted on the spot: {name.partition(':')[2]}"
         return _of_load(name, None, found, prompt, length, device, dtype, pickle)
@@ -62,6 +73,22 @@ def explain(
     if is_shipped(name):
         return of_config(name, shipped_config(name), prompt=prompt, length=length, dtype=dtype)
     raise CheckpointError(_nowhere(name))
+
+
+def _beside(name: str, *, device: str, dtype: str, pickle: bool, download: bool, **asked: Any) -> Explanation:
+    """The explanation, and the same folder loaded by transformers."""
+    check(dtype)
+    path = resolve(name, pickle=pickle) if download else here(name, pickle=pickle)
+    if path is None or not (path / "config.json").exists():
+        raise RequestError(
+            f"--engine transformers watches from_pretrained, which reads a folder with config.json and weights; {name} is none "
+            "here: give a run, such a folder or a model in the cache, or make one of a file: chainrule export FILE --to hf"
+        )
+    told = explain(str(path), device=device, dtype=dtype, pickle=pickle, **asked)
+    scores = told.forward is not None and bool(told.forward.likeliest)
+    entry = ENTRIES.get(told.kind, "AutoModelForCausalLM") if scores else "AutoModel"
+    gc.collect()  # our model is gone before theirs comes
+    return replace(told, name=name, theirs=traced(path, entry, dtype, told.device))
 
 
 def _nowhere(name: str) -> str:

@@ -4,12 +4,12 @@ import re
 from collections.abc import Sequence
 
 from chainrule.eval.explain import rows
-from chainrule.eval.explain.facts import Explanation, Forward, Stage
+from chainrule.eval.explain.facts import Explanation, Forward
 from chainrule.eval.explain.text import article, exact
 from chainrule.eval.explain.tree import by, tree_lines
 from chainrule.pages.columns import Columns
 from chainrule.pages.figure import Bar, BarChart, Curve, LineChart, Rule, Series
-from chainrule.pages.page import Block, Code, Data, Figure, Numbers, Page, Prose, Samples, Section
+from chainrule.pages.page import Block, Code, Data, Figure, Numbers, Page, Pair, Prose, Samples, Section
 from chainrule.pages.table import INDENT, Table
 from chainrule.pages.text import compact
 
@@ -24,7 +24,7 @@ LEAD = (
 
 def explanation_page(told: Explanation, version: str) -> Page:
     """The whole page; ``.html()`` is the file."""
-    parts = (_found, _parts, _modules, _bytes, _tensors, _load, _around, _forward, _missing)
+    parts = (_found, _parts, _modules, _bytes, _tensors, _load, _beside, _around, _forward, _missing)
     return Page(
         title=told.name,
         lead=LEAD,
@@ -143,7 +143,10 @@ def _load(told: Explanation) -> Section | None:
     if not told.stages:
         return None
     blocks: list[Block] = [
-        Figure(drawing=seconds_figure(told.stages), caption="The stages in the order in which they began."),
+        Figure(
+            drawing=_milliseconds([(one.name, one.seconds) for one in told.stages], "ours"),
+            caption="The stages in the order in which they began.",
+        ),
         Data(table=_stages(told)),
     ]
     drawing = _memory(told)
@@ -154,12 +157,6 @@ def _load(told: Explanation) -> Section | None:
         )
         blocks.append(Figure(drawing=drawing, caption=caption))
     return Section(title="The load · 加载", blocks=blocks)
-
-
-def seconds_figure(stages: Sequence[Stage], title: str = "Seconds by stage") -> BarChart:
-    """Milliseconds by stage."""
-    bars = [Bar(name=stage.name, value=1e3 * stage.seconds, tone=1, text=rows.time(stage.seconds)) for stage in stages]
-    return BarChart(title=title, unit="milliseconds", bars=bars)
 
 
 def _stages(told: Explanation) -> Table:
@@ -188,6 +185,31 @@ def _memory(told: Explanation) -> LineChart | None:
         [Rule(name=f"all weights: {exact(told.size_bytes)}", value=float(told.size_bytes), tone=3)] if told.size_bytes else []
     )
     return LineChart(title="Memory while loading", x="milliseconds", y="bytes", curves=curves, rules=rules)
+
+
+def _beside(told: Explanation) -> Section | None:
+    theirs = told.theirs
+    if theirs is None:
+        return None
+    whats = {stage.name: stage.what for stage in theirs.stages}
+    lines = []
+    for name, where, seconds, memory, ours, ours_at, ours_seconds, ours_memory in rows.beside(told).rows:
+        left = f"{name}\n{whats.get(name, '')}{'; ' * bool(where)}{where}" if name in whats else name
+        lines.append((left, f"{seconds}\n{memory}", f"{ours}\n{ours_at}", f"{ours_seconds}\n{ours_memory}"))
+    names = (f"transformers {theirs.version}", "time, memory", "chainrule", "time, memory")
+    table = Table(names=names, rows=lines, numbers=frozenset({1, 3}), strong=frozenset({len(lines) - 1}))
+    drawings = [
+        (f"transformers {theirs.version}", _milliseconds([(one.name, one.seconds) for one in theirs.stages[1:]], "theirs")),
+        ("chainrule", _milliseconds([(one.name, one.seconds) for one in told.stages], "ours")),
+    ]
+    caption = "Milliseconds; the import of the library is left out, and each side has its own scale."
+    blocks = [Pair(drawings=drawings, caption=caption), Data(table=table), Prose(paragraphs=rows.notes(told))]
+    return Section(title="Beside transformers · 与 transformers 并排", blocks=blocks)
+
+
+def _milliseconds(spent: Sequence[tuple[str, float]], whose: str) -> BarChart:
+    bars = [Bar(name=name, value=1e3 * seconds, tone=1, text=rows.time(seconds)) for name, seconds in spent]
+    return BarChart(title=f"Seconds by stage, {whose}", unit="milliseconds", bars=bars)
 
 
 def _around(told: Explanation) -> Section | None:

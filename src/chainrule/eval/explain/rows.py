@@ -25,6 +25,33 @@ def stages(told: Explanation) -> Table:
     return Table(names=names, rows=rows, numbers=frozenset({3, 4, 5}), strong=frozenset({len(rows) - 1}))
 
 
+def beside(told: Explanation) -> Table:
+    """The stages of transformers, and beside each the stage of ours that does the same; what has no like stands alone."""
+    assert told.theirs is not None
+    ours = {stage.name: (stage.name, stage.where, time(stage.seconds), grown(stage.grown_bytes)) for stage in told.stages}
+    rows: list[tuple[str, ...]] = []
+    for stage in told.theirs.stages:
+        same = ours.pop(stage.ours, ("", "", "", ""))
+        rows.append((stage.name, stage.where, time(stage.seconds), grown(stage.grown_bytes), *same))
+    rows += [("", "", "", "", *left) for left in ours.values()]
+    loading = told.theirs.seconds - told.theirs.stages[0].seconds
+    rows.append(("together, without import", "", time(loading), "", "together", "", time(told.seconds), ""))
+    names = (f"transformers {told.theirs.version}", "where", "seconds", "memory", "chainrule", "where", "seconds", "memory")
+    return Table(names=names, rows=rows, numbers=frozenset({2, 3, 6, 7}), strong=frozenset({len(rows) - 1}))
+
+
+def notes(told: Explanation) -> list[str]:
+    """What to know of the two columns."""
+    assert told.theirs is not None
+    return [
+        f"{told.theirs.entry}, watched by sys.setprofile, which makes its much-called Python slower; ours was loaded first, so "
+        "theirs finds the file in memory. Ours was imported before it was timed; theirs is timed too, in the first row. "
+        "Memory is RssAnon: what no file backs.",
+        *(f"not in this version: {name}" for name in told.theirs.absent),
+        *told.theirs.remarks,
+    ]
+
+
 def parameters(told: Explanation) -> Table:
     """Parameters and bytes by part."""
     rows = [
@@ -119,7 +146,7 @@ def stream(told: Forward) -> list[tuple[str, float]]:
     return [
         (str(split(seen.name)[0]) if split(seen.name)[0] is not None else "embedding", seen.rms)
         for seen in told.seen
-        if seen.rms is not None
+        if seen.rms is not None and not seen.name.startswith("embed.")
     ]
 
 

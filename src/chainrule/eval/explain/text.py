@@ -19,6 +19,7 @@ def explanation_text(told: Explanation) -> str:
         _section("Parameters", rows.parameters(told).text() if told.parameters else ""),
         _section("Tensors, from file to model", rows.tensors(told).text() if told.tensors else ""),
         _section("The load", rows.stages(told).text() if told.stages else ""),
+        _section("Beside transformers", _beside(told)),
         _section("Around the model", _around(told)),
         _section("One forward pass", "" if told.forward is None else _forward(told.forward)),
         _section("Not shown", "\n".join(told.unknown)),
@@ -70,6 +71,13 @@ def _tree(told: Explanation) -> str:
         for name, kind, count, each in tree_lines(told.tree)
     ]
     return Table(names=("module", "kind and shapes", "parameters"), rows=lines, numbers=frozenset({2})).text()
+
+
+def _beside(told: Explanation) -> str:
+    if told.theirs is None:
+        return ""
+    what = [f"  {stage.name}: {stage.what}" for stage in told.theirs.stages]
+    return "\n".join([rows.beside(told).text(), *what, *rows.notes(told)])
 
 
 def _around(told: Explanation) -> str:
