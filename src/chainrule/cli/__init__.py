@@ -22,7 +22,7 @@ VERBS = {
     "fill": "the likeliest words behind every [MASK] of a text, by an encoder",
     "tokenize": "show the pieces that a tokenizer makes of a text",
     "words": "word vectors: learn them, see the nearest words, score them",
-    "ladder": "uniform, n-grams, the model and the truth on one text, in bits per byte",
+    "ladder": "the history of language models on one text, from uniform to the truth, in bits per byte",
     "eval": "bits per byte of a text under a model",
     "compare": "two models on one text, with an interval",
     "plan": "what a model needs: parameters, FLOPs, memory, time, and whether it fits",

@@ -1,33 +1,147 @@
-"""``chainrule ladder [MODEL]``: every way to predict a text on one scale, up to the truth where it is known."""
+"""``chainrule ladder [MODEL]``: every way to predict a text on one scale, up to the truth where it is known.
+
+Without MODEL the ladder of history is trained and climbed; with one, or with ``--orders``, n-grams are counted beside it.
+``--ablate`` trains a deep decoder with and without its parts instead.
+"""
 
 import sys
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from chainrule.cli import options
-from chainrule.core.errors import DataError
+from chainrule.core.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from chainrule.eval.ablation import Ablation
+    from chainrule.eval.history import History
+
+TRAINS = {"ablate": None, "layers": None, "rungs": None, "minutes": None, "steps": None, "name": None, "resume": False}
+"""The options that speak of training alone, and what they are where they were not given."""
 
 
 def arguments(parser: ArgumentParser) -> None:
     """What the verb takes."""
-    parser.add_argument("model", metavar="MODEL", nargs="?", help="also climb with this model and count its tokens")
+    from chainrule.eval.history import ERAS
+
+    parser.add_argument(
+        "model", metavar="MODEL", nargs="?",
+        help="count n-grams on bytes and on this model's tokens, and climb with it;\n"
+        "without MODEL: the history, every kind of model trained on one text (runs/ladder)",
+    )  # fmt: skip
     options.documents(parser)
-    parser.add_argument("--train-documents", type=int, default=4000, help="n-grams of the world count so many documents (4000)")
-    parser.add_argument("--orders", type=int, default=6, metavar="N", help="n-grams up to this order (6)")
-    parser.add_argument("--force", action="store_true", help="measure even with a tokenizer that loses part of the text")
+    parser.add_argument("--rungs", metavar="NAMES", help=f"history: only these, of {', '.join(ERAS)}")
+    parser.add_argument("--ablate", metavar="PARTS", help="a deep decoder with and without each of: residual,norm,position")
+    parser.add_argument("--layers", type=int, help="ablate: how deep it is (24)")
+    parser.add_argument("--minutes", type=float, help="how long training and all may take (history 10, ablate 5)")
+    parser.add_argument("--steps", type=int, help="training steps of each neural model, instead of what fits the time")
+    parser.add_argument("--name", help="the run's folder in runs/ (history: ladder, ablate: ablation)")
+    parser.add_argument("--runs", default="runs", metavar="FOLDER", help="where run folders are (runs)")
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was interrupted")
+    parser.add_argument(
+        "--orders", type=int, metavar="N",
+        help="n-grams up to this order (6 with MODEL); without MODEL: n-grams of bytes alone, nothing is trained",
+    )  # fmt: skip
+    parser.add_argument(
+        "--train-documents", type=int, help="so many documents of the world to learn from (4000; history: what is read once)"
+    )
+    parser.add_argument(
+        "--force", action="store_true",
+        help="replace an existing run; with MODEL: measure even with a tokenizer that loses part of the text",
+    )  # fmt: skip
     options.where(parser)
     options.as_json(parser)
 
 
 def run(args: Namespace) -> None:
-    """Count, measure, print."""
-    if not 1 <= args.orders <= 8:
-        raise DataError(f"--orders is {args.orders}; n-grams here have orders 1 to 8")
+    """Train or count, measure, print."""
+    for name, least in {"train_documents": 1, "documents": 1, "steps": 1, "minutes": 0.5, "layers": 2}.items():
+        value = getattr(args, name)
+        if value is not None and value < least:
+            raise DataError(f"--{name.replace('_', '-')} is {value}; it must be {least} or more")
+    given = [name for name, absent in TRAINS.items() if getattr(args, name) != absent]
+    if args.model is not None or args.orders is not None:
+        if given:
+            other = f"MODEL ({args.model})" if args.model else "--orders"
+            raise ConfigError(f"--{given[0]} trains models, but {other} asks for n-grams; leave one of them out")
+        _ngrams(args)
+    elif args.ablate is None:
+        _history(args)
+    else:
+        _ablation(args)
+
+
+def _history(args: Namespace) -> None:
+    """The ladder of history, in a run's folder."""
+    from chainrule.eval.history import chosen
+
+    if args.layers is not None:
+        raise ConfigError(f"--layers {args.layers} goes with --ablate; leave it out")
+    rungs = chosen(args.rungs, known=args.text is None)
+    asked = _asked(args, "ladder")
+    from chainrule.recipes.history import Plan, history
+
+    plan = Plan(**asked, rungs=rungs, minutes=args.minutes or 10.0)
+    _show(args, history(plan, resume=args.resume, force=args.force), plan.folder)
+
+
+def _ablation(args: Namespace) -> None:
+    """A deep decoder with and without its parts, in a run's folder."""
+    from chainrule.eval.ablation import chosen
+
+    if args.rungs is not None:
+        raise ConfigError("--rungs chooses of the history, --ablate trains something else; leave one of them out")
+    parts = chosen(args.ablate)
+    asked = _asked(args, "ablation")
+    from chainrule.recipes.ablation import Plan, ablation
+
+    plan = Plan(**asked, parts=parts, minutes=args.minutes or 5.0, layers=args.layers or 24)
+    _show(args, ablation(plan, resume=args.resume, force=args.force), plan.folder)
+
+
+def _asked(args: Namespace, usual: str) -> dict[str, Any]:
+    """The settings that both kinds of run take; what cannot be is refused before torch is even imported."""
+    name = usual if args.name is None else args.name
+    if not name or "/" in name or name in (".", ".."):
+        raise ConfigError(f"--name is {name!r}; it names a folder inside {args.runs}, without slashes")
+    if args.text is not None:
+        from chainrule.data.documents import read_documents
+
+        read_documents(args.text)
+    return {
+        "name": name,
+        "runs": Path(args.runs),
+        "text": None if args.text is None else Path(args.text),
+        "seed": args.seed,
+        "steps": args.steps,
+        "held_out": args.documents,
+        "documents": args.train_documents,
+        "device": args.device,
+        "precision": args.dtype,
+    }
+
+
+def _show(args: Namespace, found: "History | Ablation", folder: Path) -> None:
+    if args.json:
+        from chainrule.core.schema import dump
+
+        options.dump(dump(found))
+        return
+    print(found.text())
+    print(f"\nthe page: {folder / 'report.html'}", file=sys.stderr)
+
+
+def _ngrams(args: Namespace) -> None:
+    """N-grams, the model, the truth."""
+    orders = 6 if args.orders is None else args.orders
+    if not 1 <= orders <= 8:
+        raise DataError(f"--orders is {orders}; n-grams here have orders 1 to 8")
     from chainrule.eval.ladder import climb
     from chainrule.recipes.ladder import foot, head
 
     train, texts, languages = _texts(args)
     lm = options.load(args) if args.model else None
-    rungs = foot(train, lm.tokenizer if lm else None, orders=range(1, args.orders + 1))
+    rungs = foot(train, lm.tokenizer if lm else None, orders=range(1, orders + 1))
     rungs += head(lm, name=lm.name if lm else "", world=args.text is None, force=args.force)
     found = climb(rungs, texts, languages, progress=lambda rung: print(f"measured {rung.name}", file=sys.stderr))
     print(found.json() if args.json else found.text())
@@ -45,6 +159,4 @@ def _texts(args: Namespace) -> tuple[list[str], list[str], list[str]]:
 
     from chainrule.world import documents
 
-    if args.train_documents < 1:
-        raise DataError(f"--train-documents is {args.train_documents}; it must be 1 or more")
-    return [one.text for one in islice(documents(args.seed), args.train_documents)], texts, languages
+    return [one.text for one in islice(documents(args.seed), args.train_documents or 4000)], texts, languages

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from chainrule.core.errors import CheckpointError, nearest
+from chainrule.core.errors import CheckpointError, ConfigError, nearest
 from chainrule.core.schema import dump, parse
 from chainrule.layers.init import FanIn, Induction, Init, Mimetic, Normal
+from chainrule.layers.rope import Rope
 from chainrule.models.decoder import Decoder, DecoderConfig
 from chainrule.models.encoder import Encoder, EncoderConfig
 from chainrule.models.families import FAMILIES
@@ -101,12 +102,22 @@ def fresh(
         vocab_size=vocab_size, context=context, n_layers=n_layers, d_model=d_model, n_heads=n_heads, n_kv_heads=n_kv_heads,
         d_ff=d_ff, tied=tied, theta=rope_theta,
     )  # fmt: skip
-    scheme = INITS[init]
-    if isinstance(scheme, Induction):
-        scheme = replace(scheme, theta=rope_theta)
     model = Decoder(config)
-    model.init(torch.Generator().manual_seed(seed), scheme)
+    model.init(torch.Generator().manual_seed(seed), _scheme(init, config))
     return model
+
+
+def _scheme(init: str, config: DecoderConfig) -> Init:
+    """The scheme of that name; induction turns as the decoder's rope does, and is refused where there is none."""
+    scheme = INITS[init]
+    if not isinstance(scheme, Induction):
+        return scheme
+    if not isinstance(config.position, Rope):
+        raise ConfigError(
+            f"init='induction' looks back by rope, but this decoder has positions of kind {config.position.kind!r}; "
+            "use 'normal', 'fan_in' or 'mimetic'"
+        )
+    return replace(scheme, theta=config.position.theta)
 
 
 def fresh_seq2seq(
@@ -130,10 +141,13 @@ def fresh_encoder(*, vocab_size: int, context: int, n_layers: int, d_model: int,
     return Encoder(config, torch.Generator().manual_seed(seed))
 
 
-def fresh_of_config(config: Mapping[str, Any], *, vocab_size: int, context: int, std: float, seed: int) -> Decoder:
+def fresh_of_config(
+    config: Mapping[str, Any], *, vocab_size: int, context: int, init: str = "normal", std: float = 0.02, seed: int
+) -> Decoder:
     """A new decoder of a published family, for another vocabulary and context, its weights drawn from the seed.
 
-    Raises ``CheckpointError`` for a config that no family understands, or that is no decoder.
+    ``init`` is one of ``INITS``; ``std`` is the deviation of ``normal``. Raises ``CheckpointError`` for a config that no family
+    understands, or that is no decoder.
     """
     longest = "n_positions" if config.get("model_type") == "gpt2" else "max_position_embeddings"
     whole = {**config, "vocab_size": vocab_size, longest: context}
@@ -142,7 +156,8 @@ def fresh_of_config(config: Mapping[str, Any], *, vocab_size: int, context: int,
             f"model_type {config.get('model_type')!r} is no published decoder; use another kind of model for it"
         )
     model = build(whole)
-    model.init(torch.Generator().manual_seed(seed), Normal(std=std))
+    scheme = Normal(std=std) if init == "normal" else _scheme(init, model.config)
+    model.init(torch.Generator().manual_seed(seed), scheme)
     return model
 
 

@@ -56,6 +56,14 @@ class Interrupted(KeyboardInterrupt):
     """The user asked to stop, and a checkpoint has been written."""
 
 
+class Diverged(ChainruleError):
+    """Loss or gradients were not finite for ``PATIENCE`` steps in a row, from ``step`` (counted from 1) on."""
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
+
+
 def train(
     objective: nn.Module,
     stream: Stream,
@@ -89,9 +97,8 @@ def train(
             if finite:
                 optimizer.step(scale)
             elif bad >= PATIENCE:
-                raise ChainruleError(
-                    f"{bad} steps in a row up to {step} were not finite (loss {loss}); lower the learning rate"
-                )
+                message = f"{bad} steps in a row up to {step} were not finite (loss {loss}); lower the learning rate"
+                raise Diverged(message, step + 2 - bad)
             for parameter in parameters:
                 parameter.grad = None
             seconds = time.monotonic() - began

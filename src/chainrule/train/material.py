@@ -1,10 +1,13 @@
 """What a recipe trains on: its model, tokenizer, template, and streams of training and held-out batches."""
 
 import sys
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +67,8 @@ class Material:
     stream: Stream
     held_out: Stream | None
     loss: LossFunction = cross_entropy
+    making_s: float = 0.0
+    """How long a new model took to make: a neural n-gram learns its word vectors then."""
 
 
 def prepare(recipe: Recipe, begun: Path | None = None) -> Material:
@@ -90,10 +95,13 @@ def prepare(recipe: Recipe, begun: Path | None = None) -> Material:
             "give more text, or set context lower"
         )
     learned = None if begun else [ids for ids, _ in encoded]  # a checkpoint holds all weights: nothing is learned twice
+    began = time.monotonic()
     model = start.model if start else fresh_model(recipe, tokenizer.vocab_size, learned)
+    making_s = time.monotonic() - began
     template = start.template if isinstance(start, LM) else None
     held_rows = pack_texts(held, tokenizer, recipe.context)
-    material = Material(model, tokenizer, template, _stream(recipe, rows), _held_out(recipe, held_rows))
+    stream, held_out = _stream(recipe, rows), _held_out(recipe, held_rows)
+    material = Material(model, tokenizer, template, stream, held_out, making_s=making_s)
     return _masked(material, model, recipe) if isinstance(model, MaskedModel) else material
 
 
@@ -200,10 +208,15 @@ def _documents(recipe: Recipe) -> tuple[list[str], list[str]]:
     if isinstance(recipe.data, Text):
         return hold_out(read_documents(recipe.data.path), recipe.data.held_out)
     assert isinstance(recipe.data, World)
+    return list(world_texts(recipe.seed, recipe.data.documents)), list(world_texts(recipe.seed, 200, "heldout"))
+
+
+@lru_cache(maxsize=4)
+def world_texts(seed: int, n: int, split: Literal["train", "heldout"] = "train") -> tuple[str, ...]:
+    """The first documents of the world; the runs of a ladder read the same ones, and drawing them takes seconds."""
     from chainrule.world import documents
 
-    train = islice(documents(recipe.seed), recipe.data.documents)
-    return [document.text for document in train], [d.text for d in islice(documents(recipe.seed, split="heldout"), 200)]
+    return tuple(document.text for document in islice(documents(seed, split=split), n))
 
 
 def _chats(recipe: Recipe) -> tuple[list[Talk], list[Talk]]:
@@ -267,7 +280,9 @@ def fresh_model(recipe: Recipe, vocab_size: int, documents: list[NDArray[np.int3
     m = recipe.model
     assert not isinstance(m, Start)
     if isinstance(m, FreshConfig):
-        return fresh_of_config(m.config, vocab_size=vocab_size, context=recipe.context, std=m.std, seed=recipe.seed)
+        return fresh_of_config(
+            m.config, vocab_size=vocab_size, context=recipe.context, init=m.init, std=m.std, seed=recipe.seed
+        )
     if isinstance(m, FreshRecurrent):
         return recurrent(
             vocab_size=vocab_size, cell=m.cell, n_layers=m.n_layers, d_model=m.d_model, d_hidden=m.d_hidden, tied=m.tied,

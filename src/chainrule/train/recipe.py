@@ -86,11 +86,12 @@ class FreshEncoder:
 class FreshConfig:
     """A new model of any published family: ``config`` is a ``config.json``, but for the vocabulary and the context.
 
-    Its matrices begin normal with deviation ``std``.
+    Its matrices begin as ``init`` says; ``std`` is the deviation of ``normal``.
     """
 
     kind: Literal["config"] = "config"
     config: Mapping[str, Any]
+    init: Literal["normal", "fan_in", "mimetic", "induction"] = "normal"
     std: float = 0.02
 
 

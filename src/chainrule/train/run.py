@@ -35,7 +35,7 @@ from chainrule.train.material import Material, fresh_model, prepare
 from chainrule.train.objective import LossFunction, Objective
 from chainrule.train.optim import AdamW, Muon, Optimizer
 from chainrule.train.precision import LossScale, pick_precision
-from chainrule.train.recipe import Bpe, Fresh, Recipe, Start, write_recipe
+from chainrule.train.recipe import Bpe, Recipe, Start, write_recipe
 
 RUNS = Path("runs")
 
@@ -148,9 +148,11 @@ def _look(model: Model, material: Material, watch: Watch | None, device: torch.d
     return seen
 
 
-def seconds_per_step(recipe: Recipe, *, vocab_size: int, steps: int = 6) -> float:
-    """How long an optimizer step of this recipe takes here, measured on random tokens packed like documents."""
-    assert isinstance(recipe.model, Fresh)
+def seconds_per_step(recipe: Recipe, *, vocab_size: int, steps: int = 6, stream: Stream | None = None) -> float:
+    """How long an optimizer step of this recipe takes here, on random tokens packed like documents, or on a ``stream``.
+
+    The model is a new one; word vectors are not learned for it.
+    """
     torch.set_num_threads(recipe.threads or cpu_threads())
     device = pick_device(recipe.device)
     precision = pick_precision(recipe.precision, device)
@@ -159,14 +161,14 @@ def seconds_per_step(recipe: Recipe, *, vocab_size: int, steps: int = 6) -> floa
         eval_every=steps + 1, save_every=steps + 1, label="measure",
     )  # fmt: skip
     model = fresh_model(recipe, vocab_size).to(device, precision.weights).train()
-    stream = _Random(vocab_size, recipe)
+    loss = partial(balanced_cross_entropy, balance=recipe.balance) if recipe.balance else cross_entropy
     rows: list[float] = []
     hooks = Hooks(
         log=lambda row: rows.append(row["seconds"]) if "seconds" in row else None, save=lambda step: None, evaluate=dict
     )
     train(
-        Objective(model, cross_entropy),
-        stream,
+        Objective(model, loss),
+        stream or _Random(vocab_size, recipe),
         _optimizer(recipe, model, settings.dtype),
         settings,
         hooks,
@@ -245,7 +247,8 @@ def _begin(folder: Path, recipe: Recipe, material: Material) -> None:
         if path.name != ".lock":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     write_text(folder / "recipe.yaml", write_recipe(recipe))
-    write_text(folder / "data.json", json.dumps(material.stream.describe(), indent=2))
+    said = {**material.stream.describe(), "making_seconds": round(material.making_s, 3)}
+    write_text(folder / "data.json", json.dumps(said, indent=2))
     if isinstance(recipe.tokenizer, Bpe) and not isinstance(recipe.model, Start):
         with whole_folder(folder / "tokenizer") as aside:
             material.tokenizer.save(aside)

@@ -1,0 +1,257 @@
+"""The ladder of history: what each idea of the field brought, in bits per byte on one text.
+
+    uniform → unigram → bigram → Kneser–Ney → neural n-gram → RNN → LSTM → Transformer → LLaMA → experts → the truth
+
+Every rung is measured on the same documents, so that decades stand on one scale. A rung here is a ``results.Rung`` with what it
+took to get there. ``write`` stores them all as ``ladder.json`` and ``read`` gives them back. No torch here.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import mean
+from typing import Literal
+
+from chainrule.core.errors import DataError, nearest
+from chainrule.core.files import read_text, write_text
+from chainrule.core.schema import dump, parse
+from chainrule.eval import findings as found
+from chainrule.eval.results import Machine, Rung
+from chainrule.pages.table import Table
+from chainrule.pages.text import compact, duration, fixed, percent
+
+FILE = "ladder.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Era:
+    """When an idea came, and what was new about it."""
+
+    year: int | None
+    new: str
+    paper: str = ""
+
+
+ERAS: Mapping[str, Era] = {
+    "uniform": Era(year=None, new="nothing is known: every byte is as likely as any other"),
+    "unigram": Era(year=1948, new="frequent tokens are likelier", paper="Shannon"),
+    "bigram": Era(year=1948, new="the token before says something of the next", paper="Shannon"),
+    "kneser-ney": Era(
+        year=1995, new="longer contexts, and what to believe of one seldom seen", paper="Kneser & Ney; Chen & Goodman 1998"
+    ),
+    "neural-ngram": Era(
+        year=2003,
+        new="tokens are points, so a new context is near known ones",
+        paper="Bengio et al.; word2vec by Mikolov et al. 2013",
+    ),
+    "rnn": Era(year=2010, new="one state for all that was read, instead of the last n tokens", paper="Mikolov et al."),
+    "lstm": Era(year=2012, new="gates: the state is added to, so that a gradient lives", paper="Sundermeyer et al."),
+    "transformer": Era(
+        year=2017, new="attention: every token is looked up, none must fit into a state", paper="Vaswani et al."
+    ),
+    "llama": Era(year=2023, new="RMSNorm, rope, gated mlps: order is a rotation", paper="Touvron et al."),
+    "moe": Era(
+        year=2024,
+        new="many mlps, of which a router chooses few: more parameters at equal work",
+        paper="Mixtral; Shazeer et al. 2017",
+    ),
+    "truth": Era(year=None, new="the distribution the text was drawn from: nobody can be better"),
+}
+"""The rungs in the order of history, by the names that ``--rungs`` takes."""
+NEURAL = ("neural-ngram", "rnn", "lstm", "transformer", "llama", "moe")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What a rung learned from, and how long it took: all its steps, and word vectors where it began from some."""
+
+    tokens: int
+    seconds: float
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Tokens learned from in a second."""
+        return self.tokens / self.seconds if self.seconds > 0 else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Milestone:
+    """A rung of history: its key in ``ERAS``, how it was measured, the parameters a token meets, its training and its way.
+
+    ``curve`` is (training tokens, bits per byte) on some of the held-out documents.
+    """
+
+    key: str
+    rung: Rung
+    active: int | None = None
+    training: Training | None = None
+    curve: tuple[tuple[int, float], ...] = ()
+    seconds: float = 0.0
+    """Everything for it: reading, training, measuring."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """The whole ladder, on one text."""
+
+    name: str
+    source: str
+    seed: int
+    chainrule: str
+    machine: Machine
+    vocab_size: int
+    documents: int
+    """So many documents were read in training."""
+    held_out: int
+    seconds: float
+    milestones: tuple[Milestone, ...]
+    floor: float | None = None
+    """What the truth pays on the documents of the curves."""
+    commands: tuple[str, ...] = ()
+    version: Literal[1] = 1
+
+    @property
+    def rungs(self) -> list[Rung]:
+        """The rungs alone."""
+        return [milestone.rung for milestone in self.milestones]
+
+    def milestone(self, key: str) -> Milestone | None:
+        """The one of that name, if it was measured."""
+        return next((one for one in self.milestones if one.key == key), None)
+
+    def text(self) -> str:
+        """The ladder for the terminal: the table, what must be known to read it, whether it is in order."""
+        return "\n\n".join([table(self).text(), *notes(self), verdict(self)])
+
+
+def chosen(names: str | None, *, known: bool = True) -> tuple[str, ...]:
+    """The rungs that a list with commas names, in the order of history; all for None. ``known``: the truth of the text is."""
+    possible = [key for key in ERAS if known or key != "truth"]
+    if names is None:
+        return tuple(possible)
+    asked = [name.strip() for name in names.split(",") if name.strip()]
+    for name in asked:
+        if name in ERAS and name not in possible:
+            raise DataError(f"--rungs names {name!r}, but nobody knows the truth of a text; leave it out, or leave out --text")
+        if name not in ERAS:
+            raise DataError(f"--rungs names {name!r}, which is no rung{nearest(name, ERAS)}")
+    if not asked:
+        raise DataError(f"--rungs names none; give some of {', '.join(ERAS)}")
+    return tuple(key for key in ERAS if key in asked)
+
+
+def table(history: History, *, years: bool = True) -> Table:
+    """A row for every rung; without ``years`` it is narrow enough for a page."""
+    rungs = history.rungs
+    spoken = found.languages(rungs)
+    distances = [language for language in spoken if found.truth(rungs, language) is not None]
+    names = [
+        "model",
+        *["year"] * years,
+        "parameters",
+        "active",
+        *(f"bits/byte {found.spoken(language)}" for language in spoken),
+        *(f"above truth {found.spoken(language)}" for language in distances),
+        "training",
+        "tokens/s",
+    ]
+    rows = [
+        [
+            one.rung.name,
+            *[str(ERAS[one.key].year or "")] * years,
+            compact(one.rung.parameters),
+            "" if one.active in (None, one.rung.parameters) else compact(one.active),
+            *(fixed(bits(one.rung, language)) for language in spoken),
+            *(_above(rungs, one.rung, language) for language in distances),
+            duration(one.training.seconds) if one.training else "—",
+            compact(one.training.tokens_per_s) if one.training else "—",
+        ]
+        for one in history.milestones
+    ]
+    strong = frozenset(i for i, one in enumerate(history.milestones) if one.key in (*NEURAL, "truth"))
+    return Table(names=names, rows=rows, numbers=frozenset(range(1, len(names))), strong=strong)
+
+
+def bits(rung: Rung, language: str) -> float:
+    """A rung's bits per byte, infinite where it rules the text out."""
+    found = rung.bits_per_byte.get(language)
+    return float("inf") if found is None else found
+
+
+def _above(rungs: Sequence[Rung], rung: Rung, language: str) -> str:
+    return "" if rung.family == "truth" else percent(found.above_truth(rungs, rung, language))
+
+
+def notes(history: History) -> list[str]:
+    """What must be known to read the table."""
+    said = [
+        f"All but uniform (over bytes) read the same {history.vocab_size:,} BPE tokens, n-grams too; "
+        f"all are measured on the same {history.held_out:,} documents."
+    ]
+    trained = [one for one in history.milestones if one.key in NEURAL and one.training]
+    if trained and trained[0].training:
+        tokens = compact(trained[0].training.tokens)
+        said.append(f"Each neural model learned from {tokens} tokens of {history.documents:,} documents, in the same order.")
+    return said
+
+
+@dataclass(frozen=True)
+class Slip:
+    """A rung that pays more than the one before it: in which languages, and whether in their mean."""
+
+    name: str
+    before: str
+    languages: tuple[str, ...]
+    in_mean: bool
+
+    def __str__(self) -> str:
+        return f"{self.name} pays more than {self.before} in {' and '.join(map(found.spoken, self.languages))}"
+
+
+def slips(history: History) -> list[Slip]:
+    """Wherever a rung pays more than the one before it."""
+    rungs = history.rungs
+    spoken = found.languages(rungs)
+    seen: list[Slip] = []
+    for before, after in pairwise(rungs):
+        worse = tuple(language for language in spoken if bits(after, language) > bits(before, language))
+        if worse:
+            seen.append(Slip(after.name, before.name, worse, average(after) > average(before)))
+    return seen
+
+
+def average(rung: Rung) -> float:
+    """The mean of a rung's bits per byte over the languages."""
+    return mean(bits(rung, language) for language in rung.bits_per_byte)
+
+
+def verdict(history: History) -> str:
+    """Whether every rung is at least as good as the one before it, in every language or in their mean."""
+    seen = slips(history)
+    if not seen:
+        return "In order: every rung pays at most as much as the one before it, in every language."
+    said = "; ".join(map(str, seen))
+    return f"Not in order: {said}." if any(slip.in_mean for slip in seen) else f"In order in the mean of the languages: {said}."
+
+
+def write(history: History, folder: Path) -> Path:
+    """Store the ladder in ``folder``, whole or not at all; the file's path."""
+    path = folder / FILE
+    write_text(path, json.dumps(dump(history), ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+    return path
+
+
+def read(path: Path) -> History:
+    """The ladder that ``write`` stored, from its file or its folder."""
+    path = path / FILE if path.is_dir() else path
+    return parse(History, parsed(path))
+
+
+def parsed(path: Path) -> dict[str, object]:
+    """A JSON file's object; a ``DataError`` says where it is none."""
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path} is not JSON (line {error.lineno}: {error.msg}); run the ladder again with --force") from error

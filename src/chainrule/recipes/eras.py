@@ -1,0 +1,99 @@
+"""The neural rungs of history as recipes: each family with its own parts, of one size, on one text.
+
+The Transformer of ``Shape`` says how many parameters there are. The models before it get the width that comes closest to as
+many; the mixture of experts has as many for each token, and more in all. What differs is the family alone: its parts, where its
+weights begin, and the learning rate that suits it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from chainrule.core.errors import ConfigError
+from chainrule.train.material import fresh_model
+from chainrule.train.recipe import Fresh, FreshConfig, FreshNeuralNGram, FreshRecurrent, Optimizing, Recipe, World
+from chainrule.train.schedule import Schedule
+
+WIDEST = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """The Transformer that gives the size, and how text is read."""
+
+    d_model: int = 96
+    n_layers: int = 4
+    n_heads: int = 4
+    context: int = 256
+    batch_rows: int = 16
+
+
+def recipes(shape: Shape, vocab_size: int) -> dict[str, Recipe]:
+    """A recipe for every neural rung, by its name in ``ERAS``; text, tokenizer and steps are still to be set."""
+    transformer = of(shape, FreshConfig(config=gpt2(shape)), Optimizing(lr=0.02, adam_lr=0.005))
+    wanted = size(transformer, vocab_size)
+
+    def alike(make: Callable[[int], Any], optimizer: Optimizing, step: int = 2) -> Recipe:
+        return closest(lambda width: of(shape, make(width), optimizer), vocab_size, wanted, step)
+
+    gated = alike(lambda d_ff: llama(shape, d_ff), Optimizing(lr=0.013, adam_lr=0.005), step=16)
+    assert isinstance(gated.model, Fresh)
+    experts = FreshConfig(config=mixtral(shape, gated.model.d_ff), init=gated.model.init)
+    d_vector = 2 * shape.d_model // 3
+    return {
+        "neural-ngram": alike(
+            lambda d: FreshNeuralNGram(order=8, d_model=d_vector, d_hidden=d), Optimizing(lr=0.03, adam_lr=0.005)
+        ),
+        "rnn": alike(lambda d: FreshRecurrent(cell="rnn", d_model=d), Optimizing(lr=0.02, adam_lr=0.005)),
+        "lstm": alike(lambda d: FreshRecurrent(cell="lstm", d_model=d), Optimizing(lr=0.03, adam_lr=0.01)),
+        "transformer": transformer,
+        "llama": gated,
+        "moe": replace(of(shape, experts, gated.optimizer), balance=0.01),
+    }
+
+
+def of(shape: Shape, model: Any, optimizer: Optimizing) -> Recipe:
+    """A recipe of this model that reads text as all do."""
+    return Recipe(
+        model=model, data=World(), optimizer=optimizer, schedule=Schedule(warmup=20, decay=0.6), context=shape.context,
+        batch_rows=shape.batch_rows, keep=1,
+    )  # fmt: skip
+
+
+def gpt2(shape: Shape) -> dict[str, Any]:
+    """LayerNorm, learned places, a plain mlp."""
+    return {"model_type": "gpt2", "n_embd": shape.d_model, "n_layer": shape.n_layers, "n_head": shape.n_heads}
+
+
+def llama(shape: Shape, d_ff: int) -> Fresh:
+    """RMSNorm, rope, a gated mlp; it begins with heads that look back and copy, which only rope lets one write down."""
+    return Fresh(n_layers=shape.n_layers, d_model=shape.d_model, n_heads=shape.n_heads, d_ff=d_ff, init="induction")
+
+
+def mixtral(shape: Shape, d_ff: int) -> dict[str, Any]:
+    """LLaMA with eight mlps of half the width, of which two read each token."""
+    return {
+        "model_type": "mixtral", "hidden_size": shape.d_model, "intermediate_size": d_ff // 2,
+        "num_hidden_layers": shape.n_layers, "num_attention_heads": shape.n_heads, "num_key_value_heads": shape.n_heads,
+        "num_local_experts": 8, "num_experts_per_tok": 2, "tie_word_embeddings": True, "rope_theta": 10000.0,
+    }  # fmt: skip
+
+
+def size(recipe: Recipe, vocab_size: int) -> int:
+    """How many parameters the recipe's model has; nothing is drawn."""
+    with torch.device("meta"):
+        model = fresh_model(recipe, vocab_size)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def closest(make: Callable[[int], Recipe], vocab_size: int, wanted: int, step: int = 2) -> Recipe:
+    """The recipe of the width, a multiple of ``step``, whose model comes closest to so many parameters."""
+    low, high = 1, WIDEST // step
+    if size(make(high * step), vocab_size) < wanted:
+        raise ConfigError(f"no model of width {WIDEST} or less has {wanted:,} parameters; make the Transformer smaller")
+    while high - low > 1:  # size(low) < wanted <= size(high), or low is the narrowest
+        middle = (low + high) // 2
+        low, high = (middle, high) if size(make(middle * step), vocab_size) < wanted else (low, middle)
+    return min((make(low * step), make(high * step)), key=lambda recipe: abs(size(recipe, vocab_size) - wanted))

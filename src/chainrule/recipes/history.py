@@ -1,0 +1,280 @@
+"""The ladder of history: every kind of model since Shannon, trained and measured on one text, in one run.
+
+    text, tokenizer → steps that fit the time → a rung after the other → ladder.json, report.html
+
+One tokenizer, one text, the same tokens in the same order, about as many parameters (``recipes.eras``): what differs is the
+idea. Every neural rung is a run of its own, trained by the one loop. What is done stands in ``done/``; a run that was killed
+goes on with the rung it was in.
+"""
+
+import json
+import math
+import sys
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from chainrule import __version__
+from chainrule.core.device import cpu_threads, pick_device
+from chainrule.core.errors import ConfigError
+from chainrule.core.files import read_text, write_text
+from chainrule.core.model import LanguageModel
+from chainrule.core.schema import dump, parse
+from chainrule.core.tokenizer import Tokenizer
+from chainrule.data.packing import pack
+from chainrule.data.streams import PackedStream
+from chainrule.eval.anatomy import take_apart
+from chainrule.eval.bpb import measure, measure_logp
+from chainrule.eval.history import ERAS, NEURAL, History, Milestone, Training, average, bits, parsed, write
+from chainrule.eval.history_page import page
+from chainrule.eval.ladder import Contender, climb, contender, parameters, truth, uniform
+from chainrule.eval.results import Rung
+from chainrule.models.ngram import NGram
+from chainrule.models.word2vec import Word2Vec, learn_vectors
+from chainrule.pages.text import fixed
+from chainrule.recipes.corpus import read_corpus, source
+from chainrule.recipes.eras import Shape, recipes
+from chainrule.recipes.quickstart import machine
+from chainrule.recipes.staged import DONE, staged
+from chainrule.train.precision import pick_precision
+from chainrule.train.recipe import FreshNeuralNGram, Published, Recipe, World, read_recipe
+from chainrule.train.run import run_recipe, seconds_per_step
+from chainrule.world import logp
+
+TRAINING = 0.75
+"""The share of the time that goes to training; text, counting and measuring take the rest."""
+FEWEST = 20
+LOOKS = 8
+"""So often a model is measured while it trains, on ``FEW`` documents."""
+FEW = 40
+ORDERS = range(3, 7)
+"""The orders among which Kneser–Ney has its best."""
+STEPS = "steps.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to run: which rungs, on which text (None: the world), for how long, how big."""
+
+    name: str = "ladder"
+    runs: Path = Path("runs")
+    text: Path | None = None
+    seed: int = 0
+    minutes: float = 10.0
+    steps: int | None = None
+    rungs: tuple[str, ...] = tuple(ERAS)
+    held_out: int = 200
+    documents: int | None = None
+    """So many documents of the world to learn from; None: as many as are read once."""
+    vocab_size: int = 2048
+    shape: Shape = field(default_factory=Shape)
+    device: str = "auto"
+    precision: str = "auto"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.text is not None and "truth" in self.rungs:
+            raise ConfigError(f"the truth of {self.text} is not known; leave it out of the rungs")
+
+    @property
+    def folder(self) -> Path:
+        """Where everything goes."""
+        return self.runs / self.name
+
+    @property
+    def source(self) -> str:
+        """What the text is."""
+        return source(self.text)
+
+    @property
+    def step_tokens(self) -> int:
+        """The tokens of a training step, padding counted."""
+        return self.shape.batch_rows * self.shape.context
+
+
+def history(plan: Plan, *, resume: bool = False, force: bool = False) -> History:
+    """Climb the rungs of the plan in ``runs/NAME``; what was found is also written there."""
+    pick_precision(plan.precision, pick_device(plan.device))  # what is not here is refused before any work
+    with staged(plan.folder, plan, resume=resume, force=force):
+        torch.set_num_threads(plan.threads or cpu_threads())
+        found = _Ladder(plan).climb()
+        write(found, plan.folder)
+        write_text(plan.folder / "report.html", page(found).html())
+        return found
+
+
+class _Ladder:
+    """The text, the recipes on it, and what they come to."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.began = plan, time.monotonic()
+        _say(f"— text and tokenizer: {plan.source}")
+        corpus = read_corpus(
+            plan.folder, plan.text, seed=plan.seed, held_out=plan.held_out, vocab_size=plan.vocab_size, row=plan.shape.context,
+            n=plan.documents,
+        )  # fmt: skip
+        known = recipes(plan.shape, corpus.tokenizer.vocab_size)
+        self.recipes = {key: recipe for key, recipe in known.items() if key in plan.rungs}
+        self.corpus = corpus
+        self.steps = self.fitting_steps() if self.recipes else 0
+        if plan.documents is None and self.recipes:
+            self.corpus = corpus.for_tokens(self.steps * plan.step_tokens)
+
+    # the time
+
+    def fitting_steps(self) -> int:
+        """The steps of every neural rung alike: as asked, as the run was begun, or as many as fit the time here."""
+        known = self.plan.folder / STEPS
+        if self.plan.steps is not None:
+            return self.plan.steps
+        if not known.exists():
+            write_text(known, json.dumps({"steps": self.measured_steps()}))
+        return int(str(parsed(known)["steps"]))
+
+    def measured_steps(self) -> int:
+        """How many steps fit the time if all neural rungs take equally many; a few steps of each are timed."""
+        _say("— how long a step takes here")
+        shape, corpus = self.plan.shape, self.corpus
+        rows = pack(((ids, None) for ids in corpus.ids), shape.context, split=True)
+        stream = PackedStream(rows, shape.batch_rows, shape.batch_rows)
+        each = once = 0.0
+        for recipe in self.recipes.values():
+            each += seconds_per_step(self.fitted(recipe, 1), vocab_size=corpus.tokenizer.vocab_size, stream=stream)
+            if isinstance(recipe.model, FreshNeuralNGram) and recipe.model.word2vec:
+                vectors = recipe.model.epochs * self.vector_seconds(recipe.model)
+                if isinstance(corpus.data, World):  # as long as it is read
+                    each += vectors * self.plan.step_tokens
+                else:
+                    once += vectors * corpus.tokens
+        return max(FEWEST, round((self.plan.minutes * 60 * TRAINING - once) / each))
+
+    def vector_seconds(self, model: FreshNeuralNGram) -> float:
+        """How long word2vec takes for a token, once."""
+        some = self.corpus.ids[:300]
+        settings = Word2Vec(method=model.word2vec or "skip_gram", d_model=model.d_model, epochs=1, min_count=1)
+        began = time.monotonic()
+        learn_vectors(some, self.corpus.tokenizer.vocab_size, settings)
+        return (time.monotonic() - began) / sum(map(len, some))
+
+    def fitted(self, recipe: Recipe, steps: int) -> Recipe:
+        """A rung's recipe, told its text, its steps and where to compute."""
+        plan, every = self.plan, max(1, steps // LOOKS)
+        return replace(
+            recipe, data=self.corpus.data, tokenizer=Published(path=str(plan.folder / "tokenizer")), steps=steps,
+            eval_every=every, save_every=2 * every, threads=plan.threads, device=plan.device, precision=plan.precision,
+            seed=plan.seed,
+        )  # type: ignore[arg-type]  # fmt: skip
+
+    # the rungs
+
+    def climb(self) -> History:
+        """All rungs in their order."""
+        plan, corpus = self.plan, self.corpus
+        setup = time.monotonic() - self.began
+        milestones = tuple(self.milestone(key) for key in plan.rungs)
+        return History(
+            name=plan.name,
+            source=plan.source,
+            seed=plan.seed,
+            chainrule=__version__,
+            machine=machine(),
+            vocab_size=corpus.tokenizer.vocab_size,
+            documents=len(corpus.ids),
+            held_out=len(corpus.held),
+            seconds=round(setup + sum(one.seconds for one in milestones), 2),
+            milestones=milestones,
+            floor=measure_logp(logp, corpus.held[:FEW], name="truth").bits_per_byte if "truth" in plan.rungs else None,
+            commands=commands(plan),
+        )
+
+    def milestone(self, key: str) -> Milestone:
+        """One rung: read where it is done, else made, measured and written down."""
+        there = self.plan.folder / DONE / f"{key}.json"
+        if not there.exists():
+            began = time.monotonic()
+            made = self.made(key)
+            made = replace(made, seconds=round(time.monotonic() - began, 2))
+            write_text(there, json.dumps(dump(made), ensure_ascii=False, indent=1))
+        found = parse(Milestone, parsed(there))
+        paid = ", ".join(f"{language} {fixed(bits(found.rung, language))}" for language in found.rung.bits_per_byte)
+        _say(f"  {found.rung.name:<18} {paid} bits per byte")
+        return found
+
+    def made(self, key: str) -> Milestone:
+        """A rung that is not done yet."""
+        if key in NEURAL:
+            return self.trained(key)
+        if key == "kneser-ney":
+            counted = [self.counted(key, f"Kneser–Ney {order}-gram", order) for order in ORDERS]
+            return min(counted, key=lambda one: average(one.rung))
+        if key in ("unigram", "bigram"):
+            return self.counted(key, key, {"unigram": 1, "bigram": 2}[key])
+        return Milestone(key=key, rung=self.measured(uniform() if key == "uniform" else truth(logp)))
+
+    def measured(self, one: Contender) -> Rung:
+        """What a contender pays on the held-out documents."""
+        return climb([one], self.corpus.held, self.corpus.languages).rungs[0]
+
+    def counted(self, key: str, name: str, order: int) -> Milestone:
+        """A table of counts of the training tokens."""
+        corpus, began = self.corpus, time.monotonic()
+        model = NGram.fit([ids.astype(np.int64) for ids in corpus.ids], order=order, vocab_size=corpus.tokenizer.vocab_size)
+        training = Training(tokens=corpus.tokens, seconds=round(time.monotonic() - began, 4))
+        rung = self.measured(contender(name, "tokens", lambda: (model, corpus.tokenizer), order=order))
+        return Milestone(key=key, rung=rung, training=training)
+
+    def trained(self, key: str) -> Milestone:
+        """A neural rung: its recipe run into a folder of its own, or gone on with."""
+        folder = self.plan.folder / key
+        begun = (folder / "recipe.yaml").exists()
+        recipe = read_recipe(str(folder / "recipe.yaml")) if begun else self.fitted(self.recipes[key], self.steps)
+        run = run_recipe(recipe, key, runs=self.plan.folder, label=key, watch=self.watch, resume=begun, force=not begun)
+        model = run.model
+        assert isinstance(model, LanguageModel)
+        rung = self.measured(contender(named(key, recipe), "model", lambda: (model, run.tokenizer)))
+        training, curve = learned(folder)
+        return Milestone(key=key, rung=rung, active=active(model), training=training, curve=curve)
+
+    def watch(self, model: LanguageModel, tokenizer: Tokenizer) -> dict[str, Any]:
+        """Bits per byte on a few held-out documents."""
+        return {"bits_per_byte": measure(model, tokenizer, self.corpus.held[:FEW]).bits_per_byte}
+
+
+def named(key: str, recipe: Recipe) -> str:
+    """A neural rung's name in tables."""
+    if isinstance(recipe.model, FreshNeuralNGram):
+        return f"neural {recipe.model.order}-gram"
+    return {"rnn": "RNN", "lstm": "LSTM", "transformer": "Transformer", "llama": "LLaMA", "moe": "MoE"}[key]
+
+
+def active(model: LanguageModel) -> int:
+    """The parameters that a token meets: all but the experts that were not chosen."""
+    config: Any = getattr(model, "config", None)
+    return take_apart(model, "model").active if config.kind == "decoder" else parameters(model)
+
+
+def learned(run: Path) -> tuple[Training, tuple[tuple[int, float], ...]]:
+    """What a run read and how long it took, word vectors included; and (tokens, bits per byte) on the way."""
+    rows = [json.loads(row) for row in read_text(run / "metrics.jsonl").splitlines()]
+    steps = [row for row in rows if "seconds" in row]
+    seconds = sum(row["seconds"] for row in steps) + float(str(parsed(run / "data.json")["making_seconds"]))
+    looks = [(row["step"], row["bits_per_byte"]) for row in rows if "bits_per_byte" in row]
+    curve = [(sum(row["tokens"] for row in steps if row["step"] <= at), paid) for at, paid in looks if math.isfinite(paid)]
+    return Training(tokens=sum(row["tokens"] for row in steps), seconds=round(seconds, 2)), tuple(curve)
+
+
+def commands(plan: Plan) -> tuple[str, ...]:
+    """What to type next."""
+    text = "" if plan.text is None else f" --text {plan.text}"
+    runs = [f"{plan.folder / key}" for key in plan.rungs if key in NEURAL]
+    said = [f"chainrule compare {runs[-2]} {runs[-1]}{text}"] if len(runs) > 1 else []
+    said += [f"chainrule generate {runs[-1]} --temperature 0.8"] if runs else []
+    return (f"chainrule ladder{text} --name {plan.name} --force", *said)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

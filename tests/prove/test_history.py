@@ -1,0 +1,18 @@
+"""The long proof: the ladder of history as a user climbs it is in order, and the LSTM of equal size stays above the truth."""
+
+import pytest
+
+from chainrule.eval.findings import above_truth
+from chainrule.eval.history import ERAS, average, slips
+from chainrule.recipes.history import Plan, history
+
+
+@pytest.mark.prove
+def test_the_ladder_of_history_is_in_order(tmp_path):
+    found = history(Plan(runs=tmp_path))
+    assert [one.key for one in found.milestones] == list(ERAS)
+    assert [str(slip) for slip in slips(found) if slip.in_mean] == []
+    lstm, transformer = found.milestone("lstm"), found.milestone("transformer")
+    assert lstm.rung.parameters == pytest.approx(transformer.rung.parameters, rel=0.05)
+    assert average(lstm.rung) > average(transformer.rung)
+    assert all(above_truth(found.rungs, lstm.rung, language) >= 0.05 for language in ("en", "zh"))

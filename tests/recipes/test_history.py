@@ -1,0 +1,169 @@
+"""The ladder of history in its smallest form: every rung stands in its place, and what is done is not done again."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from chainrule.core.errors import ConfigError
+from chainrule.eval.history import ERAS, NEURAL, chosen, read, slips, verdict
+from chainrule.hub.load import load
+from chainrule.recipes import history as recipe
+from chainrule.recipes.eras import Shape, recipes, size
+from chainrule.recipes.history import Plan, history
+
+SMALL = Shape(d_model=32, n_layers=2, n_heads=2, context=64, batch_rows=4)
+
+
+def plan(folder, **more):
+    settings = {"runs": folder, "steps": 2, "held_out": 4, "documents": 120, "vocab_size": 600, "shape": SMALL, "threads": 1}
+    return Plan(**(settings | more))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    return folder, history(plan(folder))
+
+
+def test_every_rung_stands_where_history_has_it(done):
+    _, found = done
+    assert [one.key for one in found.milestones] == list(ERAS)
+    names = [one.rung.name for one in found.milestones]
+    assert names[:3] == ["uniform", "unigram", "bigram"]
+    assert names[3].startswith("Kneser–Ney ")
+    assert names[4:] == ["neural 8-gram", "RNN", "LSTM", "Transformer", "LLaMA", "MoE", "truth"]
+    years = [era.year for era in ERAS.values() if era.year]
+    assert years == sorted(years)
+
+
+def test_every_model_says_its_size_its_time_and_its_speed(done):
+    _, found = done
+    for one in found.milestones:
+        if one.key in ("uniform", "truth"):
+            assert one.training is None
+            continue
+        assert one.rung.parameters
+        assert one.training.seconds > 0
+        assert one.training.tokens_per_s == pytest.approx(one.training.tokens / one.training.seconds)
+    tokens = {one.training.tokens for one in found.milestones if one.key in NEURAL}
+    assert tokens == {2 * 4 * 64}
+    counted = {one.training.tokens for one in found.milestones if one.key in ("unigram", "bigram", "kneser-ney")}
+    assert len(counted) == 1
+
+
+def test_no_rung_pays_less_than_the_truth(done):
+    _, found = done
+    *rungs, floor = found.rungs
+    assert all(rung.bits_per_byte[language] > floor.bits_per_byte[language] for rung in rungs for language in ("en", "zh"))
+    assert found.floor is not None
+    assert all(bits > found.floor for one in found.milestones for _, bits in one.curve)
+
+
+def test_the_run_can_be_read_used_and_looked_at(done):
+    folder, found = done
+    assert read(folder / "ladder") == found
+    html = (folder / "ladder" / "report.html").read_text(encoding="utf-8")
+    assert html.count("<svg") >= 3
+    assert all(rung.name in html for rung in found.rungs)
+    assert "http://" not in html.replace("http://www.w3.org", "")
+    assert isinstance(load(folder / "ladder" / "lstm").generate("Tom", max_tokens=2), str)
+    table, *_ = found.text().split("\n\n")
+    assert len(table.splitlines()) == 2 + len(ERAS)
+
+
+@pytest.mark.parametrize("vocab_size", [1000, 2048])
+@pytest.mark.parametrize("shape", [SMALL, Shape()])
+def test_all_neural_rungs_are_of_one_size(shape, vocab_size):
+    sizes = {key: size(one, vocab_size) for key, one in recipes(shape, vocab_size).items()}
+    wanted = sizes["transformer"]
+    assert all(sizes[key] == pytest.approx(wanted, rel=0.05) for key in ("neural-ngram", "rnn", "lstm", "llama"))
+    assert sizes["moe"] > 1.5 * wanted
+
+
+def test_a_mixture_meets_as_many_parameters_as_the_others_have(done):
+    _, found = done
+    mixture, llama = found.milestone("moe"), found.milestone("llama")
+    assert mixture.active == pytest.approx(llama.rung.parameters, rel=0.05)
+    assert mixture.rung.parameters > 1.5 * mixture.active
+    assert llama.active == llama.rung.parameters
+
+
+def test_a_finished_rung_is_read_and_not_trained_again(done, monkeypatch):
+    folder, found = done
+    monkeypatch.setattr(recipe, "run_recipe", lambda *args, **more: pytest.fail("a finished rung was trained again"))
+    monkeypatch.setattr(recipe.NGram, "fit", lambda *args, **more: pytest.fail("a finished rung was counted again"))
+    again = history(plan(folder), resume=True)
+    assert again.milestones == found.milestones
+
+
+def test_a_run_killed_midway_goes_on_with_the_rung_it_was_in(tmp_path, monkeypatch):
+    some = ("unigram", "rnn", "lstm")
+    whole = history(plan(tmp_path, name="whole", rungs=some, steps=4))
+    look = recipe._Ladder.watch
+
+    def killed(self, model, tokenizer):
+        if (tmp_path / "cut" / "lstm" / "checkpoints").exists():
+            raise KeyboardInterrupt
+        return look(self, model, tokenizer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recipe._Ladder, "watch", killed)
+        with pytest.raises(KeyboardInterrupt):
+            history(plan(tmp_path, name="cut", rungs=some, steps=4))
+    before = (tmp_path / "cut" / "rnn" / "metrics.jsonl").stat().st_mtime_ns
+    assert not (tmp_path / "cut" / "done" / "lstm.json").exists()
+    cut = history(plan(tmp_path, name="cut", rungs=some, steps=4), resume=True)
+    assert (tmp_path / "cut" / "rnn" / "metrics.jsonl").stat().st_mtime_ns == before
+    assert [rung.bits_per_byte for rung in cut.rungs] == [rung.bits_per_byte for rung in whole.rungs]
+    assert cut.milestone("lstm").training.tokens == whole.milestone("lstm").training.tokens
+
+
+def test_a_finished_run_is_not_replaced_unless_asked(done):
+    folder, _ = done
+    with pytest.raises(ConfigError, match="exists already"):
+        history(plan(folder))
+    with pytest.raises(ConfigError, match="steps was 2, is 5"):
+        history(plan(folder, steps=5), resume=True)
+
+
+def test_a_users_own_text_has_no_truth(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("The cat sat on the mat.\nThe dog ran to the park and sat there too.\n" * 150)
+    found = history(plan(tmp_path, text=text, rungs=("bigram", "transformer"), steps=2))
+    assert [one.key for one in found.milestones] == ["bigram", "transformer"]
+    assert found.floor is None
+    assert list(found.rungs[0].bits_per_byte) == ["text"]
+    assert "nobody knows the truth" in (tmp_path / "ladder" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_text_too_short_to_learn_from_is_refused_and_leaves_nothing(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("ab cd\nef gh\nij kl\nmn op\nqr st\n")
+    with pytest.raises(ValueError, match="less than the 64 of a row"):
+        history(plan(tmp_path, text=text, rungs=("bigram",)))
+    assert not (tmp_path / "ladder").exists()
+
+
+def test_a_ladder_out_of_order_says_so(done):
+    _, found = done
+    uniform, unigram, bigram = found.milestones[:3]
+    ordered = replace(found, milestones=(uniform, unigram, bigram))
+    assert slips(ordered) == []
+    assert verdict(ordered).startswith("In order: ")
+    worse = replace(found, milestones=(uniform, bigram, unigram))
+    assert [str(slip) for slip in slips(worse)] == ["unigram pays more than bigram in 中文 and English"]
+    assert verdict(worse) == "Not in order: unigram pays more than bigram in 中文 and English."
+
+
+def test_rungs_are_chosen_by_name_in_the_order_of_history():
+    assert chosen("lstm, unigram") == ("unigram", "lstm")
+    assert chosen(None) == tuple(ERAS)
+    assert chosen(None, known=False) == tuple(ERAS)[:-1]
+
+
+def test_the_ladder_for_machines_is_json(done):
+    folder, found = done
+    data = json.loads((folder / "ladder" / "ladder.json").read_text(encoding="utf-8"))
+    assert data["milestones"][6]["key"] == "lstm"
+    assert data["milestones"][6]["training"]["seconds"] == found.milestone("lstm").training.seconds
