@@ -80,6 +80,10 @@ def _print(args: Namespace, told: "Explanation") -> None:
 def _number_format(args: Namespace) -> None:
     from chainrule.eval.formats import sheet, sheet_text
 
+    given = [name for name in ("prompt", "length", "html") if getattr(args, name) is not None]
+    given += ["engine"] * (args.engine != "chainrule") + ["download"] * args.download
+    if given:
+        raise ConfigError(f"--{given[0]} goes with a MODEL, for example: chainrule explain runs/quickstart --{given[0]} ...")
     if args.dtype is None:
         raise ConfigError(
             "there is nothing to explain; name a model, for example: chainrule explain runs/quickstart, "

@@ -2,6 +2,7 @@
 
 import json
 import socket
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,6 +21,9 @@ from chainrule.hub.lm import LM
 from chainrule.hub.safetensors import read_header
 from chainrule.hub.save import save
 from chainrule.hub.shipped import SHIPPED, shipped_config
+from chainrule.layers.rope import Rope
+from chainrule.layers.scaling import Llama3
+from chainrule.models.decoder import Decoder, DecoderConfig
 from chainrule.recipes.subject import subject
 from chainrule.tokenizers.byte import ByteTokenizer
 
@@ -181,6 +185,15 @@ def test_a_gguf_is_told_with_its_blocks(tmp_path):
     assert told.files[0].name == "tiny.gguf"
 
 
+def test_what_a_gguf_holds_besides_weights_is_told_as_left_out(tmp_path):
+    config = DecoderConfig.uniform(vocab_size=50, context=64, d_model=32, n_layers=1, n_heads=2, d_ff=64)
+    model = Decoder(replace(config, position=Rope(scaling=Llama3(factor=8.0))))
+    path = tmp_path / "scaled.gguf"
+    write_model(LM(model, name="scaled"), path, "f32")
+    left = [fact for fact in explain(str(path), device="cpu", length=4).tensors if fact.way == "left out"]
+    assert [(fact.published, fact.note) for fact in left] == [(("rope_freqs.weight",), "part of rope's settings")]
+
+
 def test_models_without_layers_of_a_decoder_show_what_they_can(tmp_path, material):
     text = tmp_path / "text.txt"
     text.write_text("the cat sat on the mat. " * 20)
@@ -203,7 +216,7 @@ def test_models_without_layers_of_a_decoder_show_what_they_can(tmp_path, materia
     assert found["world"].parameters == 0
     assert {fact.way for fact in found[f"ngram2:{text}"].tensors} == {"made"}
     assert found[tmp_path / "pairs"].forward.asks == "the first token of the target"
-    assert found[tmp_path / "encoder"].forward.flops is None
+    assert [bool(told.forward.flops) for told in found.values()] == [False, False, True, True, True, True]
     assert any("tokenizer" in line for line in found[tmp_path / "encoder"].unknown)
 
 
@@ -217,6 +230,13 @@ def test_the_command_prints_text_and_everything_as_json(capsys, folder):
     assert data["config"] == json.loads((folder / "config.json").read_text())
     assert main(["explain", "--dtype", "bf16"]) == 0
     assert capsys.readouterr().out.startswith("bf16\n")
+
+
+def test_what_goes_with_a_model_is_refused_without_one(capsys):
+    for words in (["--prompt", "Tom"], ["--engine", "transformers"], ["--html", "x.html"], []):
+        assert main(["explain", *words]) == 2
+        err = capsys.readouterr().err
+        assert (words[0] if words else "there is nothing to explain") in err
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,14 @@
 
     tokens → hook_embed → blocks.0.attn.hook_q, …, blocks.0.hook_resid_post → … → readout → the likeliest words
 
-There is no second pass and no hook: a tap is all there is. FLOPs are those of ``eval.flops``, so their sum is ``plan``'s: a
-matrix is counted where its product is first heard of, comparing tokens at ``hook_z``. On the meta device the same pass runs on
-shapes alone.
+There is no second pass and no hook: a tap is all there is. FLOPs are counted beforehand (``work``) and told where the result
+of a product is first heard of; what no tap of a layer tells is told at its end, so that nothing is lost. On the meta device the
+same pass runs on shapes alone.
 """
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +18,8 @@ import torch
 from chainrule.core.masked import MaskedModel
 from chainrule.core.shapes import Tensor
 from chainrule.core.tap import Only
-from chainrule.eval.anatomy import Anatomy
-from chainrule.eval.explain.facts import Forward, LayerCost, Seen
-from chainrule.eval.flops import flops_by_layer, formula
+from chainrule.eval.explain.facts import Forward, Seen
+from chainrule.eval.explain.work import Work, layers_of
 from chainrule.hub.weights import format_name
 
 HEARD = (
@@ -30,16 +29,9 @@ HEARD = (
     "hook_state",
 )  # fmt: skip
 """All that parts tell but the attention patterns, which nothing computes unless they are asked for."""
-HEARD_AT = {
-    "hook_q": ("q_proj", "q_a_proj", "q_b_proj"),
-    "hook_k": ("k_proj", "kv_a_proj_with_mqa"),
-    "hook_v": ("v_proj", "kv_b_proj"),
-    "hook_attn_out": ("o_proj",),
-    "hook_router_scores": ("gate", "router"),
-    "hook_post": ("gate_proj", "up_proj"),
-}
-"""The tap at which a matrix of a layer has done its work; what no tap of the layer tells is heard at ``hook_mlp_out``."""
-LAYER = re.compile(r"^(?:blocks\.|(encoder|decoder)\.)(\d+)\.(.+)")
+ENDS = ("hook_mlp_out", "hook_state", "readout")
+"""The last tap of a layer that stands behind a product."""
+LAYER = re.compile(r"^(blocks|encoder|decoder)\.(\d+)\.(.+)")
 BEST = 5
 
 
@@ -75,7 +67,8 @@ def pass_over(
     model: Any,
     ids: Sequence[int],
     *,
-    anatomy: Anatomy | None,
+    works: tuple[Work, ...] = (),
+    formula: str = "",
     given: Mapping[str, Tensor] | None = None,
     prompt: str | None = None,
     pieces: Sequence[str] = (),
@@ -85,15 +78,14 @@ def pass_over(
 ) -> Forward:
     """One pass over ``ids``; ``place`` is where the likeliest words are read off, ``piece`` how one is spelt."""
     tokens = torch.tensor([list(ids)], device=model.device)
-    ledger = None if anatomy is None else _ledger(anatomy, len(ids))
-    listener = Listener(lambda name: (None, ()) if ledger is None else _spent(ledger, name))
+    ledger = _ledger(works)
+    listener = Listener(lambda name: _spent(ledger, name) if works else (None, ()))
     begin = time.perf_counter()
     listener.last = begin
     scores = _scores(model, tokens, given, Only(HEARD, listener))
     if scores is not None:
         listener("readout", scores)
     seconds = time.perf_counter() - begin
-    layers = () if anatomy is None else _layers(anatomy, len(ids))
     return Forward(
         prompt=prompt,
         ids=tuple(ids),
@@ -101,9 +93,9 @@ def pass_over(
         tokens=len(ids),
         seconds=seconds,
         seen=tuple(listener.seen),
-        layers=layers,
-        flops=None if anatomy is None else sum(sum(layer.flops.values()) for layer in layers),
-        formula="" if anatomy is None else formula(anatomy, len(ids)),
+        layers=layers_of(works),
+        flops=sum(work.flops for work in works) if works else None,
+        formula=formula,
         asks=asks,
         likeliest=() if scores is None or scores.is_meta else _likeliest(scores[0, place], piece),
     )
@@ -123,51 +115,32 @@ def _likeliest(scores: Tensor, piece: Callable[[int], str]) -> tuple[tuple[str, 
     return tuple((piece(id), p) for id, p in zip(best.indices.tolist(), best.values.tolist(), strict=True))
 
 
-Ledger = dict[int | None, dict[str, tuple[float, tuple[str, ...]]]]
-"""Layer → tap → FLOPs of the whole row, and the matrices that they go into. What has been told is struck out."""
+Ledger = dict[str, list[Work]]
+"""The products of each layer that have not been told yet."""
 
 
-def _ledger(anatomy: Anatomy, length: int) -> Ledger:
-    ledger: Ledger = {i: {} for i in (*range(len(anatomy.blocks)), None)}
-    for matrix in anatomy.matrices:
-        at = "readout" if matrix.layer is None else _heard_at(matrix.name)
-        spent, by = ledger[matrix.layer].get(at, (0.0, ()))
-        ledger[matrix.layer][at] = (spent + 2.0 * matrix.used * length, (*by, matrix.name))
-    for i, costs in enumerate(flops_by_layer(anatomy, length)[:-1]):
-        ledger[i]["hook_z"] = (costs.scores * length, ("scores",))
+def _ledger(works: Iterable[Work]) -> Ledger:
+    ledger: Ledger = {}
+    for work in works:
+        ledger.setdefault(work.place, []).append(work)
     return ledger
-
-
-def _heard_at(name: str) -> str:
-    return next((tap for tap, names in HEARD_AT.items() if name in names), "hook_mlp_out")
 
 
 def _spent(ledger: Ledger, name: str) -> tuple[float, tuple[str, ...]]:
     """What was spent until this tap: what is known to end here, at a layer's end all that is left of it."""
-    layer, leaf = split(name)
-    tap, left = leaf.rpartition(".")[2], ledger[layer]
-    told = list(left) if tap == "hook_mlp_out" else [tap] if tap in left else []
-    entries = [left.pop(name) for name in told]
-    return sum(spent for spent, _ in entries), tuple(dict.fromkeys(name for _, by in entries for name in by))
+    stack, layer, leaf = split(name)
+    place = "" if layer is None else f"{stack}.{layer}"
+    left = ledger.get(place, [])
+    told = left if leaf in ENDS else [work for work in left if work.tap == leaf]
+    ledger[place] = [work for work in left if work not in told]
+    return sum(work.flops for work in told), tuple(dict.fromkeys(work.by for work in told))
 
 
-def split(name: str) -> tuple[int | None, str]:
-    """A tap's layer, and its name within the layer.
+def split(name: str) -> tuple[str, int | None, str]:
+    """A tap's stack and layer, and its name within the layer.
 
     >>> split("blocks.3.attn.hook_q"), split("ln_final.hook_normalized")
-    ((3, 'attn.hook_q'), (None, 'ln_final.hook_normalized'))
+    (('blocks', 3, 'attn.hook_q'), ('', None, 'ln_final.hook_normalized'))
     """
     match = LAYER.match(name)
-    return (int(match[2]), match[3]) if match else (None, name)
-
-
-def _layers(anatomy: Anatomy, length: int) -> tuple[LayerCost, ...]:
-    """FLOPs of the whole row layer by layer, the head's last."""
-    told = flops_by_layer(anatomy, length)
-    names = [f"layer {i}" for i in range(len(told) - 1)] + ["head"]
-    return tuple(LayerCost(name=name, flops=_by_part(costs, length)) for name, costs in zip(names, told, strict=True))
-
-
-def _by_part(costs: Any, length: int) -> dict[str, float]:
-    spent = {part: float(count * length) for part, count in costs.matrices.items()}
-    return spent | ({"scores": costs.scores * length} if costs.scores else {})
+    return (match[1], int(match[2]), match[3]) if match else ("", None, name)

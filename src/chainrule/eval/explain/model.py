@@ -17,15 +17,18 @@ from torch import nn
 from chainrule.core.device import DTYPES
 from chainrule.core.errors import CheckpointError, ConfigError, RequestError, nearest
 from chainrule.core.schema import dump
-from chainrule.eval.anatomy import PARTS, Anatomy, take_apart
+from chainrule.eval.anatomy import PARTS, take_apart
 from chainrule.eval.explain.facts import Explanation, Forward, TensorFact
 from chainrule.eval.explain.forward import pass_over
 from chainrule.eval.explain.loading import Loaded, files_of, moments_of, stages_of, watched
 from chainrule.eval.explain.parts import parts_of
 from chainrule.eval.explain.prompts import made_up, row
 from chainrule.eval.explain.tensors import tensors_expected, tensors_made, tensors_read
+from chainrule.eval.explain.text import article
 from chainrule.eval.explain.theirs import check, traced
 from chainrule.eval.explain.tree import tree_of
+from chainrule.eval.explain.work import work_of
+from chainrule.eval.flops import formula
 from chainrule.hub.build import build
 from chainrule.hub.load import FORMATS, NGRAM
 from chainrule.hub.names import here, hub_id, resolve, unknown
@@ -129,7 +132,7 @@ def of_config(
         tokenizer="",
         template=None,
         generation={},
-        forward=pass_over(model, ids, anatomy=_anatomy(model, name)),
+        forward=pass_over(model, ids, **_work(model, name, length)),
         unknown=(*NO_WEIGHTS, *([packed] if laid.packing else [])),
         **_of_model(model, tensors, format_name(DTYPES.get(dtype) or named_format(config)), "meta (shapes alone)"),
     )
@@ -148,10 +151,10 @@ def _of_load(
 ) -> Explanation:
     loaded = watched(name, device=device, dtype=dtype, pickle=pickle)
     lm, model = loaded.lm, loaded.lm.model
-    anatomy = _anatomy(model, called or name)
     tensors = _tensors(loaded, path)
     asked = row(lm, prompt, length)
-    forward = pass_over(model, **vars(asked), anatomy=anatomy)
+    source = 0 if asked.given is None else asked.given["source"].shape[1]
+    forward = pass_over(model, **vars(asked), **_work(model, called or name, len(asked.ids), source))
     template = getattr(lm, "template", None)
     return Explanation(
         name=called or name,
@@ -167,7 +170,7 @@ def _of_load(
         template=None if template is None else template.source,
         generation=dict(getattr(lm, "generation", {})),
         forward=forward,
-        unknown=_unknown(lm, anatomy, forward),
+        unknown=_unknown(lm, forward),
         **_of_model(model, tensors, _formats(tensors), str(model.device)),
     )
 
@@ -197,13 +200,16 @@ def _ordered(counts: Counter[str]) -> dict[str, int]:
     return {part: counts[part] for part in (*PARTS, *sorted(set(counts) - set(PARTS))) if part in counts}
 
 
-def _anatomy(model: Any, name: str) -> Anatomy | None:
-    """What the FLOPs are counted on; None for a model whose cost ``plan`` does not know."""
+def _work(model: Any, name: str, tokens: int, source: int = 0) -> dict[str, Any]:
+    """The products of a pass and, for a decoder, plan's formula for them; nothing for a model that multiplies nothing."""
     config = getattr(model, "config", None)
-    if getattr(config, "kind", None) != "decoder":
-        return None
+    kind = getattr(config, "kind", "ngram")
+    if kind == "ngram":
+        return {}
     with torch.device("meta"):  # matrices in four bits are no matrices any more, so the shapes are built anew
-        return take_apart(build(config), name)
+        shapes = build(config)
+    anatomy = take_apart(shapes, name) if kind == "decoder" else None
+    return {"works": work_of(shapes, anatomy, tokens, source), "formula": "" if anatomy is None else formula(anatomy, tokens)}
 
 
 def _tensors(loaded: Loaded, path: Path | None) -> tuple[TensorFact, ...]:
@@ -231,13 +237,13 @@ def _formats(tensors: Iterable[TensorFact]) -> str:
     return ", ".join(name for name, size in sizes.most_common() if name and size)
 
 
-def _unknown(lm: Any, anatomy: Anatomy | None, forward: Forward) -> tuple[str, ...]:
+def _unknown(lm: Any, forward: Forward) -> tuple[str, ...]:
     """What is not shown, and why."""
-    told = [] if anatomy is not None else ["FLOPs: counted of decoders alone, as chainrule plan does"]
+    told = [] if forward.flops else [f"FLOPs: {article(type(lm.model).__name__)} multiplies no matrices, it looks up"]
     if not lm.has_tokenizer:
         told.append("words: the model came without a tokenizer, so the pass reads made-up ids and its answers are ids")
     if not forward.likeliest:
         told.append("likeliest words: this encoder has states alone, and no head that scores words")
     if not forward.seen[:-1]:
-        told.append(f"layers: a {type(lm.model).__name__} has none that a tap could hear")
+        told.append(f"layers: {article(type(lm.model).__name__)} has none that a tap could hear")
     return tuple(told)

@@ -13,7 +13,7 @@ from chainrule.pages.page import Block, Code, Data, Figure, Numbers, Page, Pair,
 from chainrule.pages.table import INDENT, Table
 from chainrule.pages.text import compact
 
-TONES = {"attention": 1, "scores": 4, "mlp": 3, "experts": 2, "router": 0}
+TONES = {"cells": 1, "attention": 1, "scores": 4, "mlp": 3, "experts": 2, "router": 0}
 """A part has the same colour in every figure; the others are grey."""
 LEAD = (
     "How a name becomes a model that answers: what was found, what its config means, how each tensor came from the file into "
@@ -41,7 +41,7 @@ def _numbers(told: Explanation) -> list[tuple[str, str, str]]:
         items.append((exact(told.size_bytes), "of weights", told.dtype))
     if told.stages:
         items.append((rows.time(told.seconds), "to load", f"on {told.device}"))
-    if told.forward is not None and told.forward.flops:
+    if told.forward is not None and told.forward.formula and told.forward.flops:
         items.append(
             (
                 f"{compact(told.forward.flops / told.forward.tokens)}FLOP",
@@ -53,7 +53,7 @@ def _numbers(told: Explanation) -> list[tuple[str, str, str]]:
 
 
 def _found(told: Explanation) -> Section:
-    what = f"{told.name} is {article(told.kind)} {told.kind}. Found: {told.found}."
+    what = f"{told.name} is {article(told.kind)}. Found: {told.found}."
     blocks: list[Block] = [Prose(paragraphs=[what])]
     if told.files:
         lines = [(file.name, rows.data(file.size_bytes), file.what) for file in told.files]
@@ -236,7 +236,8 @@ def _forward(told: Explanation) -> Section | None:
         return None
     blocks: list[Block] = [Prose(paragraphs=[_read(passed)])]
     if passed.flops:
-        caption = f"FLOPs a token: {passed.formula}. `chainrule plan MODEL --length {passed.tokens}` counts the same."
+        plan = f"FLOPs a token: {passed.formula}. `chainrule plan MODEL --length {passed.tokens}` counts the same."
+        caption = plan if passed.formula else "Product by product; `chainrule plan` knows the cost of decoders alone."
         blocks += [Figure(drawing=_work(passed), caption=caption), Data(table=rows.work(passed))]
     blocks.append(Data(table=_taps(passed), caption="What the tap hears; layers in which it hears the same are told once."))
     if len(rows.stream(passed)) > 2:
@@ -280,7 +281,7 @@ def _taps(passed: Forward) -> Table:
 def _stream(passed: Forward) -> Columns:
     names, sizes = zip(*rows.stream(passed), strict=True)
     series = [Series(name="root of the mean square of the stream", values=sizes, tone=1)]
-    return Columns(title="Size of the stream", x="after layer", y="", names=["in", *names[1:]], series=series)
+    return Columns(title="Size of the stream", x="after layer", y="", names=names, series=series)
 
 
 def _missing(told: Explanation) -> Section | None:

@@ -115,11 +115,11 @@ def forward(told: Forward) -> Table:
     counted = told.flops is not None
     for places, heard in _sections(told.seen):
         each = "" if len(places) < 2 else " each"
-        stack = f"{heard[0].name.partition('.')[0]} ".removeprefix("blocks ")
+        stack = f"{split(heard[0].name)[0]} ".removeprefix("blocks ")
         name = f"{stack}layer{'s' * (len(places) > 1)} {span(places)}" if places else ""
         for seen in heard:
             spent = [f"{compact(seen.flops)}FLOP{each}" if seen.flops else "", ", ".join(seen.by)] if counted else []
-            rows.append((name, split(seen.name)[1] if places else seen.name, by(seen.shape), *spent))
+            rows.append((name, split(seen.name)[2], by(seen.shape), *spent))
             name = ""
     names = ("layer", "tap", "shape", *(("work", "in") if counted else ()))
     return Table(names=names, rows=rows, numbers=frozenset({3}) if counted else frozenset())
@@ -137,17 +137,18 @@ def work(told: Forward) -> Table:
 def parts_at_work(told: Forward) -> list[str]:
     """The parts that multiply, in the order in which a token meets them."""
     there = {part for layer in told.layers for part in layer.flops}
-    order = ("attention", "scores", *PARTS)
+    order = ("cells", "attention", "scores", *PARTS)
     return [part for part in dict.fromkeys(order) if part in there]
 
 
 def stream(told: Forward) -> list[tuple[str, float]]:
-    """How large the stream is: at the beginning and after each layer."""
-    return [
-        (str(split(seen.name)[0]) if split(seen.name)[0] is not None else "embedding", seen.rms)
-        for seen in told.seen
-        if seen.rms is not None and not seen.name.startswith("embed.")
-    ]
+    """How large the stream is: as it enters, and after each layer."""
+    sizes: list[tuple[str, float]] = []
+    for seen in told.seen:
+        stack, layer, _ = split(seen.name)
+        if seen.rms is not None and not seen.name.startswith("embed."):
+            sizes.append((f"{stack.removeprefix('blocks')} {'in' if layer is None else layer}".strip(), seen.rms))
+    return sizes
 
 
 def _sections(seen: Sequence[Seen]) -> list[tuple[list[int], list[Seen]]]:
@@ -155,8 +156,8 @@ def _sections(seen: Sequence[Seen]) -> list[tuple[list[int], list[Seen]]]:
     sections: list[tuple[str, list[int], list[Seen]]] = []
     open_at: dict[tuple[str, int | None], int] = {}
     for one in seen:
-        layer, _ = split(one.name)
-        stack = one.name.partition(".")[0] if layer is not None else one.name
+        stack, layer, _ = split(one.name)
+        stack = stack or one.name
         at = (stack, layer)
         if layer is None or at not in open_at:
             open_at[at] = len(sections)
@@ -164,7 +165,7 @@ def _sections(seen: Sequence[Seen]) -> list[tuple[list[int], list[Seen]]]:
         sections[open_at[at]][2].append(one)
     folded: dict[tuple[object, ...], tuple[list[int], list[Seen]]] = {}
     for stack, layers, heard in sections:
-        same = (stack, *((split(one.name)[1], one.shape, one.flops, one.by) for one in heard))
+        same = (stack, *((split(one.name)[2], one.shape, one.flops, one.by) for one in heard))
         if same in folded:
             folded[same][0].extend(layers)
         else:

@@ -31,17 +31,17 @@ def head(told: Explanation) -> str:
     """What it is, in two lines."""
     tensors = f"{told.tensors_published:,} tensors, " if told.tensors_published else ""
     size = f", {exact(told.size_bytes)} in {told.dtype}" if told.size_bytes else ""
-    what = f"{article(told.kind)} {told.kind} of {tensors}{told.parameters:,} parameters{size}, on {told.device}"
+    what = f"{article(told.kind)} of {tensors}{told.parameters:,} parameters{size}, on {told.device}"
     return f"{told.name}: {what}\nfound: {told.found}"
 
 
 def article(noun: str) -> str:
-    """The article before a noun.
+    """A noun with its article.
 
     >>> article("Encoder")
-    'an'
+    'an Encoder'
     """
-    return "an" if noun[0] in "AEIOUaeiou" else "a"
+    return f"{'an' if noun[0] in 'AEIOUaeiou' else 'a'} {noun}"
 
 
 def exact(size_bytes: int) -> str:
@@ -99,7 +99,7 @@ def _template(template: str | None) -> str:
 def _forward(told: Forward) -> str:
     lines = [_asked(told), rows.forward(told).text()]
     if told.flops:
-        lines += ["", rows.work(told).text(), f"FLOPs a token: {told.formula}"]
+        lines += ["", rows.work(told).text(), *([f"FLOPs a token: {told.formula}"] if told.formula else [])]
     stream = rows.stream(told)
     if stream:
         lines.append("rms of the stream, at first and after each layer: " + " ".join(f"{rms:.3g}" for _, rms in stream))
