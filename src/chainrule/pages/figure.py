@@ -196,7 +196,7 @@ class BarChart:
         marks = [words(0, SIZE, self.unit, "faint")]
         for i, bar in enumerate(self.bars):
             y = top + 24 * i
-            name = clip(bar.name, (left - 12) / SIZE, ems)
+            name = clip(bar.name, (left - 12) / SIZE + 1e-6, ems)  # the longest name fits exactly
             marks.append(words(0, y + 16, name, "strong" if bar.strong else None))
             marks.append(rows.bar(bar, y + 5, 14))
         labels = [rows.label(bar, top + 24 * i + 16) for i, bar in enumerate(self.bars)]

@@ -9,7 +9,7 @@ from chainrule.pages.text import columns, escape, language, pad
 
 INDENT = "\u2002"
 """Spaces half an em wide before the name of a row set it in, on a page its broken lines too."""
-_JOINTS = re.compile(r"(?<=[\w}])([/._])(?=[A-Za-z{])(?!py\b)")
+_JOINTS = re.compile(r"(?<=[A-Za-z0-9}])([/._])(?=[A-Za-z{])(?!py\b)")
 
 
 @dataclass(frozen=True, kw_only=True)

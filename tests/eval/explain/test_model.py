@@ -10,7 +10,7 @@ import torch
 from chainrule.cli import main
 from chainrule.core.errors import CheckpointError, ConfigError, RequestError
 from chainrule.core.schema import dump
-from chainrule.eval.explain.model import explain, of_config
+from chainrule.eval.explain.model import Asked, explain, of_config
 from chainrule.eval.explain.rows import alike
 from chainrule.eval.explain.text import explanation_text
 from chainrule.eval.flops import flops
@@ -84,7 +84,7 @@ def test_every_shipped_config_is_passed_over_and_its_flops_are_those_of_plan(fil
         config |= {"num_hidden_layers": 6}
         for key in ("layer_types", "no_rope_layers"):
             config |= {key: config[key][:6]} if config.get(key) else {}
-    told = of_config(file, config, length=64)
+    told = of_config(file, config, Asked(length=64))
     assert told.forward is not None
     assert told.forward.flops is not None
     assert sum(seen.flops or 0.0 for seen in told.forward.seen) == pytest.approx(told.forward.flops, rel=1e-12)
@@ -263,4 +263,6 @@ def test_what_cannot_be_explained_is_refused_without_the_network(
 
 
 def test_our_own_config_says_what_the_published_one_says():
-    assert of_config("tiny", published_config(tiny()), length=8).parameters == sum(p.numel() for p in tiny().parameters())
+    assert of_config("tiny", published_config(tiny()), Asked(length=8)).parameters == sum(
+        p.numel() for p in tiny().parameters()
+    )

@@ -20,6 +20,7 @@ from chainrule.eval.explain.text import explanation_text
 from chainrule.hub.fresh import recurrent
 from chainrule.hub.gguf.model import write_model
 from chainrule.hub.lm import LM
+from chainrule.hub.safetensors import read_header
 from chainrule.hub.save import save
 from chainrule.tokenizers.byte import ByteTokenizer
 from tests.eval.explain.test_model import tiny
@@ -76,6 +77,37 @@ def test_every_tensor_is_assigned_once_and_the_seconds_add_up(folder, told):
     assert again.seconds <= whole
     assert again.seconds == pytest.approx(whole, rel=0.25, abs=0.5)
     assert all(stage.seconds >= 0 for stage in again.stages)
+
+
+SMALL = {"vocab_size": 60, "max_position_embeddings": 32}
+PUBLISHED = {
+    "gpt2": ("GPT2LMHeadModel", {"vocab_size": 60, "n_embd": 32, "n_layer": 1, "n_head": 4, "n_positions": 32}),
+    "qwen3_moe": (
+        "Qwen3MoeForCausalLM",
+        {"hidden_size": 32, "intermediate_size": 64, "moe_intermediate_size": 16, "num_hidden_layers": 1, "num_experts": 4,
+         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "num_experts_per_tok": 2} | SMALL,
+    ),
+    "bert": ("BertForMaskedLM", {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64} | SMALL),
+    "t5": (
+        "T5ForConditionalGeneration",
+        {"vocab_size": 60, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 4, "decoder_start_token_id": 0},
+    ),
+}  # fmt: skip
+ENTRIES = {"bert": "AutoModelForMaskedLM", "t5": "AutoModelForSeq2SeqLM"}
+
+
+@pytest.mark.parametrize("kind", PUBLISHED)
+def test_split_and_stacked_tensors_add_up_to_the_file_and_the_class_is_the_one_for_the_kind(kind, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    name, settings = PUBLISHED[kind]
+    made = getattr(transformers, name)
+    made(made.config_class(**settings)).save_pretrained(tmp_path / kind)
+    told = explain(str(tmp_path / kind), device="cpu", engine="transformers")
+    _, begin = read_header(tmp_path / kind / "model.safetensors")
+    size = (tmp_path / kind / "model.safetensors").stat().st_size
+    assert sum(fact.stored_bytes for fact in told.tensors) + begin == size
+    assert told.theirs.entry == f"{ENTRIES.get(kind, 'AutoModelForCausalLM')}.from_pretrained"
+    assert sum(seen.flops for seen in told.forward.seen) == pytest.approx(told.forward.flops, rel=1e-12)
 
 
 def test_both_stand_side_by_side_in_text_and_on_the_page(told):

@@ -7,7 +7,7 @@ asked only where that is wished (``download``), so that explaining a name never 
 import gc
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,51 +47,59 @@ NO_WEIGHTS = (
 )
 
 
-def explain(
-    name: str,
-    *,
-    prompt: str | None = None,
-    length: int | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    pickle: bool = False,
-    download: bool = False,
-    engine: str = "chainrule",
-) -> Explanation:
-    """Load a model and tell all of it; raises ``CheckpointError`` where the name is nowhere, and nothing may be fetched.
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is asked besides the name: the row to pass over, and how to load."""
 
-    With the ``engine`` transformers that library loads the same folder, and its stages stand beside ours.
+    prompt: str | None = None
+    length: int | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    pickle: bool = False
+    download: bool = False
+
+
+def explain(name: str, *, engine: str = "chainrule", **asked: Any) -> Explanation:
+    """Everything about a model; ``asked`` are the fields of ``Asked``.
+
+    With the ``engine`` transformers that library loads the same folder, and its stages stand beside ours. Raises
+    ``CheckpointError`` where the name is nowhere and nothing may be fetched.
     """
-    if engine == "transformers":
-        return _beside(name, prompt=prompt, length=length, device=device, dtype=dtype, pickle=pickle, download=download)
+    ask = Asked(**asked)
+    return _beside(name, ask) if engine == "transformers" else _alone(name, ask)
+
+
+def _alone(name: str, ask: Asked) -> Explanation:
+    """By the rule: what is here, what is in the cache, what ships; the network only if it may be asked."""
     if name == "world" or NGRAM.fullmatch(name):
         found = "the truth itself, of no files" if name == "world" else f"counted on the spot: {name.partition(':')[2]}"
-        return _of_load(name, None, found, prompt, length, device, dtype, pickle)
-    path = here(name, pickle=pickle)
+        return _of_load(name, None, found, ask)
+    path = here(name, pickle=ask.pickle)
     if path is not None:
         found = "here, at this path" if Path(name).expanduser().exists() else "in the cache, so the network was not asked"
-        return _of_load(str(path), path, found, prompt, length, device, dtype, pickle, called=name)
-    if download:
-        return _of_load(name, None, "fetched, as --download asks", prompt, length, device, dtype, pickle, called=name)
+        return replace(_of_load(str(path), path, found, ask), name=name)
+    if ask.download:
+        return _of_load(name, None, "fetched, as --download asks", ask)
     if is_shipped(name):
-        return of_config(name, shipped_config(name), prompt=prompt, length=length, dtype=dtype)
+        return of_config(name, shipped_config(name), ask)
     raise CheckpointError(_nowhere(name))
 
 
-def _beside(name: str, *, device: str, dtype: str, pickle: bool, download: bool, **asked: Any) -> Explanation:
+def _beside(name: str, ask: Asked) -> Explanation:
     """The explanation, and the same folder loaded by transformers."""
-    check(dtype)
-    path = resolve(name, pickle=pickle) if download else here(name, pickle=pickle)
+    check(ask.dtype)
+    path = resolve(name, pickle=ask.pickle) if ask.download else here(name, pickle=ask.pickle)
     if path is None or not (path / "config.json").exists():
+        fetch = "add --download, " if hub_id(name) else ""
         raise RequestError(
             f"--engine transformers watches from_pretrained, which reads a folder with config.json and weights; {name} is none "
-            "here: give a run, such a folder or a model in the cache, or make one of a file: chainrule export FILE --to hf"
+            f"here: {fetch}give a run or such a folder, or make one of a file: chainrule export FILE --to hf"
         )
-    told = explain(str(path), device=device, dtype=dtype, pickle=pickle, **asked)
+    told = _alone(str(path), ask)
     scores = told.forward is not None and bool(told.forward.likeliest)
     entry = ENTRIES.get(told.kind, "AutoModelForCausalLM") if scores else "AutoModel"
     gc.collect()  # our model is gone before theirs comes
-    return replace(told, name=name, theirs=traced(path, entry, dtype, told.device))
+    return replace(told, name=name, theirs=traced(path, entry, ask.dtype, told.device))
 
 
 def _nowhere(name: str) -> str:
@@ -103,19 +111,18 @@ def _nowhere(name: str) -> str:
     )
 
 
-def of_config(
-    name: str, config: dict[str, Any], *, prompt: str | None = None, length: int | None = None, dtype: str = "auto"
-) -> Explanation:
+def of_config(name: str, config: dict[str, Any], ask: Asked) -> Explanation:
     """All that a config alone says: a model of shapes, its tensors under published names, and one pass over shapes."""
-    if dtype not in FORMATS:
-        raise ConfigError(f"unknown number format {dtype!r}{nearest(dtype, FORMATS)}")
-    if dtype == "int4":
+    if ask.dtype not in FORMATS:
+        raise ConfigError(f"unknown number format {ask.dtype!r}{nearest(ask.dtype, FORMATS)}")
+    if ask.dtype == "int4":
         raise ConfigError(f"int4 is made while weights are read, and {name} has none here; chainrule plan tells its bytes")
-    if prompt is not None:
+    if ask.prompt is not None:
         raise RequestError(f"the tokenizer of {name} is not here, so it reads no text; say --length N, or --download")
-    laid = outline(config, DTYPES.get(dtype))
+    dtype = DTYPES.get(ask.dtype) or named_format(config)
+    laid = outline(config, dtype)
     model = laid.model
-    length = min(ROW, model.context or ROW) if length is None else length
+    length = min(ROW, model.context or ROW) if ask.length is None else ask.length
     ids = made_up(length, model.vocab_size, model.context).ids
     tensors = tensors_expected(laid)
     packed = f"packing: the published files hold {laid.packing}; here every tensor is told unpacked"
@@ -134,30 +141,21 @@ def of_config(
         generation={},
         forward=pass_over(model, ids, **_work(model, name, length)),
         unknown=(*NO_WEIGHTS, *([packed] if laid.packing else [])),
-        **_of_model(model, tensors, format_name(DTYPES.get(dtype) or named_format(config)), "meta (shapes alone)"),
+        **_of_model(model, tensors, format_name(dtype), "meta (shapes alone)"),
     )
 
 
-def _of_load(
-    name: str,
-    path: Path | None,
-    found: str,
-    prompt: str | None,
-    length: int | None,
-    device: str,
-    dtype: str,
-    pickle: bool,
-    called: str = "",
-) -> Explanation:
-    loaded = watched(name, device=device, dtype=dtype, pickle=pickle)
+def _of_load(name: str, path: Path | None, found: str, ask: Asked) -> Explanation:
+    """All that a load tells, and a pass over a prompt."""
+    loaded = watched(name, device=ask.device, dtype=ask.dtype, pickle=ask.pickle)
     lm, model = loaded.lm, loaded.lm.model
     tensors = _tensors(loaded, path)
-    asked = row(lm, prompt, length)
+    asked = row(lm, ask.prompt, ask.length)
     source = 0 if asked.given is None else asked.given["source"].shape[1]
-    forward = pass_over(model, **vars(asked), **_work(model, called or name, len(asked.ids), source))
+    forward = pass_over(model, **vars(asked), **_work(model, lm.name, len(asked.ids), source))
     template = getattr(lm, "template", None)
     return Explanation(
-        name=called or name,
+        name=name,
         found=found,
         tensors_published=len({name for fact in tensors for name in fact.published}) or None,
         files=files_of(path or _place(loaded.steps)),
