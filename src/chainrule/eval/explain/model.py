@@ -93,7 +93,7 @@ def _beside(name: str, ask: Asked) -> Explanation:
         fetch = "add --download, " if hub_id(name) else ""
         raise RequestError(
             f"--engine transformers watches from_pretrained, which reads a folder with config.json and weights; {name} is none "
-            f"here: {fetch}give a run or such a folder, or make one of a file: chainrule export FILE --to hf"
+            f"here: {fetch}give a run or such a folder, or make one of a file: chainrule export FILE FOLDER --to hf"
         )
     told = _alone(str(path), ask)
     scores = told.forward is not None and bool(told.forward.likeliest)
