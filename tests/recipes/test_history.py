@@ -78,14 +78,14 @@ def test_all_neural_rungs_are_of_one_size(shape, vocab_size):
     sizes = {key: size(one, vocab_size) for key, one in recipes(shape, vocab_size).items()}
     wanted = sizes["transformer"]
     assert all(sizes[key] == pytest.approx(wanted, rel=0.05) for key in ("neural-ngram", "rnn", "lstm", "llama"))
-    assert sizes["moe"] > 1.5 * wanted
+    assert sizes["moe"] > 1.1 * wanted
 
 
 def test_a_mixture_meets_as_many_parameters_as_the_others_have(done):
     _, found = done
     mixture, llama = found.milestone("moe"), found.milestone("llama")
     assert mixture.active == pytest.approx(llama.rung.parameters, rel=0.05)
-    assert mixture.rung.parameters > 1.5 * mixture.active
+    assert mixture.rung.parameters > 1.3 * mixture.active
     assert llama.active == llama.rung.parameters
 
 
@@ -125,6 +125,14 @@ def test_a_finished_run_is_not_replaced_unless_asked(done):
         history(plan(folder))
     with pytest.raises(ConfigError, match="steps was 2, is 5"):
         history(plan(folder, steps=5), resume=True)
+
+
+def test_a_run_of_another_kind_is_never_replaced(tmp_path):
+    (tmp_path / "quickstart").mkdir()
+    (tmp_path / "quickstart" / "plan.json").write_text("{}")
+    with pytest.raises(ConfigError, match="another kind of run than history"):
+        history(plan(tmp_path, name="quickstart"), force=True)
+    assert (tmp_path / "quickstart" / "plan.json").exists()
 
 
 def test_a_users_own_text_has_no_truth(tmp_path):

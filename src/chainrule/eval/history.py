@@ -20,7 +20,7 @@ from chainrule.core.schema import dump, parse
 from chainrule.eval import findings as found
 from chainrule.eval.results import Machine, Rung
 from chainrule.pages.table import Table
-from chainrule.pages.text import compact, duration, fixed, percent
+from chainrule.pages.text import compact, fixed, percent
 
 FILE = "ladder.json"
 
@@ -165,7 +165,7 @@ def table(history: History, *, years: bool = True) -> Table:
             "" if one.active in (None, one.rung.parameters) else compact(one.active),
             *(fixed(bits(one.rung, language)) for language in spoken),
             *(_above(rungs, one.rung, language) for language in distances),
-            duration(one.training.seconds) if one.training else "—",
+            _seconds(one.training.seconds) if one.training else "—",
             compact(one.training.tokens_per_s) if one.training else "—",
         ]
         for one in history.milestones
@@ -181,7 +181,12 @@ def bits(rung: Rung, language: str) -> float:
 
 
 def _above(rungs: Sequence[Rung], rung: Rung, language: str) -> str:
-    return "" if rung.family == "truth" else percent(found.above_truth(rungs, rung, language))
+    above = found.above_truth(rungs, rung, language)
+    return "" if rung.family == "truth" else percent(above, 0 if above and above >= 1 else 1)
+
+
+def _seconds(seconds: float) -> str:
+    return f"{fixed(seconds, 1 if seconds < 10 else 0)} s"  # all in one unit, so that a column compares at a glance
 
 
 def notes(history: History) -> list[str]:
@@ -194,6 +199,11 @@ def notes(history: History) -> list[str]:
     if trained and trained[0].training:
         tokens = compact(trained[0].training.tokens)
         said.append(f"Each neural model learned from {tokens} tokens of {history.documents:,} documents, in the same order.")
+    if any(one.key in ("transformer", "llama", "moe") for one in trained):
+        said.append(
+            "The Transformers begin where their parts allow it: with learned places by attending to what is alike, with rope "
+            "by looking back and copying; a plain start needs more tokens to get there."
+        )
     return said
 
 

@@ -12,7 +12,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -57,6 +57,7 @@ FEWEST = 20
 class Plan:
     """What to run: without which parts, how deep, on which text (None: the world), for how long."""
 
+    kind: Literal["ablation"] = "ablation"
     name: str = "ablation"
     runs: Path = Path("runs")
     text: Path | None = None

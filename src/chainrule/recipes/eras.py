@@ -32,7 +32,7 @@ class Shape:
 
 def recipes(shape: Shape, vocab_size: int) -> dict[str, Recipe]:
     """A recipe for every neural rung, by its name in ``ERAS``; text, tokenizer and steps are still to be set."""
-    transformer = of(shape, FreshConfig(config=gpt2(shape)), Optimizing(lr=0.02, adam_lr=0.005))
+    transformer = of(shape, FreshConfig(config=gpt2(shape), init="mimetic"), Optimizing(lr=0.016, adam_lr=0.005))
     wanted = size(transformer, vocab_size)
 
     def alike(make: Callable[[int], Any], optimizer: Optimizing, step: int = 2) -> Recipe:
@@ -41,6 +41,7 @@ def recipes(shape: Shape, vocab_size: int) -> dict[str, Recipe]:
     gated = alike(lambda d_ff: llama(shape, d_ff), Optimizing(lr=0.013, adam_lr=0.005), step=16)
     assert isinstance(gated.model, Fresh)
     experts = FreshConfig(config=mixtral(shape, gated.model.d_ff), init=gated.model.init)
+    mixture = of(shape, experts, Optimizing(lr=0.016, adam_lr=0.005))
     d_vector = 2 * shape.d_model // 3
     return {
         "neural-ngram": alike(
@@ -50,7 +51,7 @@ def recipes(shape: Shape, vocab_size: int) -> dict[str, Recipe]:
         "lstm": alike(lambda d: FreshRecurrent(cell="lstm", d_model=d), Optimizing(lr=0.03, adam_lr=0.01)),
         "transformer": transformer,
         "llama": gated,
-        "moe": replace(of(shape, experts, gated.optimizer), balance=0.01),
+        "moe": replace(mixture, balance=0.003),
     }
 
 
@@ -63,7 +64,7 @@ def of(shape: Shape, model: Any, optimizer: Optimizing) -> Recipe:
 
 
 def gpt2(shape: Shape) -> dict[str, Any]:
-    """LayerNorm, learned places, a plain mlp."""
+    """LayerNorm, learned places, a plain mlp; it begins attending to what is alike."""
     return {"model_type": "gpt2", "n_embd": shape.d_model, "n_layer": shape.n_layers, "n_head": shape.n_heads}
 
 
@@ -73,11 +74,11 @@ def llama(shape: Shape, d_ff: int) -> Fresh:
 
 
 def mixtral(shape: Shape, d_ff: int) -> dict[str, Any]:
-    """LLaMA with eight mlps of half the width, of which two read each token."""
+    """LLaMA with four mlps of half the width, of which two read each token; with more, each would read too little here."""
     return {
         "model_type": "mixtral", "hidden_size": shape.d_model, "intermediate_size": d_ff // 2,
         "num_hidden_layers": shape.n_layers, "num_attention_heads": shape.n_heads, "num_key_value_heads": shape.n_heads,
-        "num_local_experts": 8, "num_experts_per_tok": 2, "tie_word_embeddings": True, "rope_theta": 10000.0,
+        "num_local_experts": 4, "num_experts_per_tok": 2, "tie_word_embeddings": True, "rope_theta": 10000.0,
     }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import sys
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ from chainrule.train.recipe import FreshNeuralNGram, Published, Recipe, World, r
 from chainrule.train.run import run_recipe, seconds_per_step
 from chainrule.world import logp
 
-TRAINING = 0.75
+TRAINING = 0.78
 """The share of the time that goes to training; text, counting and measuring take the rest."""
 FEWEST = 20
 LOOKS = 8
@@ -60,6 +60,7 @@ STEPS = "steps.json"
 class Plan:
     """What to run: which rungs, on which text (None: the world), for how long, how big."""
 
+    kind: Literal["history"] = "history"
     name: str = "ladder"
     runs: Path = Path("runs")
     text: Path | None = None

@@ -23,7 +23,7 @@ DONE = "done"
 
 @contextmanager
 def staged(folder: Path, plan: Any, *, resume: bool, force: bool) -> Iterator[None]:
-    """Hold the folder of a run that the dataclass ``plan`` decides, its ``runs`` aside.
+    """Hold the folder of a run that the dataclass ``plan`` decides: its ``kind`` and all its settings but ``runs``.
 
     ``force`` empties it first; with ``resume`` it lets the run go on though it was begun otherwise.
     """
@@ -33,8 +33,8 @@ def staged(folder: Path, plan: Any, *, resume: bool, force: bool) -> Iterator[No
     if there and not (resume or force):
         seen = f"see {folder / 'report.html'}" if (folder / "report.html").exists() else "go on with --resume"
         raise ConfigError(f"{folder} exists already; {seen}, replace it with --force, or choose another --name")
-    if there and not (folder / PLAN).exists():
-        raise ConfigError(f"{folder} holds another kind of run; choose another --name")
+    if there and _begun(folder).get("kind") != asked["kind"]:
+        raise ConfigError(f"{folder} holds another kind of run than {asked['kind']}; choose another --name")
     with locked(folder):
         if resume and there and not force:
             _compare(folder, asked)
@@ -58,9 +58,15 @@ def _empty(folder: Path) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+def _begun(folder: Path) -> dict[str, Any]:
+    """The settings that the run in a folder was begun with; none where it holds no such run."""
+    path = folder / PLAN
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
 def _compare(folder: Path, asked: Mapping[str, Any]) -> None:
     """Refuse to go on with a run under other settings."""
-    begun = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+    begun = _begun(folder)
     changed = [f"{key} was {begun.get(key)!r}, is {value!r}" for key, value in asked.items() if begun.get(key) != value]
     if changed:
         raise ConfigError(f"{folder} was begun otherwise ({'; '.join(changed)}); restore that, or choose another --name")
