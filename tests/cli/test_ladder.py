@@ -55,6 +55,8 @@ def test_the_history_of_a_text_stands_in_a_run(capsys, text, tmp_path):
         (("--dtype", "fp7"), "unknown number format"),
         (("--device", "tpu"), "unknown device"),
         (("--layers", "4"), "goes with --ablate"),
+        (("--adapter", "x"), "--adapter goes with a MODEL"),
+        (("--orders", "2", "--pickle"), "--pickle goes with a MODEL"),
         (("--orders", "3", "--rungs", "lstm"), "--orders asks for n-grams"),
         (("world", "--steps", "3"), "MODEL (world) asks for n-grams"),
         (("--ablate", "attention"), "residual, norm, position"),

@@ -59,6 +59,8 @@ def run(args: Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < least:
             raise DataError(f"--{name.replace('_', '-')} is {value}; it must be {least} or more")
+    if args.model is None and (args.adapter or args.pickle):
+        raise ConfigError(f"--{'adapter' if args.adapter else 'pickle'} goes with a MODEL, and none is named; leave it out")
     given = [name for name, absent in TRAINS.items() if getattr(args, name) != absent]
     if args.model is not None or args.orders is not None:
         if given:
