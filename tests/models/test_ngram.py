@@ -10,6 +10,7 @@ from chainrule.core.datum import Batch
 from chainrule.core.errors import ConfigError
 from chainrule.logprobs.scoring import token_logprobs
 from chainrule.models.ngram import NGram
+from chainrule.models.ngram_counts import count_ngrams
 
 A, B, C, END = 0, 1, 2, 3
 
@@ -121,3 +122,23 @@ def test_an_order_longer_than_every_document_is_that_of_the_longest(smoothing):
         assert p(short, [END, A]) == pytest.approx(
             p(NGram.fit([[END, A, B]], order=3, vocab_size=4, smoothing=smoothing), [END, A])
         )
+
+
+@pytest.mark.parametrize("smoothing", ["mle", "laplace", "kneser-ney"])
+@pytest.mark.parametrize("order", [1, 2, 4])
+def test_one_token_looked_up_is_the_one_read_out(smoothing, order):
+    generator = torch.Generator().manual_seed(0)
+    documents = [torch.randint(9, (n,), generator=generator).tolist() for n in (30, 7, 1)]
+    model = NGram.fit(documents, order=order, vocab_size=11, smoothing=smoothing, never=10)
+    tokens = torch.randint(10, (3, 12), generator=generator)
+    states, targets = model.hidden(tokens[:, :-1]), tokens[:, 1:]
+    assert torch.equal(model.logp_of(states, targets), model.readout(states).gather(2, targets[..., None])[..., 0])
+
+
+def test_the_first_levels_of_a_longer_count_are_the_shorter_model():
+    documents = [[END, A, B, A, C, END], [END, C, A, END]]
+    levels = count_ngrams(documents, 4, 4)
+    for order in (1, 2, 3, 4):
+        one, other = NGram.of_levels(levels[:order], vocab_size=4), NGram.fit(documents, order=order, vocab_size=4)
+        assert one.config == other.config
+        assert all(torch.equal(one.state_dict()[name], tensor) for name, tensor in other.state_dict().items())

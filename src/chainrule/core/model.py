@@ -73,6 +73,10 @@ class LanguageModel(nn.Module, ABC):
     def readout(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:
         """The scores of the next token, given each state."""
 
+    def logp_of(self, hidden: Float[Tensor, "*b d"], targets: Int[Tensor, "*b"]) -> Float[Tensor, "*b"] | None:
+        """log p of one token after each state, where that is less work than all scores (a table looks it up); else None."""
+        return None
+
     @property
     def readout_weight(self) -> Float[Tensor, "v d"] | None:
         """The matrix of a readout that is exactly ``hidden @ weight.T``, else None.
@@ -159,6 +163,9 @@ class Conditioned(LanguageModel):
 
     def readout(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:
         return self.model.readout(hidden)
+
+    def logp_of(self, hidden: Float[Tensor, "*b d"], targets: Int[Tensor, "*b"]) -> Float[Tensor, "*b"] | None:
+        return self.model.logp_of(hidden, targets)
 
     @property
     def readout_weight(self) -> Float[Tensor, "v d"] | None:

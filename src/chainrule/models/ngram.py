@@ -80,10 +80,26 @@ class NGram(LanguageModel):
     ) -> "NGram":
         """Count documents of ids. A document's first id is given, never predicted: let it be a begin token."""
         levels = count_ngrams(documents, order, vocab_size)
+        return cls.of_levels(levels, vocab_size=vocab_size, smoothing=smoothing, alpha=alpha, never=never)
+
+    @classmethod
+    def of_levels(
+        cls,
+        levels: Sequence[Level],
+        *,
+        vocab_size: int,
+        smoothing: Smoothing = "kneser-ney",
+        alpha: float = 1.0,
+        never: int | None = None,
+    ) -> "NGram":
+        """The model of what was counted; the first levels of a longer count are the model of a shorter order."""
         sizes = tuple(len(level.keys) for level in levels)
-        model = cls(NGramConfig(order=order, vocab_size=vocab_size, smoothing=smoothing, alpha=alpha, never=never, sizes=sizes))
+        shape = NGramConfig(
+            order=len(levels), vocab_size=vocab_size, smoothing=smoothing, alpha=alpha, never=never, sizes=sizes
+        )
+        model = cls(shape)
         for k, level in enumerate(levels, 1):
-            adjusted = smoothing == "kneser-ney" and k < order
+            adjusted = smoothing == "kneser-ney" and k < len(levels)
             counts = _continuations(level) if adjusted else level.count
             model.get_buffer(f"keys_{k}").copy_(torch.from_numpy(level.keys))
             model.get_buffer(f"counts_{k}").copy_(torch.from_numpy(counts))
@@ -128,6 +144,19 @@ class NGram(LanguageModel):
             if len(rows):
                 p[rows] = self._extend(p[rows], k, states[rows, k - 1])
         return p.log().reshape(*hidden.shape[:-1], self.vocab_size)
+
+    def logp_of(self, hidden: Float[Tensor, "*b d"], targets: Int[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+        """The same for one token after each state: two numbers a level are looked up, and no distribution is written out."""
+        states, tokens = hidden.reshape(-1, hidden.shape[-1]).long(), targets.flatten()
+        levels = self._levels_used(states)
+        p = self._uniform[tokens]
+        for k, table in enumerate(self.tables, 1):
+            rows = levels[:, k - 1].nonzero()[:, 0]
+            if len(rows):
+                nodes = states[rows, k - 1]
+                share = table.share_of(self.get_buffer(f"keys_{k}"), nodes * self.vocab_size + tokens[rows])
+                p[rows] = p[rows] * table.rest[nodes] + share
+        return p.log().reshape(targets.shape)
 
     def _extend(self, p: Float[Tensor, "n v"], k: int, nodes: Int[Tensor, "n"]) -> Float[Tensor, "n v"]:
         """p_k from p_{k−1}: what these nodes' counts say, and the rest from before."""
@@ -209,6 +238,13 @@ class _Table:
         within = torch.arange(len(row), device=row.device) - (length.cumsum(0) - length).repeat_interleave(length)
         entry = self.start[nodes].repeat_interleave(length) + within
         p.view(-1).index_add_(0, row * vocab_size + self.token[entry], self.share[entry])
+
+    def share_of(self, keys: Int[Tensor, "m"], wanted: Int[Tensor, "n"]) -> Float[Tensor, "n"]:
+        """The shares of single n-grams by their keys; 0 for those that were never counted."""
+        if not len(keys):
+            return torch.zeros(len(wanted), dtype=self.share.dtype, device=wanted.device)
+        at = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
+        return torch.where(keys[at] == wanted, self.share[at], 0.0)
 
 
 def _continuations(level: Level) -> Ints:

@@ -10,6 +10,7 @@ from chainrule.core.tokenizer import Tokenizer
 from chainrule.eval.ladder import ORDERS, Contender, contender, ngrams, truth, uniform
 from chainrule.hub.lm import LM
 from chainrule.models.ngram import NGram
+from chainrule.models.ngram_counts import Level, count_ngrams
 from chainrule.tokenizers.byte import ByteTokenizer
 
 MOST_BYTES = 4_000_000
@@ -17,13 +18,13 @@ MOST_BYTES = 4_000_000
 Heard = Callable[[str, LM], Any]
 
 
-def counted(texts: Sequence[str], tokenizer: Tokenizer, order: int) -> NGram:
-    """An n-gram of documents under a tokenizer, each with its begin and end."""
+def counted(texts: Sequence[str], tokenizer: Tokenizer, order: int) -> list[Level]:
+    """The n-grams of documents under a tokenizer, each with its begin and end, of all lengths up to ``order``."""
     begin = [] if tokenizer.begin is None else [tokenizer.begin]
     end = [] if tokenizer.end is None else [tokenizer.end]
     many = getattr(tokenizer, "encode_many", None)
     ids = many(list(texts)) if many else [tokenizer.encode(text) for text in texts]
-    return NGram.fit([np.array([*begin, *one, *end]) for one in ids], order=order, vocab_size=tokenizer.vocab_size)
+    return count_ngrams([np.array([*begin, *one, *end]) for one in ids], order, tokenizer.vocab_size)
 
 
 def beginning(texts: Sequence[str], size: int) -> list[str]:
@@ -43,8 +44,12 @@ def foot(
     """The lower rungs. ``heard`` is called with the name and each n-gram as it is counted."""
 
     def fit(family: str, text: Sequence[str], tokenizer: Tokenizer) -> Callable[[int], tuple[LanguageModel, Tokenizer]]:
+        levels: list[Level] = []
+
         def one(order: int) -> tuple[LanguageModel, Tokenizer]:
-            model = counted(text, tokenizer, order)
+            if not levels:  # counted once, when the first of them climbs
+                levels.extend(counted(text, tokenizer, max(orders)))
+            model = NGram.of_levels(levels[:order], vocab_size=tokenizer.vocab_size)
             if heard is not None:
                 heard(f"{family} {order}-gram", LM(model, tokenizer))
             return model, tokenizer
