@@ -12,8 +12,8 @@ SEARCHED = 12
 
 
 def order_odds(name: str, family: Family, lm: LM) -> Odds:
-    """log p of the two orders of the lecture's sentence under one model."""
-    plain, fronted = (_finite(lm.logp(text)) for text in (PLAIN, FRONTED))
+    """log p that a text begins with the lecture's sentence, in each of its two orders, under one model."""
+    plain, fronted = (_finite(lm.logp_begins(text)) for text in (PLAIN, FRONTED))
     return Odds(name=name, family=family, plain=plain, fronted=fronted)
 
 

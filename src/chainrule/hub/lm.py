@@ -92,6 +92,27 @@ class LM:
         return math.fsum(self._logp([*head, *self.tokenizer.encode(text)], given)[len(head) :])
 
     @torch.inference_mode()
+    def logp_begins(self, text: str) -> float:
+        """log p in nats that a text begins so, whatever follows: the last token may be any that begins with the last bytes.
+
+        Where a tokenizer writes 。 and the word behind it as one token, a text that ends in 。 is no row of tokens that a model
+        ever saw; its probability as a beginning is that of all the tokens that say it and more.
+        """
+        ids = self._prompt(text)
+        if len(ids) < 2:
+            raise RequestError(f"{text!r} is too short to be judged: nothing comes before its last token")
+        last = self.tokenizer.token_bytes(ids[-1])
+        special = set(self.tokenizer.specials.values())
+        ways = [
+            id
+            for id in range(self.tokenizer.vocab_size)
+            if id not in special and self.tokenizer.token_bytes(id).startswith(last)
+        ]
+        tokens = torch.tensor([ids[:-1]], device=self.model.device)
+        after = self.model.readout(self.model.hidden(tokens)[:, -1])[0].double().log_softmax(-1)
+        return math.fsum(self._logp(ids[:-1])[1:]) + float(after[ways].logsumexp(0))
+
+    @torch.inference_mode()
     def _logp(self, ids: list[int], given: Given | None = None) -> list[float]:
         """log p of each id given those before it; a row longer than the context is refused."""
         if self.model.context is not None and len(ids) > self.model.context:

@@ -57,7 +57,7 @@ from chainrule.hub.load import load
 from chainrule.recipes.ladder import foot, head
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.chat import CHATML, ChatTemplate
-from chainrule.train.material import SPECIALS
+from chainrule.train.material import BEGINNING, SPECIALS
 from chainrule.train.recipe import Fresh, Optimizing, Published, Recipe, Start, Text, World, WorldChats, read_recipe
 from chainrule.train.run import locked, run_recipe, seconds_per_step
 from chainrule.train.schedule import Schedule
@@ -66,11 +66,12 @@ from chainrule.world.chats import chats as world_chats
 from chainrule.world.story import FRONTED
 from chainrule.world.words import cut_nouns
 
-PRETRAIN_SECONDS, SFT_SECONDS, REST_SECONDS = 290.0, 160.0, 100.0
-DOCUMENT_TOKENS, CHAT_TOKENS = 109, 103
+PRETRAIN_SECONDS, SFT_SECONDS, REST_SECONDS = 295.0, 220.0, 60.0
+DOCUMENT_TOKENS, CHAT_TOKENS = 109, 108
 """About so many tokens a document and a chat of the world have."""
-DOCUMENTS_IN_SFT = 0.4
-"""The share of documents in the text of the fine-tuning: with fewer, what was learned of their odds drifts away."""
+DOCUMENTS_IN_SFT, BEGINNINGS_IN_SFT = 0.2, 0.2
+"""The shares of documents, and of documents' beginnings, in the text of the fine-tuning: with fewer, what was learned of
+their odds drifts away."""
 PROMPTS = (("en", "Today "), ("zh", "今天"))
 DIALOGUE = ("你是谁？", "3 + 4 = ?", "Write a program that prints kite 3 times.", "37 * 48 = ?", "Who wrote Hamlet?")
 
@@ -215,7 +216,7 @@ class _Quickstart:
 
     def count_chats(self) -> None:
         """The baselines of the chats: the majority answer, and an n-gram that read them."""
-        known = list(islice(world_chats(self.plan.seed), 12_000))
+        known = list(islice(world_chats(self.plan.seed), 8000))
         self.asked = chat_eval.questions(self.plan.questions, LANGUAGES, seed=self.plan.seed + 1000)
         template = ChatTemplate(CHATML, self.tokenizer)
         ids = [template.encode(chat.messages).ids for chat in known]
@@ -274,11 +275,12 @@ class _Quickstart:
         per_step = getattr(self, "per_step", None) or seconds_per_step(self.pretraining(), vocab_size=self.tokenizer.vocab_size)
         steps = plan.sft_steps or max(20, round(plan.seconds(SFT_SECONDS) / per_step))
         tokens = steps * 16 * 256
-        chats = min(200_000, round((1 - DOCUMENTS_IN_SFT) * tokens / CHAT_TOKENS))
+        chats = min(200_000, round((1 - DOCUMENTS_IN_SFT - BEGINNINGS_IN_SFT) * tokens / CHAT_TOKENS))
+        whole, begun = round(DOCUMENTS_IN_SFT * tokens / DOCUMENT_TOKENS), round(BEGINNINGS_IN_SFT * tokens / BEGINNING)
         return Recipe(
             model=Start(path=str(plan.folder / "pretrain")),
-            data=WorldChats(chats=chats, documents=round(DOCUMENTS_IN_SFT * tokens / DOCUMENT_TOKENS)),
-            optimizer=Optimizing(lr=0.006, adam_lr=0.0008),
+            data=WorldChats(chats=chats, documents=whole, beginnings=begun),
+            optimizer=Optimizing(lr=0.005, adam_lr=0.0003),
             schedule=Schedule(warmup=10, decay=0.9),
             steps=steps, eval_every=max(1, steps // 4), save_every=max(1, steps // 2), keep=1, seed=plan.seed,
         )  # fmt: skip

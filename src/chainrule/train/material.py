@@ -53,6 +53,8 @@ from chainrule.train.recipe import (
 )
 
 SPECIALS = (END_OF_TEXT, IM_START, IM_END)
+BEGINNING = 32
+"""So many tokens of a document are its beginning."""
 HELD_OUT_ROWS = 32
 """So many held-out rows are looked at during training."""
 
@@ -134,7 +136,9 @@ def _for_chats(recipe: Recipe) -> Material:
     chats, held_chats = encode_chats(train, template), encode_chats(held, template)
     if isinstance(recipe.data, WorldChats):
         chats, held_chats = _that_fit(chats, recipe.context), _that_fit(held_chats, recipe.context)
-    texts = [ids[: recipe.context] for ids, _ in encode_texts(_mixed_in(recipe), tokenizer)]
+    whole, begun = _mixed_in(recipe)
+    texts = [ids[: recipe.context] for ids, _ in encode_texts(whole, tokenizer)]
+    texts += [ids[: min(BEGINNING, recipe.context)] for ids, _ in encode_texts(begun, tokenizer)]
     encoded = [*chats, *((ids, None) for ids in texts)]
     np.random.default_rng(recipe.seed).shuffle(encoded)  # type: ignore[arg-type]
     rows = pack(encoded, recipe.context, split=False)
@@ -195,13 +199,15 @@ def _that_fit(chats: list[Encoded], context: int) -> list[Encoded]:
     return fit
 
 
-def _mixed_in(recipe: Recipe) -> list[str]:
-    """Documents of the world among its chats, so that what was learned before is not forgotten."""
-    if not isinstance(recipe.data, WorldChats) or not recipe.data.documents:
-        return []
+def _mixed_in(recipe: Recipe) -> tuple[list[str], list[str]]:
+    """(documents of the world among its chats, so that what was learned before is not forgotten, those read at the start)."""
+    if not isinstance(recipe.data, WorldChats):
+        return [], []
     from chainrule.world import documents
 
-    return [document.text for document in islice(documents(recipe.seed + 1), recipe.data.documents)]
+    n = recipe.data.documents
+    drawn = [document.text for document in islice(documents(recipe.seed + 1), n + recipe.data.beginnings)]
+    return drawn[:n], drawn[n:]
 
 
 def _documents(recipe: Recipe) -> tuple[list[str], list[str]]:

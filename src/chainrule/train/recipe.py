@@ -156,11 +156,16 @@ class World:
 
 @dataclass(frozen=True, kw_only=True)
 class WorldChats:
-    """So many chats of the world, and so many of its documents among them against forgetting."""
+    """So many chats of the world, and so many of its documents among them against forgetting.
+
+    ``beginnings`` counts further documents of which only the first 32 tokens are read: how a text begins is a matter of odds,
+    and odds are known by many examples.
+    """
 
     kind: Literal["world_chats"] = "world_chats"
     chats: int = 20_000
     documents: int = 4_000
+    beginnings: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

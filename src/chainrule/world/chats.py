@@ -20,13 +20,13 @@ from chainrule.world.texts import LANGUAGES, TONGUES, Split, held_out
 from chainrule.world.tongue import Tongue
 
 KINDS = {
-    "recall": 0.26,
-    "counts": 0.36,
-    "arithmetic": 0.12,
-    "calculator": 0.06,
-    "programs": 0.12,
-    "greeting": 0.03,
-    "identity": 0.03,
+    "recall": 0.23,
+    "counts": 0.38,
+    "arithmetic": 0.16,
+    "calculator": 0.03,
+    "programs": 0.14,
+    "greeting": 0.02,
+    "identity": 0.02,
     "decline": 0.02,
 }
 ASKED = ("recall", "counts", "arithmetic", "programs")
@@ -136,17 +136,29 @@ def _styles(t: Tongue, sentence: str) -> tuple[str, ...]:
 def _plain(
     t: Tongue, kind: str, question: str, accepts: tuple[str, ...], facts: str, rng: random.Random, wrong: tuple[str, ...] = ()
 ) -> Chat:
-    messages = ({"role": "user", "content": question}, {"role": "assistant", "content": rng.choice(accepts)})
-    return Chat(messages, t.code, kind, accepts, facts, wrong)
+    return Chat(_turn(question, rng.choice(accepts)), t.code, kind, accepts, facts, wrong)
+
+
+def _turn(question: str, answer: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    return {"role": "user", "content": question}, {"role": "assistant", "content": answer}
 
 
 def _arithmetic(rng: random.Random, t: Tongue, words: dict[str, Any]) -> Chat:
-    """A sum, asked in one of several ways; held out is a way of asking for a sum."""
+    """One to four sums, each asked in one of several ways; held out is a way of asking for a sum, in the last turn alone."""
+    asked = [_sum(rng, t, words) for _ in range(rng.randint(1, 4))]
+    before = [one for one in asked[:-1] if not held_out(one[0])]
+    turns = [turn for question, right, _ in before for turn in _turn(question, rng.choice(right))]
+    question, right, wrong = asked[-1]
+    said = _turn(question, rng.choice(right))
+    return Chat((*turns, *said), t.code, "arithmetic", right, question, wrong)
+
+
+def _sum(rng: random.Random, t: Tongue, words: dict[str, Any]) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """(a question, its right answers, wrong ones in the same styles)."""
     a, sign, b = rng.choice(SUMS)
-    way = rng.choice(words["sum"])
-    question = way.format(t.sum(a, sign, b).rstrip(" =等于"))
+    question = rng.choice(words["sum"]).format(t.sum(a, sign, b).rstrip(" =等于"))
     right, wrong = (_styles(t, t.sum(a, sign, b) + t.result.format(c=c)) for c in (value(a, sign, b), value(a, sign, b) + 1))
-    return _plain(t, "arithmetic", question, right, question, rng, wrong)
+    return question, right, wrong
 
 
 def _calculator(rng: random.Random, t: Tongue, words: dict[str, Any]) -> Chat:
@@ -200,7 +212,7 @@ def _about_story(rng: random.Random, t: Tongue, words: dict[str, Any], kind: str
     state = State()
     told = drivers.sample(_tell(t, state, rng.randint(2, 5)), rng).text
     last = _about(rng, state, kind)
-    before = [_about(rng, state, rng.choice(("recall", "counts"))) for _ in range(rng.choice((0, 1, 2, 3)))]
+    before = [_about(rng, state, rng.choice(("recall", "counts"))) for _ in range(rng.choice((0, 2, 3, 4)))]
     asked = [*dict.fromkeys(one for one in before if one != last), last]
     messages: list[dict[str, Any]] = []
     accepts: tuple[str, ...] = ()
@@ -209,7 +221,7 @@ def _about_story(rng: random.Random, t: Tongue, words: dict[str, Any], kind: str
         asks, accepts = question(t, *about).strip(), _styles(t, answer(t, state, *about))
         wrong = _styles(t, answer(t, _falsified(t, state, *about), *about))
         lead = told + t.ask if i == 0 else ""
-        messages += [{"role": "user", "content": lead + asks}, {"role": "assistant", "content": rng.choice(accepts)}]
+        messages += _turn(lead + asks, rng.choice(accepts))
     return Chat(tuple(messages), t.code, kind, accepts, ";".join(state.facts), wrong)
 
 

@@ -74,7 +74,7 @@ class Tongue:
     prints: str
 
     def things(self, count: int, thing: int) -> str:
-        """So many of a thing: "3 apples", "1 apple", "no apples"."""
+        """So many of a thing: "3 apples", "1 apple", "0 apples"."""
         if count == 0:
             return self.none.format(things=self.many[thing])
         return self.some.format(n=count, things=self.one[thing] if count == 1 else self.many[thing])
