@@ -66,7 +66,7 @@ from chainrule.world.chats import chats as world_chats
 from chainrule.world.story import FRONTED
 from chainrule.world.words import cut_nouns
 
-PRETRAIN_SECONDS, SFT_SECONDS, REST_SECONDS = 295.0, 220.0, 60.0
+PRETRAIN_SECONDS, SFT_SECONDS, REST_SECONDS = 280.0, 200.0, 65.0
 DOCUMENT_TOKENS, CHAT_TOKENS = 109, 108
 """About so many tokens a document and a chat of the world have."""
 DOCUMENTS_IN_SFT, BEGINNINGS_IN_SFT = 0.2, 0.2
