@@ -156,8 +156,18 @@ def test_programs_do_what_was_asked():
 
 def test_sums_in_chats_are_right():
     for chat in islice(world.chats(4, language="en", kind="arithmetic"), 40):
-        asked = "".join(c for c in chat.messages[0]["content"] if c in "0123456789+- ").strip()
+        for question, answer in zip(chat.messages[::2], chat.messages[1::2], strict=True):
+            asked = "".join(c for c in question["content"] if c in "0123456789+- ").strip()
+            assert answer["content"].removeprefix("Sure! ") == f"{asked} = {calculator(asked)}."
         assert chat.accepts[0] == f"{asked} = {calculator(asked)}."
+
+
+def test_a_held_out_sum_is_held_out_in_the_last_turn_alone():
+    for split in ("train", "heldout"):
+        for chat in islice(world.chats(4, split=split, kind="arithmetic"), 100):
+            *before, last = [message["content"] for message in chat.messages[::2]]
+            assert not any(texts.held_out(question) for question in before)
+            assert texts.held_out(last) == (split == "heldout")
 
 
 def test_the_calculator_tool_is_called_with_the_question():
