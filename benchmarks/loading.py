@@ -2,8 +2,8 @@
 
     python benchmarks/loading.py            [--gb 2] [--rounds 3] [--dtype bf16]
 
-Seconds until the model is there, seconds until it has answered one token as well (a mapped tensor is read when it is used), and
-the most anonymous memory (no file behind it) on the way, sampled every 2 ms.
+Seconds until the model is there, seconds until it has answered one token as well (a mapped tensor is read when it is used);
+and, in a run of its own since watching slows what is watched, the most anonymous memory (no file behind it), every 2 ms.
 """
 
 import argparse
@@ -51,15 +51,17 @@ class Peak(threading.Thread):
             self.most = max(self.most, anonymous_bytes() or 0)
 
 
-def one(engine: str, folder: str, dtype: str) -> None:
-    """In a process of its own: load, answer, print what it took."""
+def one(engine: str, folder: str, dtype: str, what: str) -> None:
+    """In a process of its own: load, answer, print what it took: seconds, or with ``what`` "memory" bytes."""
     load = {"chainrule": ours, "transformers": theirs}[engine]
+    # both sides have what they need imported: imports are not loading
     if engine == "chainrule":
         pass
     else:
-        from transformers import AutoModelForCausalLM, LlamaForCausalLM  # noqa: F401  (imports are not loading)
+        from transformers import AutoModelForCausalLM, LlamaForCausalLM  # noqa: F401
     before, peak = anonymous_bytes() or 0, Peak()
-    peak.start()
+    if what == "memory":
+        peak.start()
     began = time.perf_counter()
     model = load(folder, dtype)
     loaded = time.perf_counter() - began
@@ -67,12 +69,12 @@ def one(engine: str, folder: str, dtype: str) -> None:
         model(torch.tensor([[1]]))
     answered = time.perf_counter() - began
     peak.done.set()
-    print(json.dumps([loaded, answered, peak.most - before]))
+    print(json.dumps([peak.most - before] if what == "memory" else [loaded, answered]))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("--gb", type=float, default=2.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dtype", choices=("auto", "bf16", "fp32"), default="auto", help="auto: bf16, as stored")
@@ -90,14 +92,18 @@ def main() -> None:
         seen: dict[str, list[list[float]]] = {"chainrule": [], "transformers": []}
         for _ in range(args.rounds):
             for engine, rows in seen.items():
-                argv = [sys.executable, __file__, "--one", engine, str(folder), args.dtype]
-                out = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
-                rows.append(json.loads(out.splitlines()[-1]))
+                rows.append(alone(engine, folder, args.dtype, "seconds") + alone(engine, folder, args.dtype, "memory"))
         medians = {engine: [statistics.median(column) for column in zip(*rows, strict=True)] for engine, rows in seen.items()}
         for engine, (loaded, answered, anonymous) in medians.items():
             print(f"{engine:<14}{loaded:9.2f}s{answered:9.2f}s{anonymous / 1e9:9.2f} GB")
         ratios = [a / b for a, b in zip(*medians.values(), strict=True)]
         print(f"{'ratio':<14}{ratios[0]:10.2f}{ratios[1]:10.2f}{ratios[2]:12.2f}")
+
+
+def alone(engine: str, folder: Path, dtype: str, what: str) -> list[float]:
+    """What ``one`` prints, in a fresh process."""
+    argv = [sys.executable, __file__, "--one", engine, str(folder), dtype, what]
+    return json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
 
 
 def checkpoint(place: Path, size_gb: float) -> Path:
