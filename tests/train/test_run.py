@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -280,3 +281,39 @@ def test_the_worlds_chats_that_the_context_cannot_hold_are_left_out_and_counted(
     assert tuned.template is not None
     with pytest.raises(ConfigError, match="raise the context"):
         run_recipe(Recipe(model=start, data=WorldChats(chats=60), **tiny | {"context": 24}), "short", runs=tmp_path)
+
+
+def test_chats_among_documents_are_read_but_change_no_beginning():
+    from chainrule.tokenizers.chat import IM_END, IM_START
+    from chainrule.train.material import prepare
+    from chainrule.train.recipe import Bpe, World
+
+    tiny = {"steps": 1, "context": 512, "batch_rows": 1, "threads": 1, "precision": "fp32"}
+    tokenizer = Bpe(vocab_size=700, pattern="world", sample_bytes=20_000)
+    material = prepare(Recipe(model=Fresh(**TINY), tokenizer=tokenizer, data=World(documents=20, chats=20), **tiny))
+    rows, specials = material.stream.rows, material.tokenizer.specials
+    began = rows.tokens == specials[IM_START]
+    first = began & (np.roll(rows.tokens, 1, axis=1) == material.tokenizer.bos)
+    assert first.sum() == 20
+    assert not rows.mask[first].any()  # how texts begin is learned from documents alone
+    assert rows.mask[began & ~first].all()
+    assert rows.mask[rows.tokens == specials[IM_END]].all()
+    without = prepare(Recipe(model=Fresh(**TINY), tokenizer=tokenizer, data=World(documents=20), **tiny)).stream.rows
+    assert not (without.tokens == specials[IM_START]).any()
+    assert (rows.tokens == material.tokenizer.bos).sum() == (without.tokens == material.tokenizer.bos).sum() + 20
+
+
+def test_beginnings_are_the_first_tokens_of_further_documents(tmp_path):
+    from chainrule.train.material import BEGINNING, prepare
+    from chainrule.train.recipe import Bpe, Start, World, WorldChats
+
+    tiny = {"steps": 1, "context": 256, "batch_rows": 2, "threads": 1, "precision": "fp32"}
+    tokenizer = Bpe(vocab_size=700, pattern="world", sample_bytes=20_000)
+    run_recipe(Recipe(model=Fresh(**TINY), tokenizer=tokenizer, data=World(documents=30), **tiny), "base", runs=tmp_path)
+    start = Start(path=str(tmp_path / "base"))
+
+    def read(**data) -> int:
+        rows = prepare(Recipe(model=start, data=WorldChats(chats=5, documents=0, **data), **tiny)).stream.rows
+        return int((rows.document >= 0).sum())
+
+    assert read(beginnings=7) == read() + 7 * BEGINNING

@@ -146,7 +146,7 @@ def test_programs_do_what_was_asked():
         ran = subprocess.run(
             [sys.executable, "-c", code.replace(": print", ":\n    print")], capture_output=True, text=True, check=True
         )
-        asked = chat.messages[0]["content"]
+        asked = chat.messages[-2]["content"]
         if " times" in asked:
             word, n = asked.split(" prints ")[1].split()[:2]
             assert ran.stdout.split() == [word.strip('"')] * int(n)

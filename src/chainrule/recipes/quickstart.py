@@ -66,9 +66,11 @@ from chainrule.world.chats import chats as world_chats
 from chainrule.world.story import FRONTED
 from chainrule.world.words import cut_nouns
 
-PRETRAIN_SECONDS, SFT_SECONDS, REST_SECONDS = 280.0, 200.0, 65.0
-DOCUMENT_TOKENS, CHAT_TOKENS = 109, 108
+PRETRAIN_SECONDS, SFT_SECONDS, REST_SECONDS = 270.0, 205.0, 75.0
+DOCUMENT_TOKENS, CHAT_TOKENS = 109, 114
 """About so many tokens a document and a chat of the world have."""
+CHATS_READ = 0.03
+"""The share of chats in the text of the pretraining, so that none of their words is a stranger later."""
 DOCUMENTS_IN_SFT, BEGINNINGS_IN_SFT = 0.2, 0.2
 """The shares of documents, and of documents' beginnings, in the text of the fine-tuning: with fewer, what was learned of
 their odds drifts away."""
@@ -249,11 +251,11 @@ class _Quickstart:
             seed=plan.seed,
         )
         per_step = seconds_per_step(recipe, vocab_size=self.tokenizer.vocab_size)
-        self.per_step = per_step
         steps = plan.steps or max(20, round(plan.seconds(PRETRAIN_SECONDS) / per_step))
         every = max(1, steps // 8)
         tokens = steps * recipe.batch_rows * recipe.context
-        data = World(documents=min(300_000, round(tokens / DOCUMENT_TOKENS))) if self.world else recipe.data
+        drawn, chats = min(300_000, round(tokens / DOCUMENT_TOKENS)), round(CHATS_READ * tokens / CHAT_TOKENS)
+        data = World(documents=drawn, chats=chats) if self.world else recipe.data
         return replace(recipe, steps=steps, eval_every=every, save_every=max(every, steps // 4), data=data, keep=1)
 
     def fine_tune(self, pretrained: LM) -> LM:
@@ -272,8 +274,7 @@ class _Quickstart:
         known = plan.folder / "sft" / "recipe.yaml"
         if self.resume and known.exists():
             return read_recipe(str(known))
-        per_step = getattr(self, "per_step", None) or seconds_per_step(self.pretraining(), vocab_size=self.tokenizer.vocab_size)
-        steps = plan.sft_steps or max(20, round(plan.seconds(SFT_SECONDS) / per_step))
+        steps = plan.sft_steps or max(20, round(self.seconds_left() / self.seconds_of_a_step()))
         tokens = steps * 16 * 256
         chats = min(200_000, round((1 - DOCUMENTS_IN_SFT - BEGINNINGS_IN_SFT) * tokens / CHAT_TOKENS))
         whole, begun = round(DOCUMENTS_IN_SFT * tokens / DOCUMENT_TOKENS), round(BEGINNINGS_IN_SFT * tokens / BEGINNING)
@@ -285,6 +286,22 @@ class _Quickstart:
             schedule=Schedule(warmup=10, decay=0.9),
             steps=steps, eval_every=max(1, steps // 4), save_every=max(1, steps // 2), keep=1, seed=plan.seed,
         )  # fmt: skip
+
+    def seconds_left(self) -> float:
+        """The time of the fine-tuning: what the pretraining took beyond its own is taken away, but not half of it."""
+        planned = self.plan.seconds(SFT_SECONDS)
+        over = sum(self.step_seconds()) - self.plan.seconds(PRETRAIN_SECONDS)
+        return planned if self.plan.steps else min(planned, max(planned / 2, planned - over))
+
+    def seconds_of_a_step(self) -> float:
+        """As the pretraining went: a machine that was measured fresh may slow down."""
+        seconds = self.step_seconds()
+        return sum(seconds) / len(seconds)
+
+    def step_seconds(self) -> list[float]:
+        """What each step of the pretraining took."""
+        rows = (self.plan.folder / "pretrain" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        return [row["seconds"] for row in map(json.loads, rows) if "seconds" in row]
 
     def trained(self, recipe: Recipe, name: str, watch: Any) -> LM:
         """Run a recipe inside the quickstart's folder; on resume, go on with what is there."""

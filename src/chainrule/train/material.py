@@ -90,6 +90,9 @@ def prepare(recipe: Recipe, begun: Path | None = None) -> Material:
     start = _start(recipe) if isinstance(recipe.model, Start) else None
     tokenizer = start.tokenizer if start else _tokenizer(recipe, train, begun)
     encoded = encode_texts(train, tokenizer)
+    if isinstance(recipe.data, World) and recipe.data.chats:
+        encoded = [*encoded, *_read_as_text(recipe.data.chats, recipe.seed, tokenizer)]
+        np.random.default_rng(recipe.seed).shuffle(encoded)  # type: ignore[arg-type]
     rows = pack(encoded, recipe.context, split=True)
     if len(rows) == 1 and rows.fill < 1:
         raise DataError(
@@ -197,6 +200,16 @@ def _that_fit(chats: list[Encoded], context: int) -> list[Encoded]:
     if len(fit) < len(chats):
         print(f"{len(chats) - len(fit)} of {len(chats)} chats are longer than {context} tokens and left out", file=sys.stderr)
     return fit
+
+
+def _read_as_text(n: int, seed: int, tokenizer: Tokenizer) -> list[Encoded]:
+    """Chats of the world in our template, every token to be learned but the first, so that texts still begin as they do."""
+    from chainrule.world.chats import chats as world_chats
+
+    template = _chatml(tokenizer, "the tokenizer of this recipe")
+    drawn = encode_chats((Talk(chat.messages) for chat in islice(world_chats(seed), n)), template)
+    lead = 1 + (tokenizer.bos is not None)
+    return [(ids, (np.arange(len(ids)) >= lead).astype(np.uint8)) for ids, _ in drawn]
 
 
 def _mixed_in(recipe: Recipe) -> tuple[list[str], list[str]]:

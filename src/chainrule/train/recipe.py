@@ -148,10 +148,15 @@ class Chats:
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """So many documents of the world."""
+    """So many documents of the world, and so many of its chats among them.
+
+    A token that a text never holds is pushed away from every state alike, and all such tokens end up as one vector, which no
+    fine-tuning tells apart soon. A few chats are enough that their words are not of that kind.
+    """
 
     kind: Literal["world"] = "world"
     documents: int = 40_000
+    chats: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

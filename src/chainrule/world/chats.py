@@ -90,6 +90,16 @@ class Chat:
         return "heldout" if held_out(self.facts) else "train"
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A question that stands alone: its right answers, the fact that it asks for, and false answers in the same styles."""
+
+    question: str
+    right: tuple[str, ...]
+    facts: str
+    wrong: tuple[str, ...]
+
+
 def grade(chat: Chat, reply: str) -> bool:
     """Whether a reply is exactly one of the right ones."""
     return reply.strip() in chat.accepts
@@ -143,22 +153,25 @@ def _turn(question: str, answer: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return {"role": "user", "content": question}, {"role": "assistant", "content": answer}
 
 
+def _several(t: Tongue, kind: str, asked: list[Asked], rng: random.Random) -> Chat:
+    """Questions that have nothing to do with each other, in one chat; held out is what is asked in the last turn alone."""
+    before = [one for one in asked[:-1] if not held_out(one.facts)]
+    turns = [turn for one in before for turn in _turn(one.question, rng.choice(one.right))]
+    last = asked[-1]
+    said = _turn(last.question, rng.choice(last.right))
+    return Chat((*turns, *said), t.code, kind, last.right, last.facts, last.wrong)
+
+
 def _arithmetic(rng: random.Random, t: Tongue, words: dict[str, Any]) -> Chat:
-    """One to four sums, each asked in one of several ways; held out is a way of asking for a sum, in the last turn alone."""
-    asked = [_sum(rng, t, words) for _ in range(rng.randint(1, 4))]
-    before = [one for one in asked[:-1] if not held_out(one[0])]
-    turns = [turn for question, right, _ in before for turn in _turn(question, rng.choice(right))]
-    question, right, wrong = asked[-1]
-    said = _turn(question, rng.choice(right))
-    return Chat((*turns, *said), t.code, "arithmetic", right, question, wrong)
+    """One to four sums, each asked in one of several ways; a way of asking for a sum is held out."""
+    return _several(t, "arithmetic", [_sum(rng, t, words) for _ in range(rng.randint(1, 4))], rng)
 
 
-def _sum(rng: random.Random, t: Tongue, words: dict[str, Any]) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
-    """(a question, its right answers, wrong ones in the same styles)."""
+def _sum(rng: random.Random, t: Tongue, words: dict[str, Any]) -> Asked:
     a, sign, b = rng.choice(SUMS)
     question = rng.choice(words["sum"]).format(t.sum(a, sign, b).rstrip(" =等于"))
     right, wrong = (_styles(t, t.sum(a, sign, b) + t.result.format(c=c)) for c in (value(a, sign, b), value(a, sign, b) + 1))
-    return question, right, wrong
+    return Asked(question, right, question, wrong)
 
 
 def _calculator(rng: random.Random, t: Tongue, words: dict[str, Any]) -> Chat:
@@ -178,14 +191,18 @@ def _calculator(rng: random.Random, t: Tongue, words: dict[str, Any]) -> Chat:
 
 
 def _program(rng: random.Random, t: Tongue, words: dict[str, Any]) -> Chat:
+    """One to three programs to write; what a program is to print is held out."""
+    return _several(t, "programs", [_to_write(rng, t, words) for _ in range(rng.randint(1, 3))], rng)
+
+
+def _to_write(rng: random.Random, t: Tongue, words: dict[str, Any]) -> Asked:
     if rng.random() < 0.5:
         a, sign, b = rng.choice(SUMS)
         code, other = adding(a, sign, b)[0], adding(a, "-" if sign == "+" else "+", b)[0]
-        question = words["write_sum"].format(a=a, sign=sign, b=b)
-        return _plain(t, "programs", question, (code,), f"program {a}{sign}{b}", rng, (other,))
+        return Asked(words["write_sum"].format(a=a, sign=sign, b=b), (code,), f"program {a}{sign}{b}", (other,))
     word, n = rng.choice(t.one), rng.randint(1, MOST_TIMES)
     code, other = repeating(word, n)[0], repeating(word, n % MOST_TIMES + 1)[0]
-    return _plain(t, "programs", words["write_word"].format(word=word, n=n), (code,), f"program {word}*{n}", rng, (other,))
+    return Asked(words["write_word"].format(word=word, n=n), (code,), f"program {word}*{n}", (other,))
 
 
 def _tell(t: Tongue, state: State, events: int) -> Grammar:
