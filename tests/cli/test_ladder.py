@@ -64,6 +64,7 @@ def test_the_history_of_a_text_stands_in_a_run(capsys, text, tmp_path):
         (("--ablate", ""), "names no part"),
         (("--ablate", "norm", "--layers", "1"), "--layers is 1"),
         (("--ablate", "norm", "--rungs", "lstm"), "leave one of them out"),
+        (("--ablate", "norm", "--branches"), "--branches chooses of the history"),
         (("--ablate", "norm", "--text", "nowhere.txt"), "does not exist"),
     ],
 )

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from chainrule.core.errors import ConfigError
-from chainrule.eval.history import ERAS, NEURAL, chosen, read, slips, verdict
-from chainrule.hub.load import load
+from chainrule.eval.history import BRANCHES, ERAS, NEURAL, chosen, notes, read, slips, verdict
+from chainrule.hub.load import load, load_any
 from chainrule.recipes import history as recipe
 from chainrule.recipes.eras import Shape, recipes, size
 from chainrule.recipes.history import Plan, history
@@ -28,7 +28,7 @@ def done(tmp_path_factory):
 
 def test_every_rung_stands_where_history_has_it(done):
     _, found = done
-    assert [one.key for one in found.milestones] == list(ERAS)
+    assert [one.key for one in found.milestones] == list(chosen(None)) == [key for key in ERAS if key not in BRANCHES]
     names = [one.rung.name for one in found.milestones]
     assert names[:3] == ["uniform", "unigram", "bigram"]
     assert names[3].startswith("Kneser–Ney ")
@@ -69,7 +69,7 @@ def test_the_run_can_be_read_used_and_looked_at(done):
     assert "http://" not in html.replace("http://www.w3.org", "")
     assert isinstance(load(folder / "ladder" / "lstm").generate("Tom", max_tokens=2), str)
     table, *_ = found.text().split("\n\n")
-    assert len(table.splitlines()) == 2 + len(ERAS)
+    assert len(table.splitlines()) == 2 + len(chosen(None))
 
 
 @pytest.mark.parametrize("vocab_size", [1000, 2048])
@@ -77,7 +77,7 @@ def test_the_run_can_be_read_used_and_looked_at(done):
 def test_all_neural_rungs_are_of_one_size(shape, vocab_size):
     sizes = {key: size(one, vocab_size) for key, one in recipes(shape, vocab_size).items()}
     wanted = sizes["transformer"]
-    assert all(sizes[key] == pytest.approx(wanted, rel=0.05) for key in ("neural-ngram", "rnn", "lstm", "llama"))
+    assert all(sizes[key] == pytest.approx(wanted, rel=0.05) for key in ("neural-ngram", "rnn", "lstm", "llama", *BRANCHES))
     assert sizes["moe"] > 1.1 * wanted
 
 
@@ -166,8 +166,51 @@ def test_a_ladder_out_of_order_says_so(done):
 
 def test_rungs_are_chosen_by_name_in_the_order_of_history():
     assert chosen("lstm, unigram") == ("unigram", "lstm")
-    assert chosen(None) == tuple(ERAS)
-    assert chosen(None, known=False) == tuple(ERAS)[:-1]
+    assert chosen(None, branches=True) == tuple(ERAS)
+    assert chosen(None, branches=True, known=False) == tuple(ERAS)[:-1]
+    assert chosen("t5") == ("t5",)
+    assert chosen("llama,unigram", branches=True) == ("unigram", *BRANCHES, "llama")
+    assert not set(BRANCHES) & set(chosen(None))
+
+
+@pytest.fixture(scope="module")
+def branched(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    return folder, history(plan(folder, rungs=("bigram", *BRANCHES, "truth"), vocab_size=500, documents=60))
+
+
+def test_the_branches_stand_beside_the_line_on_the_same_scale(branched):
+    _, found = branched
+    assert [one.rung.name for one in found.milestones] == ["bigram", "Encoder–decoder", "BERT", "T5", "truth"]
+    *rungs, floor = found.rungs
+    assert all(rung.bits_per_byte[language] > floor.bits_per_byte[language] for rung in rungs for language in ("en", "zh"))
+    tokens = {key: found.milestone(key).training.tokens for key in BRANCHES}
+    assert tokens["bert"] == 2 * 4 * 64
+    assert tokens["t5"] == tokens["encoder-decoder"] == pytest.approx(tokens["bert"], rel=0.4)
+    assert len(found.milestone("t5").curve) > 1
+    assert not found.milestone("bert").curve  # every token costs it a pass
+    assert any(note.startswith("Beside the line") for note in notes(found))
+
+
+def test_a_branch_that_pays_more_breaks_no_order(branched):
+    _, found = branched
+    bigram, _, bert, _, floor = found.milestones
+    worse = replace(bert, rung=replace(bert.rung, bits_per_byte={"en": 9.0, "zh": 9.0}))
+    assert slips(replace(found, milestones=(bigram, worse, floor))) == []
+
+
+def test_a_finished_branch_is_read_and_its_model_works(branched):
+    folder, found = branched
+    again = history(plan(folder, rungs=("bigram", *BRANCHES, "truth"), vocab_size=500, documents=60), resume=True)
+    assert again.milestones == found.milestones
+    assert load_any(folder / "ladder" / "bert").fill("Tom [MASK]")
+    assert isinstance(load(folder / "ladder" / "t5").generate("Tom", max_tokens=2), str)
+
+
+def test_steps_are_measured_for_every_way_of_reading(tmp_path):
+    found = history(plan(tmp_path, rungs=("bert", "t5"), steps=None, minutes=0.02, vocab_size=500, documents=60, held_out=2))
+    steps = json.loads((tmp_path / "ladder" / "steps.json").read_text())["steps"]
+    assert found.milestone("bert").training.tokens == steps * 4 * 64
 
 
 def test_the_ladder_for_machines_is_json(done):

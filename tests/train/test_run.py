@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,10 +19,11 @@ from chainrule.core.errors import ChainruleError, CheckpointError, ConfigError, 
 from chainrule.hub.build import fresh
 from chainrule.logprobs.losses import cross_entropy
 from chainrule.train.loop import Hooks, Settings, train
+from chainrule.train.material import prepare
 from chainrule.train.objective import Objective
 from chainrule.train.optim import AdamW, orthogonal, split_parameters
-from chainrule.train.recipe import Bytes, Fresh, Recipe, Text, parse_recipe, write_recipe
-from chainrule.train.run import run_recipe
+from chainrule.train.recipe import Bytes, Fresh, Optimizing, Recipe, Text, parse_recipe, write_recipe
+from chainrule.train.run import evaluate, run_recipe
 from chainrule.train.schedule import Schedule
 
 TINY = {"n_layers": 2, "d_model": 16, "n_heads": 2, "d_ff": 16}
@@ -68,11 +70,42 @@ def test_a_run_learns_and_writes_its_folder(text, tmp_path):
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_the_result_can_be_the_mean_of_the_last_weights(text, tmp_path, optimizer):
+    steps = {"optimizer": Optimizing(kind=optimizer), "steps": 6, "save_every": 1, "keep": 9}
+    plain = run_recipe(recipe(text, **steps), "plain", runs=tmp_path)
+    mean = run_recipe(recipe(text, **steps, average=0.5), "mean", runs=tmp_path)
+    kept = "checkpoints/step-0000000{}/model.safetensors"
+    last = [load_file(plain.folder / kept.format(n)) for n in (4, 5, 6)]
+    for name, found in load_file(mean.folder / kept.format(6)).items():
+        torch.testing.assert_close(found, sum(one[name] for one in last) / 3, rtol=0, atol=1e-6)
+    assert not same(weights(plain.folder), weights(mean.folder))
+    looks = [json.loads(line).get("held_out_loss") for line in (mean.folder / "metrics.jsonl").read_text().splitlines()]
+    model = mean.model.eval()
+    stream = prepare(recipe(text, **steps)).held_out
+    assert looks[-1] == pytest.approx(
+        evaluate(Objective(model, cross_entropy), stream, torch.device("cpu"), torch.float32)["held_out_loss"]
+    )
+
+
+def test_a_mean_goes_on_to_the_same_bits(text, tmp_path):
+    wanted = recipe(text, steps=8, save_every=2, keep=9, average=0.75)
+    whole = run_recipe(wanted, "whole", runs=tmp_path)
+    for stopped in (2, 6):  # before the mean begins, and in its midst
+        cut = tmp_path / f"cut{stopped}"
+        shutil.copytree(whole.folder, cut)
+        for n in range(stopped + 2, 9, 2):
+            shutil.rmtree(cut / "checkpoints" / f"step-{n:08d}")
+        run_recipe(wanted, cut.name, runs=tmp_path, resume=True)
+        assert same(weights(cut), weights(whole.folder))
+
+
+def test_a_share_of_the_steps_is_a_share(text):
+    with pytest.raises(ConfigError, match=r"'average' is 3; it is a share"):
+        recipe(text, average=3)
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_a_resumed_run_ends_in_the_same_bits(text, tmp_path, optimizer):
-    import shutil
-
-    from chainrule.train.recipe import Optimizing
-
     wanted = recipe(text, optimizer=Optimizing(kind=optimizer), keep=9)
     whole = run_recipe(wanted, "whole", runs=tmp_path)
     shutil.copytree(whole.folder, tmp_path / "cut")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,19 @@ import chainrule as cr
 from chainrule.cli import main
 from chainrule.core.errors import ConfigError
 from chainrule.eval.translations import exactness, translate
-from chainrule.train.recipe import Bytes, Fresh, FreshSeq2Seq, Optimizing, Pairs, Recipe, Start, World, WorldPairs, read_recipe
+from chainrule.train.recipe import (
+    Bytes,
+    Fresh,
+    FreshSeq2Seq,
+    Optimizing,
+    Pairs,
+    Recipe,
+    Start,
+    Text,
+    World,
+    WorldPairs,
+    read_recipe,
+)
 from chainrule.train.run import run_recipe
 
 PAIRS = [("one cat", "一只猫"), ("two cats", "两只猫"), ("one dog", "一只狗"), ("two dogs", "两只狗")]
@@ -94,8 +107,21 @@ def test_the_world_is_told_in_both_directions(tmp_path):
 def test_models_and_data_that_do_not_fit_are_refused(pairs, tmp_path):
     with pytest.raises(ConfigError, match="pairs train an encoder–decoder"):
         run_recipe(recipe(pairs, model=Fresh()), "a", runs=tmp_path)
-    with pytest.raises(ConfigError, match="learns from pairs, not from world"):
-        run_recipe(recipe(pairs, data=World()), "b", runs=tmp_path)
+    with pytest.raises(ConfigError, match="reads no chats among its texts"):
+        run_recipe(recipe(pairs, data=World(documents=9, chats=3)), "b", runs=tmp_path)
+
+
+def test_a_text_is_learned_in_parts(learned, tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("one cat sees two dogs.\n\n" * 40)
+    fresh = recipe("", data=Text(path=str(path)), steps=1, context=16)
+    run = run_recipe(fresh, "fresh", runs=tmp_path)
+    told = json.loads((run.folder / "data.json").read_text())
+    assert told["pairs"] > 40
+    assert told["mean_target"] <= 1 + 16 // 4
+    assert told["mean_source"] <= 16
+    more = run_recipe(replace(fresh, model=Start(path=str(run.folder))), "more", runs=tmp_path)
+    assert json.loads((more.folder / "data.json").read_text())["sha256"] == told["sha256"]
 
 
 def test_the_shipped_recipe_is_read():

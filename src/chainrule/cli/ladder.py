@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from chainrule.eval.ablation import Ablation
     from chainrule.eval.history import History
 
-TRAINS = {"ablate": None, "layers": None, "rungs": None, "minutes": None, "steps": None, "name": None, "resume": False}
+TRAINS = {
+    **dict.fromkeys(("ablate", "layers", "rungs", "minutes", "steps", "name")),
+    **dict.fromkeys(("branches", "resume"), False),
+}
 """The options that speak of training alone, and what they are where they were not given."""
 
 
@@ -31,6 +34,10 @@ def arguments(parser: ArgumentParser) -> None:
     )  # fmt: skip
     options.documents(parser)
     parser.add_argument("--rungs", metavar="NAMES", help=f"history: only these, of {', '.join(ERAS)}")
+    parser.add_argument(
+        "--branches", action="store_true",
+        help="history: also those that do not read from left to right (encoder-decoder, bert, t5)",
+    )  # fmt: skip
     parser.add_argument("--ablate", metavar="PARTS", help="a deep decoder with and without each of: residual,norm,position")
     parser.add_argument("--layers", type=int, help="ablate: how deep it is (24)")
     parser.add_argument("--minutes", type=float, help="how long training and all may take (history 10, ablate 5)")
@@ -79,7 +86,7 @@ def _history(args: Namespace) -> None:
 
     if args.layers is not None:
         raise ConfigError(f"--layers {args.layers} goes with --ablate; leave it out")
-    rungs = chosen(args.rungs, known=args.text is None)
+    rungs = chosen(args.rungs, branches=args.branches, known=args.text is None)
     asked = _asked(args, "ladder")
     from chainrule.recipes.history import Plan, history
 
@@ -91,8 +98,9 @@ def _ablation(args: Namespace) -> None:
     """A deep decoder with and without its parts, in a run's folder."""
     from chainrule.eval.ablation import chosen
 
-    if args.rungs is not None:
-        raise ConfigError("--rungs chooses of the history, --ablate trains something else; leave one of them out")
+    if args.rungs is not None or args.branches:
+        option = "--branches" if args.rungs is None else "--rungs"
+        raise ConfigError(f"{option} chooses of the history, --ablate trains something else; leave one of them out")
     parts = chosen(args.ablate)
     asked = _asked(args, "ablation")
     from chainrule.recipes.ablation import Plan, ablation

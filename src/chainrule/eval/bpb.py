@@ -10,8 +10,9 @@ models can be compared in pairs.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
@@ -22,6 +23,7 @@ from chainrule.core.tokenizer import Tokenizer
 from chainrule.logprobs.scoring import token_logprobs
 
 TOKENS_AT_ONCE = 8192
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,7 @@ def measure(
     Raises ``DataError`` for no text at all, and for a tokenizer that loses part of a text unless ``force``d: the bits
     of what it dropped would not be paid for.
     """
-    spoken = _checked(texts, languages)
+    spoken = checked(texts, languages)
     if not tokenizer.lossless and not force:
         raise DataError(
             f"{name}'s tokenizer may lose part of a text, so bits per byte would flatter it; "
@@ -110,7 +112,7 @@ def measure_logp(
     logp: Callable[[str], float], texts: Sequence[str], languages: Sequence[str] | None = None, *, name: str
 ) -> Measured:
     """Measure with a function that gives the log-probability of a whole document in nats, such as ``world.logp``."""
-    spoken = _checked(texts, languages)
+    spoken = checked(texts, languages)
     started = time.perf_counter()
     nats = tuple(-logp(text) for text in texts)
     sizes = tuple(len(text.encode()) for text in texts)
@@ -123,7 +125,8 @@ def uniform_logp(text: str) -> float:
     return -(len(text.encode()) + 1) * math.log(257)
 
 
-def _checked(texts: Sequence[str], languages: Sequence[str] | None) -> tuple[str, ...]:
+def checked(texts: Sequence[str], languages: Sequence[str] | None) -> tuple[str, ...]:
+    """The language of every text; raises ``DataError`` where there is nothing to measure, or not one language for each."""
     if not any(texts):
         raise DataError(f"there is no text to measure in {len(texts)} documents; give at least one that is not empty")
     spoken = tuple(languages) if languages is not None else ("text",) * len(texts)
@@ -166,7 +169,7 @@ def _score(model: LanguageModel, rows: list[_Row], documents: int, tokens_at_onc
     model.eval()
     try:
         with torch.inference_mode():
-            for group in _groups(rows, tokens_at_once):
+            for group in alike(rows, lambda row: len(row.ids), tokens_at_once):
                 logp = token_logprobs(model, _batch(group).to(model.device)).sum(1, dtype=torch.float64)
                 nats.index_add_(0, torch.tensor([row.document for row in group]), -logp.cpu())
     finally:
@@ -174,11 +177,11 @@ def _score(model: LanguageModel, rows: list[_Row], documents: int, tokens_at_onc
     return nats.tolist()
 
 
-def _groups(rows: list[_Row], tokens_at_once: int) -> Iterator[list[_Row]]:
-    """Rows of similar length together, so that little of a batch is padding."""
-    group: list[_Row] = []
-    for row in sorted(rows, key=lambda row: -len(row.ids)):
-        if group and (len(group) + 1) * len(group[0].ids) > tokens_at_once:
+def alike(rows: Iterable[T], length: Callable[[T], int], tokens_at_once: int) -> Iterator[list[T]]:
+    """Rows of similar length together, the longest first, so that little of a batch is padding."""
+    group: list[T] = []
+    for row in sorted(rows, key=length, reverse=True):
+        if group and (len(group) + 1) * length(group[0]) > tokens_at_once:
             yield group
             group = []
         group.append(row)

@@ -2,8 +2,9 @@
 
     uniform → unigram → bigram → Kneser–Ney → neural n-gram → RNN → LSTM → Transformer → LLaMA → experts → the truth
 
-Every rung is measured on the same documents, so that decades stand on one scale. A rung here is a ``results.Rung`` with what it
-took to get there. ``write`` stores them all as ``ladder.json`` and ``read`` gives them back. No torch here.
+and beside it, where they are asked for, the branches that do not read from left to right: encoder–decoder, BERT, T5. Every
+rung is measured on the same documents, so that decades stand on one scale. A rung here is a ``results.Rung`` with what it took
+to get there. ``write`` stores them all as ``ladder.json`` and ``read`` gives them back. No torch here.
 """
 
 import json
@@ -51,6 +52,15 @@ ERAS: Mapping[str, Era] = {
     "transformer": Era(
         year=2017, new="attention: every token is looked up, none must fit into a state", paper="Vaswani et al."
     ),
+    "encoder-decoder": Era(
+        year=2017, new="two stacks: one reads the text so far both ways, the other writes on", paper="Vaswani et al."
+    ),
+    "bert": Era(
+        year=2018,
+        new="both sides are read and hidden words guessed; asked in order, it sees one side alone",
+        paper="Devlin et al.",
+    ),
+    "t5": Era(year=2020, new="two stacks, where a place is how far away it is", paper="Raffel et al."),
     "llama": Era(year=2023, new="RMSNorm, rope, gated mlps: order is a rotation", paper="Touvron et al."),
     "moe": Era(
         year=2024,
@@ -60,7 +70,9 @@ ERAS: Mapping[str, Era] = {
     "truth": Era(year=None, new="the distribution the text was drawn from: nobody can be better"),
 }
 """The rungs in the order of history, by the names that ``--rungs`` takes."""
-NEURAL = ("neural-ngram", "rnn", "lstm", "transformer", "llama", "moe")
+BRANCHES = ("encoder-decoder", "bert", "t5")
+"""The rungs beside the line: what they learn is not to go on from left to right, and nobody expects them in order."""
+NEURAL = ("neural-ngram", "rnn", "lstm", "transformer", *BRANCHES, "llama", "moe")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,11 +138,15 @@ class History:
         return "\n\n".join([table(self).text(), *notes(self), verdict(self)])
 
 
-def chosen(names: str | None, *, known: bool = True) -> tuple[str, ...]:
-    """The rungs that a list with commas names, in the order of history; all for None. ``known``: the truth of the text is."""
+def chosen(names: str | None, *, branches: bool = False, known: bool = True) -> tuple[str, ...]:
+    """The rungs that a list with commas names, in the order of history; the line for None. ``known``: the truth of the text is.
+
+    ``branches`` are added to either.
+    """
     possible = [key for key in ERAS if known or key != "truth"]
+    beside = BRANCHES if branches else ()
     if names is None:
-        return tuple(possible)
+        return tuple(key for key in possible if key in beside or key not in BRANCHES)
     asked = [name.strip() for name in names.split(",") if name.strip()]
     for name in asked:
         if name in ERAS and name not in possible:
@@ -139,7 +155,7 @@ def chosen(names: str | None, *, known: bool = True) -> tuple[str, ...]:
             raise DataError(f"--rungs names {name!r}, which is no rung{nearest(name, ERAS)}")
     if not asked:
         raise DataError(f"--rungs names none; give some of {', '.join(ERAS)}")
-    return tuple(key for key in ERAS if key in asked)
+    return tuple(key for key in ERAS if key in asked or key in beside)
 
 
 def table(history: History, *, years: bool = True) -> Table:
@@ -199,6 +215,11 @@ def notes(history: History) -> list[str]:
     if trained and trained[0].training:
         tokens = compact(trained[0].training.tokens)
         said.append(f"Each neural model learned from {tokens} tokens of {history.documents:,} documents, in the same order.")
+    if any(one.key in BRANCHES for one in trained):
+        said.append(
+            "Beside the line: an encoder–decoder reads what stands before a part of the text and writes the part, and BERT "
+            "guesses each next word with nothing after it. Their bits are those of whole texts too, from about as many tokens."
+        )
     if any(one.key in ("transformer", "llama", "moe") for one in trained):
         said.append(
             "The Transformers begin where their parts allow it: with learned places by attending to what is alike, with rope "
@@ -221,8 +242,8 @@ class Slip:
 
 
 def slips(history: History) -> list[Slip]:
-    """Wherever a rung pays more than the one before it."""
-    rungs = history.rungs
+    """Wherever a rung of the line pays more than the one before it."""
+    rungs = [one.rung for one in history.milestones if one.key not in BRANCHES]
     spoken = found.languages(rungs)
     seen: list[Slip] = []
     for before, after in pairwise(rungs):

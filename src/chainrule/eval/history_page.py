@@ -14,7 +14,7 @@ from chainrule.pages.page import Block, Code, Data, Figure, Numbers, Page, Prose
 from chainrule.pages.table import Table
 from chainrule.pages.text import duration, fixed, percent
 
-TONES = {"neural-ngram": 5, "rnn": 4, "lstm": 2, "transformer": 3, "llama": 1, "moe": 6}
+TONES = {"neural-ngram": 5, "rnn": 4, "lstm": 2, "transformer": 3, "llama": 1, "moe": 6, "encoder-decoder": 7, "t5": 8}
 
 LEAD = (
     "Seventy years of language models on one scale: each learned from the same tokens of {source} and was measured on the same "

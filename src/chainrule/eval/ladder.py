@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from chainrule.core.masked import Model
 from chainrule.core.model import LanguageModel
 from chainrule.core.schema import dump
 from chainrule.core.tokenizer import Tokenizer
@@ -123,7 +124,7 @@ def _rung(one: Contender, result: Measured, size: int | None) -> Rung:
     )
 
 
-def parameters(model: LanguageModel) -> int:
+def parameters(model: Model) -> int:
     """How many numbers a model was given by its data: its parameters or, where it has none, its tables of counts."""
     learned = sum(parameter.numel() for parameter in model.parameters())
     return learned or sum(buffer.numel() for buffer in model.buffers())

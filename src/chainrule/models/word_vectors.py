@@ -10,7 +10,7 @@ which gensim and fastText read too:
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -42,19 +42,21 @@ class WordVectors:
 
     words: list[str]
     matrix: Floats
+    index: dict[str, int] = field(init=False, repr=False, compare=False)
+    """The row of each word."""
 
     def __post_init__(self) -> None:
         if len(self.words) != len(self.matrix):
             raise DataError(f"{len(self.words)} words come with {len(self.matrix)} vectors; there must be one for each")
+        object.__setattr__(self, "index", {word: i for i, word in enumerate(self.words)})
 
-    @cached_property
-    def index(self) -> dict[str, int]:
-        """The row of each word."""
-        return {word: i for i, word in enumerate(self.words)}
-
-    @cached_property
+    @property
     def unit(self) -> Floats:
         """The vectors at length one (a zero vector stays zero)."""
+        return self._unit
+
+    @cached_property
+    def _unit(self) -> Floats:
         return self.matrix / np.maximum(np.linalg.norm(self.matrix, axis=1, keepdims=True), 1e-12)
 
     def row(self, word: str) -> int:

@@ -61,16 +61,24 @@ def source(text: Path | None) -> str:
 
 
 def read_corpus(
-    folder: Path, text: Path | None, *, seed: int, held_out: int, vocab_size: int, row: int, n: int | None = None
+    folder: Path,
+    text: Path | None,
+    *,
+    seed: int,
+    held_out: int,
+    vocab_size: int,
+    row: int,
+    n: int | None = None,
+    specials: Sequence[str] = SPECIALS,
 ) -> Corpus:
     """The corpus of a file, or of the world, its tokenizer kept in the run's ``folder``.
 
     Raises ``DataError`` where there are fewer training tokens than a ``row`` holds.
     """
     if text is None:
-        corpus = world_corpus(folder, seed=seed, held_out=held_out, vocab_size=vocab_size, n=n)
+        corpus = world_corpus(folder, seed=seed, held_out=held_out, vocab_size=vocab_size, n=n, specials=specials)
     else:
-        corpus = text_corpus(folder, text, vocab_size=vocab_size)
+        corpus = text_corpus(folder, text, vocab_size=vocab_size, specials=specials)
     if corpus.tokens < row:
         raise DataError(
             f"{source(text)} has {corpus.tokens} tokens to learn from, less than the {row} of a row; give more text"
@@ -78,21 +86,23 @@ def read_corpus(
     return corpus
 
 
-def world_corpus(folder: Path, *, seed: int, held_out: int, vocab_size: int, n: int | None = None) -> Corpus:
+def world_corpus(
+    folder: Path, *, seed: int, held_out: int, vocab_size: int, n: int | None = None, specials: Sequence[str] = SPECIALS
+) -> Corpus:
     """``n`` documents of the world, or as many as the tokenizer learns from."""
     held = list(islice(documents(seed + 1000, split="heldout"), held_out))
     sample = world_texts(seed, n or SAMPLE_BYTES // DOCUMENT_BYTES)
     pieces = [noun for text in beginning(sample, SAMPLE_BYTES) for noun in cut_nouns(text)]
-    tokenizer = learned_tokenizer(folder, pieces, vocab_size, "world")
+    tokenizer = learned_tokenizer(folder, pieces, vocab_size, "world", specials)
     ids = encoded(sample, tokenizer)
     return Corpus(tokenizer, ids, [one.text for one in held], [one.language for one in held], World(documents=len(ids)), seed)
 
 
-def text_corpus(folder: Path, path: Path, *, vocab_size: int) -> Corpus:
+def text_corpus(folder: Path, path: Path, *, vocab_size: int, specials: Sequence[str] = SPECIALS) -> Corpus:
     """A user's own text, all of it but the part that is held out."""
     data = Text(path=str(path))
     train, held = (in_pieces(texts) for texts in hold_out(read_documents(path), data.held_out))
-    tokenizer = learned_tokenizer(folder, beginning(train, SAMPLE_BYTES), vocab_size, "cl100k")
+    tokenizer = learned_tokenizer(folder, beginning(train, SAMPLE_BYTES), vocab_size, "cl100k", specials)
     return Corpus(tokenizer, encoded(train, tokenizer), held, ["text"] * len(held), data, 0)
 
 
@@ -101,12 +111,12 @@ def encoded(texts: Sequence[str], tokenizer: Tokenizer) -> list[Ids]:
     return [ids for ids, _ in encode_texts(list(texts), tokenizer)]
 
 
-def learned_tokenizer(folder: Path, pieces: Sequence[str], vocab_size: int, pattern: str) -> Tokenizer:
+def learned_tokenizer(folder: Path, pieces: Sequence[str], vocab_size: int, pattern: str, specials: Sequence[str]) -> Tokenizer:
     """BPE of the text, kept in the run's folder; one that is there already is read."""
     there = folder / "tokenizer"
     if there.exists():
         return load_tokenizer(there)
-    tokenizer = BPE.train(pieces, vocab_size, pattern=pattern, specials=SPECIALS).fast()
+    tokenizer = BPE.train(pieces, vocab_size, pattern=pattern, specials=tuple(specials)).fast()
     tokenizer.save(there)
     return tokenizer
 

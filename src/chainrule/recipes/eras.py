@@ -7,13 +7,24 @@ weights begin, and the learning rate that suits it.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from chainrule.core.errors import ConfigError
+from chainrule.data.parts import SHARE
 from chainrule.train.material import fresh_model
-from chainrule.train.recipe import Fresh, FreshConfig, FreshNeuralNGram, FreshRecurrent, Optimizing, Recipe, World
+from chainrule.train.recipe import (
+    Fresh,
+    FreshConfig,
+    FreshEncoder,
+    FreshNeuralNGram,
+    FreshRecurrent,
+    FreshSeq2Seq,
+    Optimizing,
+    Recipe,
+    World,
+)
 from chainrule.train.schedule import Schedule
 
 WIDEST = 4096
@@ -43,6 +54,11 @@ def recipes(shape: Shape, vocab_size: int) -> dict[str, Recipe]:
     experts = FreshConfig(config=mixtral(shape, gated.model.d_ff), init=gated.model.init)
     mixture = of(shape, experts, Optimizing(lr=0.016, adam_lr=0.005))
     d_vector = 2 * shape.d_model // 3
+    two_stacks = [
+        replace(alike(lambda d_ff, plan=plan: seq2seq(shape, plan, d_ff), Optimizing(lr=0.02, adam_lr=0.005)),
+                batch_rows=SHARE * shape.batch_rows)
+        for plan in ("original", "t5")
+    ]  # fmt: skip
     return {
         "neural-ngram": alike(
             lambda d: FreshNeuralNGram(order=8, d_model=d_vector, d_hidden=d), Optimizing(lr=0.03, adam_lr=0.005)
@@ -50,6 +66,9 @@ def recipes(shape: Shape, vocab_size: int) -> dict[str, Recipe]:
         "rnn": alike(lambda d: FreshRecurrent(cell="rnn", d_model=d), Optimizing(lr=0.02, adam_lr=0.005)),
         "lstm": alike(lambda d: FreshRecurrent(cell="lstm", d_model=d), Optimizing(lr=0.03, adam_lr=0.01)),
         "transformer": transformer,
+        "encoder-decoder": two_stacks[0],
+        "bert": alike(lambda d_ff: encoder(shape, d_ff), Optimizing(lr=0.02, adam_lr=0.005)),
+        "t5": two_stacks[1],
         "llama": gated,
         "moe": replace(mixture, balance=0.003),
     }
@@ -66,6 +85,18 @@ def of(shape: Shape, model: Any, optimizer: Optimizing) -> Recipe:
 def gpt2(shape: Shape) -> dict[str, Any]:
     """LayerNorm, learned places, a plain mlp; it begins attending to what is alike."""
     return {"model_type": "gpt2", "n_embd": shape.d_model, "n_layer": shape.n_layers, "n_head": shape.n_heads}
+
+
+def seq2seq(shape: Shape, plan: Literal["original", "t5"], d_ff: int) -> FreshSeq2Seq:
+    """The layers in two stacks; a row is one part of a text, so a step has as many more rows."""
+    return FreshSeq2Seq(
+        plan=plan, n_layers=max(1, shape.n_layers // 2), d_model=shape.d_model, n_heads=shape.n_heads, d_ff=d_ff
+    )
+
+
+def encoder(shape: Shape, d_ff: int) -> FreshEncoder:
+    """BERT's shape; it learns where a text ends too."""
+    return FreshEncoder(n_layers=shape.n_layers, d_model=shape.d_model, n_heads=shape.n_heads, d_ff=d_ff, guesses_end=True)
 
 
 def llama(shape: Shape, d_ff: int) -> Fresh:

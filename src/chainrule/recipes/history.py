@@ -11,6 +11,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,17 +23,22 @@ from chainrule import __version__
 from chainrule.core.device import cpu_threads, pick_device
 from chainrule.core.errors import ConfigError
 from chainrule.core.files import read_text, write_text
-from chainrule.core.model import LanguageModel
+from chainrule.core.masked import MaskedModel, Model
 from chainrule.core.schema import dump, parse
 from chainrule.core.tokenizer import Tokenizer
+from chainrule.data.masking import MaskedStream
 from chainrule.data.packing import pack
-from chainrule.data.streams import PackedStream
+from chainrule.data.pairs import PairStream
+from chainrule.data.parts import parts
+from chainrule.data.streams import PackedStream, Stream
 from chainrule.eval.anatomy import take_apart
-from chainrule.eval.bpb import measure, measure_logp
-from chainrule.eval.history import ERAS, NEURAL, History, Milestone, Training, average, bits, parsed, write
+from chainrule.eval.bpb import Measured, measure, measure_logp
+from chainrule.eval.branches import measure_in_order, measure_in_parts
+from chainrule.eval.history import BRANCHES, NEURAL, History, Milestone, Training, average, bits, chosen, parsed, write
 from chainrule.eval.history_page import page
 from chainrule.eval.ladder import Contender, climb, contender, parameters, truth, uniform
 from chainrule.eval.results import Rung
+from chainrule.hub.encoder import MASKS
 from chainrule.models.ngram import NGram
 from chainrule.models.word2vec import Word2Vec, learn_vectors
 from chainrule.pages.text import fixed
@@ -40,8 +46,9 @@ from chainrule.recipes.corpus import read_corpus, source
 from chainrule.recipes.eras import Shape, recipes
 from chainrule.recipes.quickstart import machine
 from chainrule.recipes.staged import DONE, staged
+from chainrule.train.material import SPECIALS
 from chainrule.train.precision import pick_precision
-from chainrule.train.recipe import FreshNeuralNGram, Published, Recipe, World, read_recipe
+from chainrule.train.recipe import FreshEncoder, FreshNeuralNGram, FreshSeq2Seq, Published, Recipe, World, read_recipe
 from chainrule.train.run import run_recipe, seconds_per_step
 from chainrule.world import logp
 
@@ -54,6 +61,10 @@ FEW = 40
 ORDERS = range(3, 7)
 """The orders among which Kneser–Ney has its best."""
 STEPS = "steps.json"
+NAMES = {
+    "rnn": "RNN", "lstm": "LSTM", "transformer": "Transformer", "encoder-decoder": "Encoder–decoder", "bert": "BERT",
+    "t5": "T5", "llama": "LLaMA", "moe": "MoE",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +78,7 @@ class Plan:
     seed: int = 0
     minutes: float = 10.0
     steps: int | None = None
-    rungs: tuple[str, ...] = tuple(ERAS)
+    rungs: tuple[str, ...] = chosen(None)
     held_out: int = 200
     documents: int | None = None
     """So many documents of the world to learn from; None: as many as are read once."""
@@ -116,7 +127,7 @@ class _Ladder:
         _say(f"— text and tokenizer: {plan.source}")
         corpus = read_corpus(
             plan.folder, plan.text, seed=plan.seed, held_out=plan.held_out, vocab_size=plan.vocab_size, row=plan.shape.context,
-            n=plan.documents,
+            n=plan.documents, specials=(*SPECIALS, MASKS[0]) if "bert" in plan.rungs else SPECIALS,
         )  # fmt: skip
         known = recipes(plan.shape, corpus.tokenizer.vocab_size)
         self.recipes = {key: recipe for key, recipe in known.items() if key in plan.rungs}
@@ -141,9 +152,10 @@ class _Ladder:
         _say("— how long a step takes here")
         shape, corpus = self.plan.shape, self.corpus
         rows = pack(((ids, None) for ids in corpus.ids), shape.context, split=True)
-        stream = PackedStream(rows, shape.batch_rows, shape.batch_rows)
+        packed = PackedStream(rows, shape.batch_rows, shape.batch_rows)
         each = once = 0.0
         for recipe in self.recipes.values():
+            stream = self.fed(recipe, packed)
             each += seconds_per_step(self.fitted(recipe, 1), vocab_size=corpus.tokenizer.vocab_size, stream=stream)
             if isinstance(recipe.model, FreshNeuralNGram) and recipe.model.word2vec:
                 vectors = recipe.model.epochs * self.vector_seconds(recipe.model)
@@ -152,6 +164,19 @@ class _Ladder:
                 else:
                     once += vectors * corpus.tokens
         return max(FEWEST, round((self.plan.minutes * 60 * TRAINING - once) / each))
+
+    def fed(self, recipe: Recipe, packed: PackedStream) -> Stream:
+        """The text as the recipe's model reads it: packed, with words hidden, or in parts."""
+        tokenizer = self.corpus.tokenizer
+        if isinstance(recipe.model, FreshEncoder):
+            return MaskedStream(packed, tokenizer.specials[MASKS[0]], range(len(tokenizer.specials), tokenizer.vocab_size))
+        if isinstance(recipe.model, FreshSeq2Seq):
+            assert tokenizer.begin is not None
+            assert tokenizer.end is not None
+            frame = {"start": tokenizer.begin, "end": tokenizer.end, "context": recipe.context}
+            pairs = [part for ids in self.corpus.ids[:2000] for part in parts(ids[1:].tolist(), **frame)]
+            return PairStream(pairs, recipe.batch_rows, recipe.batch_rows)
+        return packed
 
     def vector_seconds(self, model: FreshNeuralNGram) -> float:
         """How long word2vec takes for a token, once."""
@@ -235,24 +260,42 @@ class _Ladder:
         recipe = read_recipe(str(folder / "recipe.yaml")) if begun else self.fitted(self.recipes[key], self.steps)
         run = run_recipe(recipe, key, runs=self.plan.folder, label=key, watch=self.watch, resume=begun, force=not begun)
         model = run.model
-        assert isinstance(model, LanguageModel)
-        rung = self.measured(contender(named(key, recipe), "model", lambda: (model, run.tokenizer)))
+        rung = self.measured(entered(named(key, recipe), model, run.tokenizer))
         training, curve = learned(folder)
         return Milestone(key=key, rung=rung, active=active(model), training=training, curve=curve)
 
-    def watch(self, model: LanguageModel, tokenizer: Tokenizer) -> dict[str, Any]:
-        """Bits per byte on a few held-out documents."""
-        return {"bits_per_byte": measure(model, tokenizer, self.corpus.held[:FEW]).bits_per_byte}
+    def watch(self, model: Model, tokenizer: Tokenizer) -> dict[str, Any]:
+        """Bits per byte on a few held-out documents; an encoder, whom every token costs a pass, is measured at the end."""
+        if isinstance(model, MaskedModel):
+            return {}
+        few = self.corpus.held[:FEW]
+        found = measure_in_parts(model, tokenizer, few, name="") if model.needs else measure(model, tokenizer, few)
+        return {"bits_per_byte": found.bits_per_byte}
 
 
 def named(key: str, recipe: Recipe) -> str:
     """A neural rung's name in tables."""
     if isinstance(recipe.model, FreshNeuralNGram):
         return f"neural {recipe.model.order}-gram"
-    return {"rnn": "RNN", "lstm": "LSTM", "transformer": "Transformer", "llama": "LLaMA", "moe": "MoE"}[key]
+    return NAMES[key]
 
 
-def active(model: LanguageModel) -> int:
+def entered(name: str, model: Model, tokenizer: Tokenizer) -> Contender:
+    """A trained model as a contender, asked for the probability of a text in the way that it has one."""
+
+    def run(texts: Sequence[str], languages: Sequence[str] | None) -> tuple[Measured, int | None]:
+        if isinstance(model, MaskedModel):
+            found = measure_in_order(model, tokenizer, tokenizer.specials[MASKS[0]], texts, languages, name=name)
+        elif model.needs:
+            found = measure_in_parts(model, tokenizer, texts, languages, name=name)
+        else:
+            found = measure(model, tokenizer, texts, languages, name=name)
+        return found, parameters(model)
+
+    return Contender(name=name, family="model", measure=run)
+
+
+def active(model: Model) -> int:
     """The parameters that a token meets: all but the experts that were not chosen."""
     config: Any = getattr(model, "config", None)
     return take_apart(model, "model").active if config.kind == "decoder" else parameters(model)
@@ -271,7 +314,7 @@ def learned(run: Path) -> tuple[Training, tuple[tuple[int, float], ...]]:
 def commands(plan: Plan) -> tuple[str, ...]:
     """What to type next."""
     text = "" if plan.text is None else f" --text {plan.text}"
-    runs = [f"{plan.folder / key}" for key in plan.rungs if key in NEURAL]
+    runs = [f"{plan.folder / key}" for key in plan.rungs if key in NEURAL and key not in BRANCHES]
     said = [f"chainrule compare {runs[-2]} {runs[-1]}{text}"] if len(runs) > 1 else []
     said += [f"chainrule generate {runs[-1]} --temperature 0.8"] if runs else []
     return (f"chainrule ladder{text} --name {plan.name} --force", *said)

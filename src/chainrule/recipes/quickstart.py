@@ -71,7 +71,7 @@ DOCUMENT_TOKENS, CHAT_TOKENS = 109, 114
 """About so many tokens a document and a chat of the world have."""
 CHATS_READ = 0.03
 """The share of chats in the text of the pretraining, so that none of their words is a stranger later."""
-DOCUMENTS_IN_SFT, BEGINNINGS_IN_SFT = 0.2, 0.2
+DOCUMENTS_IN_SFT, BEGINNINGS_IN_SFT = 0.1, 0.3
 """The shares of documents, and of documents' beginnings, in the text of the fine-tuning: with fewer, what was learned of
 their odds drifts away."""
 PROMPTS = (("en", "Today "), ("zh", "今天"))
@@ -283,7 +283,7 @@ class _Quickstart:
             data=WorldChats(chats=chats, documents=whole, beginnings=begun),
             # Adam takes small steady gradients as far as large ones: faster, and tokens that no chat says grow unlikely
             optimizer=Optimizing(lr=0.007, adam_lr=0.0001),
-            schedule=Schedule(warmup=10, decay=0.9),
+            schedule=Schedule(warmup=10, decay=0.9), average=0.5,
             steps=steps, eval_every=max(1, steps // 4), save_every=max(1, steps // 2), keep=1, seed=plan.seed,
         )  # fmt: skip
 

@@ -116,6 +116,8 @@ def train(
             hooks.log(row | metrics | {"seconds": round(seconds, 4)})
             progress.update(step, loss, tokens)
             last = step + 1 == settings.steps
+            if last:
+                optimizer.finish()
             if (step + 1) % settings.eval_every == 0 or last:
                 hooks.log({"step": step + 1} | hooks.evaluate())
             if (step + 1) % settings.save_every == 0 or last or stopping.is_set():

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,8 @@ from chainrule.data.chats import Encoded, Talk, encode_chats, read_chats
 from chainrule.data.documents import hold_out, read_documents
 from chainrule.data.masking import MaskedStream
 from chainrule.data.packing import Rows, pack
-from chainrule.data.pairs import Pair, PairStream, encode_pairs, read_pairs
+from chainrule.data.pairs import EncodedPair, Pair, PairStream, encode_pairs, read_pairs
+from chainrule.data.parts import parts
 from chainrule.data.streams import PackedStream, Stream
 from chainrule.hub.build import fresh, fresh_encoder, fresh_of_config, fresh_seq2seq
 from chainrule.hub.encoder import MASKS, MaskedLM
@@ -53,7 +54,7 @@ from chainrule.train.recipe import (
 )
 
 SPECIALS = (END_OF_TEXT, IM_START, IM_END)
-BEGINNING = 32
+BEGINNING = 12
 """So many tokens of a document are its beginning."""
 HELD_OUT_ROWS = 32
 """So many held-out rows are looked at during training."""
@@ -80,14 +81,12 @@ def prepare(recipe: Recipe, begun: Path | None = None) -> Material:
     """
     if isinstance(recipe.data, Chats | WorldChats):
         return _for_chats(recipe)
-    if isinstance(recipe.data, Pairs | WorldPairs):
+    if isinstance(recipe.data, Pairs | WorldPairs) or isinstance(recipe.model, FreshSeq2Seq):
         return _for_pairs(recipe, begun)
-    if isinstance(recipe.model, FreshSeq2Seq):
-        raise ConfigError(
-            f"an encoder–decoder learns from pairs, not from {recipe.data.kind}; set data.kind to pairs or world_pairs"
-        )
-    train, held = _documents(recipe)
     start = _start(recipe) if isinstance(recipe.model, Start) else None
+    if isinstance(start, LM) and start.model.needs:
+        return _for_pairs(recipe, begun, start)
+    train, held = _documents(recipe)
     tokenizer = start.tokenizer if start else _tokenizer(recipe, train, begun)
     encoded = encode_texts(train, tokenizer)
     if isinstance(recipe.data, World) and recipe.data.chats:
@@ -120,8 +119,10 @@ def _masked(material: Material, model: MaskedModel, recipe: Recipe) -> Material:
         raise ConfigError("an encoder hides words behind [MASK], which this tokenizer lacks; set tokenizer.kind to bpe")
     for parameter in model.aside():
         parameter.requires_grad_(False)
-    words = sorted(set(range(tokenizer.vocab_size)) - set(tokenizer.specials.values()))
-    hidden = (one and MaskedStream(one, mask, words, recipe.seed) for one in (material.stream, material.held_out))
+    words = set(range(tokenizer.vocab_size)) - set(tokenizer.specials.values())
+    if isinstance(recipe.model, FreshEncoder) and recipe.model.guesses_end and tokenizer.end is not None:
+        words.add(tokenizer.end)
+    hidden = (one and MaskedStream(one, mask, sorted(words), recipe.seed) for one in (material.stream, material.held_out))
     stream, held_out = hidden
     return replace(material, stream=stream, held_out=held_out, loss=masked_cross_entropy)
 
@@ -159,22 +160,35 @@ def _chatml(tokenizer: Tokenizer, path: str) -> ChatTemplate:
     return ChatTemplate(CHATML, tokenizer)
 
 
-def _for_pairs(recipe: Recipe, begun: Path | None) -> Material:
-    """Sources and targets for an encoder–decoder; one tokenizer, trained on both, serves the two sides."""
-    train, held = _pairs(recipe)
-    texts = [text for pair in train for text in pair]
-    known = _start(recipe) if isinstance(recipe.model, Start) else None
-    tokenizer = known.tokenizer if known else _tokenizer(recipe, texts, begun)
+def _for_pairs(recipe: Recipe, begun: Path | None, known: LM | MaskedLM | None = None) -> Material:
+    """Sources and targets for an encoder–decoder, texts in parts; one tokenizer, trained on all, serves the two sides."""
+    if isinstance(recipe.model, Start):
+        known = known or _start(recipe)
+    if isinstance(recipe.data, World) and recipe.data.chats:
+        raise ConfigError(f"an encoder–decoder reads no chats among its texts; set data.chats={recipe.data.chats} to 0")
+    pairs, held_pairs = _pairs(recipe) if isinstance(recipe.data, Pairs | WorldPairs) else ([], [])
+    texts, held_texts = ([], []) if pairs else _documents(recipe)
+    tokenizer = known.tokenizer if known else _tokenizer(recipe, [*texts, *chain.from_iterable(pairs)], begun)
     model = known.model if known else fresh_model(recipe, tokenizer.vocab_size)
     if isinstance(model, MaskedModel) or model.needs != ("source",):
         raise ConfigError(f"pairs train an encoder–decoder, but model is {recipe.model}; set it to {{kind: seq2seq}}")
-    start = tokenizer.begin if model.start is None else model.start
+    start, context = tokenizer.begin if model.start is None else model.start, recipe.context
     if start is None:
         raise ConfigError("this tokenizer has no token to begin a target with; set tokenizer.kind to bpe or bytes")
-    encoded, held_out = (encode_pairs(pairs, tokenizer, start, recipe.context) for pairs in (train, held))
+    encoded = encode_pairs(pairs, tokenizer, start, context) + in_parts(texts, tokenizer, start, context)
+    held_out = encode_pairs(held_pairs, tokenizer, start, context) + in_parts(held_texts, tokenizer, start, context)
     n = min(HELD_OUT_ROWS, len(held_out))
     stream = PairStream(encoded, recipe.batch_rows, recipe.micro_rows or recipe.batch_rows, recipe.seed)
     return Material(model, tokenizer, None, stream, PairStream(held_out, n, n) if n else None)
+
+
+def in_parts(texts: list[str], tokenizer: Tokenizer, start: int, context: int) -> list[EncodedPair]:
+    """Every text in parts, each with what stands before it as its source."""
+    end, lead = tokenizer.end, int(tokenizer.begin is not None)
+    if end is None:
+        raise ConfigError("this tokenizer has no token to end a text with; set tokenizer.kind to bpe or bytes")
+    encoded = encode_texts(texts, tokenizer)
+    return [part for ids, _ in encoded for part in parts(ids[lead:].tolist(), start=start, end=end, context=context)]
 
 
 def _pairs(recipe: Recipe) -> tuple[list[Pair], list[Pair]]:

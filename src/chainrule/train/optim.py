@@ -6,6 +6,11 @@
 Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) replaces a matrix's update by the nearest orthogonal one, found by
 five Newton–Schulz steps, so that no direction is starved. Matrices of one shape are orthogonalised together. Embeddings,
 heads, norms and biases take AdamW.
+
+    Averaged    w̄ = the mean of w after each of the last steps        (Polyak & Juditsky 1992; arXiv:1803.05407)
+
+What happens once in a thousand tokens is seen a few times while the rate is small, and the last weights remember those few
+by chance. The mean of many steps does not.
 """
 
 from collections import defaultdict
@@ -36,6 +41,9 @@ class Optimizer(Protocol):
         """Remember again what ``state_dict`` said."""
         ...
 
+    def finish(self) -> None:
+        """What is to be done after the last step."""
+
 
 def orthogonal(g: Float[Tensor, "n r c"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "n r c"]:
     """The nearest orthogonal matrix to each g, nearly: U Vᵀ of its U S Vᵀ, by five Newton–Schulz steps in ``dtype``."""
@@ -48,7 +56,7 @@ def orthogonal(g: Float[Tensor, "n r c"], dtype: torch.dtype = torch.float32) ->
     return (wide.mT if g.shape[1] > g.shape[2] else wide).to(g.dtype)
 
 
-class AdamW:
+class AdamW(Optimizer):
     """AdamW over all parameters; weight decay on matrices alone."""
 
     def __init__(self, model: Model, *, lr: float, betas: tuple[float, float] = (0.9, 0.95), weight_decay: float = 0.0) -> None:
@@ -66,7 +74,7 @@ class AdamW:
         self._adam.load_state_dict(state["adam"])
 
 
-class Muon:
+class Muon(Optimizer):
     """Muon for the matrices between embedding and head, AdamW for everything else.
 
     ``dtype`` is the format of the orthogonalisation: bf16 is exact enough for it, and fast where the hardware knows it.
@@ -114,6 +122,37 @@ class Muon:
         self._adam.load_state_dict(state["adam"])
         for momentum, saved in zip(self._momenta, state["momenta"], strict=True):
             momentum.copy_(saved)
+
+
+class Averaged(Optimizer):
+    """Another optimizer, whose weights are at last the mean of those after every step but the first ``skipped``."""
+
+    def __init__(self, optimizer: Optimizer, model: Model, skipped: int) -> None:
+        self._optimizer, self._skipped, self._steps = optimizer, skipped, 0
+        self._weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._means = [torch.zeros_like(weight, dtype=torch.float32) for weight in self._weights]
+
+    def step(self, scale: float) -> None:
+        self._optimizer.step(scale)
+        self._steps += 1
+        n = self._steps - self._skipped
+        if n > 0:
+            torch._foreach_lerp_(self._means, [weight.detach().float() for weight in self._weights], 1 / n)
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        if self._steps > self._skipped:
+            for weight, mean in zip(self._weights, self._means, strict=True):
+                weight.copy_(mean)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"optimizer": self._optimizer.state_dict(), "steps": self._steps, "means": self._means}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._steps = state["steps"]
+        for mean, saved in zip(self._means, state["means"], strict=True):
+            mean.copy_(saved)
 
 
 def split_parameters(model: Model) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -60,7 +60,10 @@ class FreshNeuralNGram:
 
 @dataclass(frozen=True, kw_only=True)
 class FreshSeq2Seq:
-    """A new encoder–decoder with so many layers in each stack: the ``original`` Transformer of 2017, or ``t5``."""
+    """A new encoder–decoder with so many layers in each stack: the ``original`` Transformer of 2017, or ``t5``.
+
+    It learns from pairs; of plain texts it writes each part, given what stands before it (``data.parts``).
+    """
 
     kind: Literal["seq2seq"] = "seq2seq"
     plan: Literal["original", "t5"] = "t5"
@@ -80,6 +83,8 @@ class FreshEncoder:
     d_model: int = 192
     n_heads: int = 6
     d_ff: int = 768
+    guesses_end: bool = False
+    """Whether the end of a text is hidden like a word: who is asked for a text word by word must know where it ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +168,7 @@ class World:
 class WorldChats:
     """So many chats of the world, and so many of its documents among them against forgetting.
 
-    ``beginnings`` counts further documents of which only the first 32 tokens are read: how a text begins is a matter of odds,
+    ``beginnings`` counts further documents of which only the first 12 tokens are read: how a text begins is a matter of odds,
     and odds are known by many examples.
     """
 
@@ -226,6 +231,8 @@ class Recipe:
     clip: float = 1.0
     balance: float = 0.0
     """How much an uneven use of experts costs, for a mixture; 0.01 is usual."""
+    average: float = 0.0
+    """The share of the steps, the last ones, whose weights are averaged into the result; 0: the last weights are it."""
     precision: Literal["auto", "fp32", "bf16", "fp16", "pure_bf16"] = "auto"
     """bf16 and fp16 are mixed: weights and optimizer stay fp32, matrix products are narrow (``train.precision``)."""
     compile: bool = False
@@ -242,6 +249,8 @@ class Recipe:
         for name in ("context", "batch_rows", "steps", "eval_every", "save_every", "keep"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name!r} is {getattr(self, name)}; it must be 1 or more")
+        if not 0 <= self.average <= 1:
+            raise ConfigError(f"'average' is {self.average}; it is a share of the steps, from 0 to 1")
         if not self.optimizer.lr > 0 or not self.clip > 0:
             raise ConfigError(f"optimizer.lr={self.optimizer.lr} and clip={self.clip} must be above 0")
 

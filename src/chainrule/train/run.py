@@ -23,17 +23,18 @@ from chainrule.core.datum import Batch, Layout
 from chainrule.core.device import cpu_threads, pick_device
 from chainrule.core.errors import CheckpointError, ConfigError
 from chainrule.core.files import unwritable, whole_folder, write_text
-from chainrule.core.masked import Model
+from chainrule.core.masked import MaskedModel, Model
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.data.streams import Stream
 from chainrule.hub.save import save
 from chainrule.logprobs.losses import balanced_cross_entropy, cross_entropy
+from chainrule.logprobs.masked import masked_cross_entropy
 from chainrule.tokenizers.chat import ChatTemplate
 from chainrule.train.checkpoint import Circumstances, checkpoints, load_checkpoint, save_checkpoint
 from chainrule.train.loop import Hooks, Settings, train
 from chainrule.train.material import Material, fresh_model, prepare
 from chainrule.train.objective import LossFunction, Objective
-from chainrule.train.optim import AdamW, Muon, Optimizer
+from chainrule.train.optim import AdamW, Averaged, Muon, Optimizer
 from chainrule.train.precision import LossScale, pick_precision
 from chainrule.train.recipe import Bpe, Recipe, Start, write_recipe
 
@@ -116,6 +117,11 @@ def _loss(recipe: Recipe, material: Material) -> LossFunction:
 
 
 def _optimizer(recipe: Recipe, model: Model, dtype: torch.dtype) -> Optimizer:
+    one = _stepping(recipe, model, dtype)
+    return Averaged(one, model, recipe.steps - round(recipe.average * recipe.steps)) if recipe.average else one
+
+
+def _stepping(recipe: Recipe, model: Model, dtype: torch.dtype) -> Optimizer:
     o = recipe.optimizer
     if o.kind == "adamw":
         return AdamW(model, lr=o.lr, betas=o.betas, weight_decay=o.weight_decay)
@@ -161,7 +167,11 @@ def seconds_per_step(recipe: Recipe, *, vocab_size: int, steps: int = 6, stream:
         eval_every=steps + 1, save_every=steps + 1, label="measure",
     )  # fmt: skip
     model = fresh_model(recipe, vocab_size).to(device, precision.weights).train()
-    loss = partial(balanced_cross_entropy, balance=recipe.balance) if recipe.balance else cross_entropy
+    loss: LossFunction = partial(balanced_cross_entropy, balance=recipe.balance) if recipe.balance else cross_entropy
+    if isinstance(model, MaskedModel):
+        loss = masked_cross_entropy
+        for parameter in model.aside():
+            parameter.requires_grad_(False)
     rows: list[float] = []
     hooks = Hooks(
         log=lambda row: rows.append(row["seconds"]) if "seconds" in row else None, save=lambda step: None, evaluate=dict

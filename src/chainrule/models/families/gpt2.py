@@ -29,7 +29,7 @@ def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
     mlp = Plain(d_ff=c("n_inner", 4 * d), activation=c.activation("activation_function", "gelu_new"))
     attention = GroupedQuery(n_heads=n_heads, n_kv_heads=n_heads, d_head=d // n_heads, qkv_bias=True, o_bias=True)
     blocks = (Block(attention=attention, mlp=mlp, norm=norm),) * c("n_layer", 12, "num_hidden_layers")
-    config = DecoderConfig(
+    decoder = DecoderConfig(
         vocab_size=c("vocab_size", 50257),
         d_model=d,
         context=c("n_positions", 1024, "max_position_embeddings"),
@@ -39,7 +39,7 @@ def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
         tied=c("tie_word_embeddings", True),
     )
     c.done()
-    return config
+    return decoder
 
 
 def moves(config: Mapping[str, Any]) -> tuple[Move, ...]:

@@ -40,8 +40,8 @@ def to_published(config: DecoderConfig) -> dict[str, Any]:
     block = config.blocks[0]
     attention, mlp = block.attention, block.mlp
     same = all(other == block for other in config.blocks) and block.norm == config.norm and block.position is None
-    plain = isinstance(block, Block) and isinstance(attention, GroupedQuery) and isinstance(mlp, Gated)
-    if not (same and plain and mlp.activation in ACTIVATIONS.values()):
+    plain = isinstance(block, Block) and isinstance(mlp, Gated) and mlp.activation in ACTIVATIONS.values()
+    if not (same and plain and isinstance(attention, GroupedQuery)):
         raise CheckpointError("this decoder is not of LLaMA's shape: equal blocks of plain attention and gated mlp")
     if not (isinstance(block.norm, RMSNorm) and isinstance(config.position, Rope)):
         raise CheckpointError("this decoder is not of LLaMA's shape: RMSNorm and rope")
