@@ -66,7 +66,7 @@ from chainrule.world.chats import chats as world_chats
 from chainrule.world.story import FRONTED
 from chainrule.world.words import cut_nouns
 
-PRETRAIN_SECONDS, SFT_SECONDS, REST_SECONDS = 270.0, 205.0, 75.0
+PRETRAIN_SECONDS, SFT_SECONDS, REST_SECONDS = 285.0, 180.0, 85.0
 DOCUMENT_TOKENS, CHAT_TOKENS = 109, 114
 """About so many tokens a document and a chat of the world have."""
 CHATS_READ = 0.03

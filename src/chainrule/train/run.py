@@ -154,7 +154,7 @@ def _look(model: Model, material: Material, watch: Watch | None, device: torch.d
     return seen
 
 
-def seconds_per_step(recipe: Recipe, *, vocab_size: int, steps: int = 6, stream: Stream | None = None) -> float:
+def seconds_per_step(recipe: Recipe, *, vocab_size: int, steps: int = 12, stream: Stream | None = None) -> float:
     """How long an optimizer step of this recipe takes here, on random tokens packed like documents, or on a ``stream``.
 
     The model is a new one; word vectors are not learned for it.
