@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from chainrule.core.datum import Batch
-from chainrule.core.errors import ConfigError
+from chainrule.core.errors import ConfigError, DataError
 from chainrule.eval.branches import measure_in_order, measure_in_parts
 from chainrule.hub.build import fresh, fresh_encoder, fresh_seq2seq
 from chainrule.logprobs.scoring import token_logprobs
@@ -87,6 +87,10 @@ def test_models_that_do_not_fit_are_refused(seq2seq):
     plain = fresh(**SHAPE, n_kv_heads=None, rope_theta=1e4, tied=True, init="normal")
     with pytest.raises(ConfigError, match="reads no source"):
         measure_in_parts(plain, TOKENIZER, TEXTS, name="x")
+    lossy = ByteTokenizer()
+    lossy.lossless = False
+    with pytest.raises(DataError, match="may lose part of a text"):
+        measure_in_parts(seq2seq, lossy, TEXTS, name="x")
     endless = ByteTokenizer()
     endless.eos = ()
     with pytest.raises(ConfigError, match="no token to end a text"):

@@ -88,11 +88,8 @@ def measure(
     of what it dropped would not be paid for.
     """
     spoken = checked(texts, languages)
-    if not tokenizer.lossless and not force:
-        raise DataError(
-            f"{name}'s tokenizer may lose part of a text, so bits per byte would flatter it; "
-            "use a lossless tokenizer, or force the measurement and read it with care"
-        )
+    if not force:
+        refuse_lossy(tokenizer, name)
     ids = [tokenizer.encode(text) for text in texts]
     rows = [row for i, document in enumerate(ids) for row in _rows(i, _framed(document, tokenizer), model.context)]
     started = time.perf_counter()
@@ -175,6 +172,15 @@ def _score(model: LanguageModel, rows: list[_Row], documents: int, tokens_at_onc
     finally:
         model.train(training)
     return nats.tolist()
+
+
+def refuse_lossy(tokenizer: Tokenizer, name: str) -> None:
+    """Raises ``DataError`` for a tokenizer that may drop part of a text, which would then cost nothing."""
+    if not tokenizer.lossless:
+        raise DataError(
+            f"{name}'s tokenizer may lose part of a text, so bits per byte would flatter it; "
+            "use a lossless tokenizer, or force the measurement and read it with care"
+        )
 
 
 def alike(rows: Iterable[T], length: Callable[[T], int], tokens_at_once: int) -> Iterator[list[T]]:

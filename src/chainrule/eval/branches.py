@@ -21,7 +21,7 @@ from chainrule.core.model import LanguageModel
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.data.pairs import EncodedPair, together
 from chainrule.data.parts import parts
-from chainrule.eval.bpb import TOKENS_AT_ONCE, Measured, alike, checked
+from chainrule.eval.bpb import TOKENS_AT_ONCE, Measured, alike, checked, refuse_lossy
 from chainrule.logprobs.scoring import token_logprobs, widen
 
 Scored = Iterable[tuple[Sequence[int], torch.Tensor]]
@@ -100,6 +100,7 @@ def _measured(
     texts: Sequence[str], languages: Sequence[str] | None, name: str,
 ) -> Measured:  # fmt: skip
     spoken = checked(texts, languages)
+    refuse_lossy(tokenizer, name)
     documents = [[*tokenizer.encode(text), _end(tokenizer, name)] for text in texts]
     nats = torch.zeros(len(texts), dtype=torch.float64)
     training, began = model.training, time.perf_counter()
