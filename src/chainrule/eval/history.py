@@ -222,8 +222,8 @@ def notes(history: History) -> list[str]:
         )
     if any(one.key in ("transformer", "llama", "moe") for one in trained):
         said.append(
-            "The Transformers of the line begin where their parts allow it: with learned places by attending to what is alike, with rope "
-            "by looking back and copying; a plain start needs more tokens to get there."
+            "The Transformers of the line begin where their parts allow it: with learned places by attending to what is alike, "
+            "with rope by looking back and copying; a plain start needs more tokens to get there."
         )
     return said
 
