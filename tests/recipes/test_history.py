@@ -190,6 +190,9 @@ def test_the_branches_stand_beside_the_line_on_the_same_scale(branched):
     assert len(found.milestone("t5").curve) > 1
     assert not found.milestone("bert").curve  # every token costs it a pass
     assert any(note.startswith("Beside the line") for note in notes(found))
+    if not slips(found):
+        assert verdict(found).startswith("In order: every rung of the line pays")
+    assert "active" not in found.text()  # no mixture is here
 
 
 def test_a_branch_that_pays_more_breaks_no_order(branched):

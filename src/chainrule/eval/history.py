@@ -163,11 +163,12 @@ def table(history: History, *, years: bool = True) -> Table:
     rungs = history.rungs
     spoken = found.languages(rungs)
     distances = [language for language in spoken if found.truth(rungs, language) is not None]
+    mixed = any(_chooses(one) for one in history.milestones)
     names = [
         "model",
         *["year"] * years,
         "parameters",
-        "active",
+        *["active"] * mixed,
         *(f"bits/byte {found.spoken(language)}" for language in spoken),
         *(f"above truth {found.spoken(language)}" for language in distances),
         "training",
@@ -178,7 +179,7 @@ def table(history: History, *, years: bool = True) -> Table:
             one.rung.name,
             *[str(ERAS[one.key].year or "")] * years,
             compact(one.rung.parameters),
-            "" if one.active in (None, one.rung.parameters) else compact(one.active),
+            *[compact(one.active) if _chooses(one) else ""] * mixed,
             *(fixed(bits(one.rung, language)) for language in spoken),
             *(_above(rungs, one.rung, language) for language in distances),
             _seconds(one.training.seconds) if one.training else "—",
@@ -188,6 +189,11 @@ def table(history: History, *, years: bool = True) -> Table:
     ]
     strong = frozenset(i for i, one in enumerate(history.milestones) if one.key in (*NEURAL, "truth"))
     return Table(names=names, rows=rows, numbers=frozenset(range(1, len(names))), strong=strong)
+
+
+def _chooses(one: Milestone) -> bool:
+    """Whether a token meets fewer parameters than there are."""
+    return one.active not in (None, one.rung.parameters)
 
 
 def bits(rung: Rung, language: str) -> float:
@@ -262,7 +268,8 @@ def verdict(history: History) -> str:
     """Whether every rung is at least as good as the one before it, in every language or in their mean."""
     seen = slips(history)
     if not seen:
-        return "In order: every rung pays at most as much as the one before it, in every language."
+        rung = "rung of the line" if any(one.key in BRANCHES for one in history.milestones) else "rung"
+        return f"In order: every {rung} pays at most as much as the one before it, in every language."
     said = "; ".join(map(str, seen))
     return f"Not in order: {said}." if any(slip.in_mean for slip in seen) else f"In order in the mean of the languages: {said}."
 

@@ -7,7 +7,7 @@ Nothing is computed here; what was not measured is left out.
 
 from chainrule.eval import findings as found
 from chainrule.eval import history as ladder
-from chainrule.eval.history import ERAS, History
+from chainrule.eval.history import BRANCHES, ERAS, History
 from chainrule.eval.report import beside, ladder_figures
 from chainrule.pages.figure import Curve, LineChart, Rule
 from chainrule.pages.page import Block, Code, Data, Figure, Numbers, Page, Prose, Section
@@ -84,7 +84,8 @@ def learning(history: History) -> Section | None:
         rules=[Rule(name=f"truth {fixed(history.floor)}", value=history.floor)] if history.floor is not None else [],
         log_y=True,
     )
-    caption = "On a few of the held-out documents, all languages together. Every model sees the same tokens in the same order."
+    seen = "Every model of the line" if any(one.key in BRANCHES for one in history.milestones) else "Every model"
+    caption = f"On a few of the held-out documents, all languages together. {seen} sees the same tokens in the same order."
     return Section(title="Learning · 学习", blocks=[Figure(drawing=drawing, caption=caption)])
 
 
