@@ -48,6 +48,8 @@ def test_the_history_of_a_text_stands_in_a_run(capsys, text, tmp_path):
         (("--rungs", "truth", "--text", "TEXT"), "nobody knows the truth"),
         (("--text", "nowhere.txt"), "does not exist"),
         (("--minutes", "0"), "--minutes is 0"),
+        (("--minutes", "nan"), "--minutes is nan"),
+        (("--minutes", "inf"), "--minutes is inf"),
         (("--steps", "0"), "--steps is 0"),
         (("--documents", "0"), "--documents is 0"),
         (("--train-documents", "0"), "--train-documents is 0"),

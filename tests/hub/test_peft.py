@@ -154,12 +154,29 @@ def test_an_adapter_for_another_base_shows_both_shapes(tmp_path):
         ({"trainable_token_indices": [1, 2]}, "uses trainable_token_indices=.* not supported"),
         ({"use_rslora2": True}, "uses use_rslora2=True, which is not supported.*did you mean 'use_rslora'"),
         ({"use_dora": True}, "says use_dora=true, which .* tensors contradict"),
+        ({"r": 3}, "a rank of 3, its tensors have 2"),
+        ({"rank_pattern": {"q_proj": 7}}, "q_proj a rank of 7, its tensors have 2"),
+        ({"lora_alpha": "x"}, "lora_alpha is 'x'; it must be a number"),
+        ({"lora_dropout": [1]}, r"lora_dropout is \[1\]; it must be a number"),
+        ({"alpha_pattern": ["a"]}, "must be a table of names and numbers"),
+        ({"alpha_pattern": {"(": 3}}, "is no pattern"),
     ],
 )
 def test_what_an_adapter_asks_for_and_is_not_here_is_refused(tmp_path, settings, because):
     folder, _, adapter = theirs(tmp_path, "llama", r=2)
     with pytest.raises(CheckpointError, match=because):
         load(folder, adapter=changed(adapter, **settings))
+
+
+def test_an_adapter_made_for_a_model_of_another_name_says_so(tmp_path, capsys):
+    folder, _, adapter = theirs(tmp_path, "llama", r=2)
+    load(folder, adapter=changed(adapter, base_model_name_or_path="somewhere/llama"))
+    assert "note: " not in capsys.readouterr().err
+    load(folder, adapter=changed(adapter, base_model_name_or_path="org/alpaca"))
+    assert "was trained beside org/alpaca, and stands beside llama here" in capsys.readouterr().err
+    (adapter / CONFIG).write_text("[]")
+    with pytest.raises(CheckpointError, match="no table of settings but a list"):
+        load(folder, adapter=adapter)
 
 
 def test_a_damaged_adapter_is_refused_and_leaves_the_model_as_it_was(tmp_path):

@@ -4,6 +4,7 @@ Without MODEL the ladder of history is trained and climbed; with one, or with ``
 ``--ablate`` trains a deep decoder with and without its parts instead.
 """
 
+import math
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -64,7 +65,7 @@ def run(args: Namespace) -> None:
     """Train or count, measure, print."""
     for name, least in {"train_documents": 1, "documents": 1, "steps": 1, "minutes": 0.5, "layers": 2}.items():
         value = getattr(args, name)
-        if value is not None and value < least:
+        if value is not None and not least <= value < math.inf:
             raise DataError(f"--{name.replace('_', '-')} is {value}; it must be {least} or more")
     if args.model is None and (args.adapter or args.pickle):
         raise ConfigError(f"--{'adapter' if args.adapter else 'pickle'} goes with a MODEL, and none is named; leave it out")

@@ -1,14 +1,14 @@
 """A config to a model: the one place where rooms that never meet a particular model get one made."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import is_dataclass, replace
 from importlib import import_module
 from typing import Any
 
 import torch
 
-from chainrule.core.errors import CheckpointError, ConfigError, nearest
+from chainrule.core.errors import ChainruleError, CheckpointError, ConfigError, nearest
 from chainrule.core.schema import dump, parse
 from chainrule.layers.init import FanIn, Induction, Init, Mimetic, Normal
 from chainrule.layers.rope import Rope
@@ -32,6 +32,9 @@ OWN = {
 SHAPES = {"decoder": "llama", "encoder": "bert"}
 """The family as which a model of ours is published, where it has that family's shape."""
 
+WITH_PICTURES = {"gemma3": "gemma3_text", "llama4": "llama4_text"}
+"""Published checkpoints that hold more than their text model → the text model that is known here."""
+
 TOLD_BY_WEIGHTS = {"bert"}
 """Families whose config.json does not say which heads there are: their module has ``told(config, names of the weights)``."""
 
@@ -49,6 +52,11 @@ def family(model_type: str) -> Any:
 
     It has ``to_parts(config)``, the config of ours that a published one means, and ``moves(config)``, where each weight lives.
     """
+    if model_type in WITH_PICTURES:
+        raise CheckpointError(
+            f"model_type {model_type!r} is a text model with pictures around it, which is not supported; of the same family "
+            f"{WITH_PICTURES[model_type]!r}, the text model alone, is"
+        )
     if model_type not in FAMILIES:
         known = ", ".join(sorted([*FAMILIES, *OWN]))
         raise CheckpointError(f"model_type {model_type!r} is not supported{nearest(model_type, FAMILIES)} (all: {known})")
@@ -57,18 +65,35 @@ def family(model_type: str) -> Any:
 
 def parts(config: Mapping[str, Any]) -> Any:
     """The config of ours that a ``config.json`` means: written by us, or published."""
-    model_type = config.get("model_type")
-    if model_type is None:
-        raise CheckpointError("config.json names no model_type; add the one the model was published with")
-    if model_type in OWN:
-        module, name, _ = OWN[model_type]
-        return parse(getattr(import_module(module), name), config["chainrule"])
-    return family(model_type).to_parts(config)
+    with understood(config):
+        model_type = config.get("model_type")
+        if model_type is None:
+            raise CheckpointError("config.json names no model_type; add the one the model was published with")
+        if model_type in OWN:
+            module, name, _ = OWN[model_type]
+            return parse(getattr(import_module(module), name), config["chainrule"])
+        return family(model_type).to_parts(config)
+
+
+@contextmanager
+def understood(config: Mapping[str, Any]) -> Iterator[None]:
+    """What breaks on a value of a ``config.json`` (a text for a number, a width of 0) is an error of the config."""
+    try:
+        yield
+    except ChainruleError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        said = f"has no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        raise CheckpointError(
+            f"config.json (model_type {config.get('model_type')!r}) cannot be understood: {said}; a value in it has the wrong "
+            "type or size, copy it again from where it came"
+        ) from error
 
 
 def told(config: dict[str, Any], names: Callable[[], Collection[str]]) -> dict[str, Any]:
     """A ``config.json`` with what only the names of its weights say."""
-    return family(config["model_type"]).told(config, names()) if config.get("model_type") in TOLD_BY_WEIGHTS else config
+    model_type = config.get("model_type")
+    return family(model_type).told(config, names()) if model_type in sorted(TOLD_BY_WEIGHTS) else config
 
 
 def build(config: Any) -> Any:
@@ -76,7 +101,9 @@ def build(config: Any) -> Any:
     if is_dataclass(config):
         module, _, name = OWN[config.kind]  # type: ignore[attr-defined]
         return getattr(import_module(module), name)(config)
-    model = build(parts(config))
+    wanted = parts(config)
+    with understood(config):
+        model = build(wanted)
     if config["model_type"] not in OWN:
         # what is saved is unpacked, so its config says nothing of a packing
         model.published = {key: value for key, value in config.items() if key != "quantization_config"}
@@ -178,4 +205,5 @@ def published_config(model: Any) -> dict[str, Any]:
 
 def moves(config: Mapping[str, Any]) -> Sequence[Move]:
     """The weight moves of a published config, packed weights unpacked first; none for our own."""
-    return () if config["model_type"] in OWN else (*unpacking(config), *family(config["model_type"]).moves(config))
+    with understood(config):
+        return () if config["model_type"] in OWN else (*unpacking(config), *family(config["model_type"]).moves(config))

@@ -50,7 +50,7 @@ class MaskedLM:
         if not self.model.fills:
             raise RequestError(
                 f"{self.name} has no masked-word head, as sentence models often have none: it embeds texts and cannot fill in "
-                "words; give a checkpoint with cls.predictions weights, such as bert-base-uncased"
+                "words; give a checkpoint with cls.predictions weights, such as google-bert/bert-base-uncased"
             )
         mask = mask_token(self.tokenizer)
         parts = text.split(mask)

@@ -11,6 +11,7 @@ world               the exact distribution of the world
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,8 @@ from chainrule.tokenizers.chat import ChatTemplate, find_template
 from chainrule.tokenizers.published import has_tokenizer
 
 NGRAM = re.compile(r"ngram(\d*):(.+)", re.DOTALL)
-
-
+READ_HERE = {".json", ".jinja", ".txt", ".model", ".bin", ".bpe", ".tiktoken"}
+"""What a file ends in that may be read as settings, tokenizer or template; weights are looked at where they are opened."""
 FORMATS = ("auto", *DTYPES, "int4")
 
 
@@ -88,6 +89,7 @@ def load_any(
     if adapter is not None:
         folder = resolve_adapter(str(adapter), watch=watch)
         changed = read_adapter(lm.model, folder)
+        _note_base(lm.name, folder)
         lm.model.eval()
         watch.lap("adapter", f"{adapter}: beside {len(changed)} layers", file=folder, made=changed)
     return lm
@@ -166,13 +168,11 @@ def _folder(folder: Path, wish: Wish, pickle: bool, watch: Stopwatch) -> LM | Ma
     folder = transformer_folder(folder)
     config = told(_config(folder), lambda: open_weights(weight_files(folder, pickle=pickle), Stopwatch()))
     watch.lap("config", f"model_type {config.get('model_type')!r}", file=folder / "config.json", made=config)
-    try:
-        with torch.device("meta"):
-            model = build(config)
-    except KeyError as missing:
-        raise CheckpointError(
-            f"{folder / 'config.json'} lacks {missing}; copy the one the model was published with"
-        ) from missing
+    for path in folder.iterdir():
+        if path.is_symlink() and path.suffix in READ_HERE:
+            inside(folder, path.name)
+    with torch.device("meta"):
+        model = build(config)
     n = sum(parameter.numel() for parameter in model.parameters())
     watch.lap("build", f"{type(model).__name__} of {n:,} parameters, shapes alone", size_bytes=size_bytes(model), made=model)
     fill(model, open_weights(weight_files(folder, pickle=pickle), watch), moves(config), folder, wish, watch)
@@ -190,6 +190,13 @@ def _folder(folder: Path, wish: Wish, pickle: bool, watch: Stopwatch) -> LM | Ma
     generation = _settings(folder / "generation_config.json")
     watch.lap("generation", ", ".join(f"{k}={v}" for k, v in generation.items()) or "none given", made=generation)
     return LM(model, tokenizer, template, name=name, generation=generation)
+
+
+def _note_base(name: str, folder: Path) -> None:
+    """Say so where an adapter was made for a model of another name: it may be the same one elsewhere, or another one."""
+    base = str(_settings(folder / "adapter_config.json").get("base_model_name_or_path") or name)
+    if _called(Path(base)).rsplit("/")[-1].lower() != name.rsplit("/")[-1].lower():
+        print(f"note: the adapter {folder} was trained beside {base}, and stands beside {name} here", file=sys.stderr)
 
 
 def _called(folder: Path) -> str:

@@ -13,6 +13,7 @@ from chainrule.core.errors import CheckpointError, nearest
 from chainrule.hub.trace import Stopwatch
 
 HUB_ID = re.compile(r"(modelscope:)?([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+LONGEST = 1000
 FILES = {".bin", ".gguf", ".safetensors", ".json", ".txt", ".pt", ".pth", ".model"}
 """What ends in one of these was meant as a file of this machine."""
 
@@ -20,6 +21,10 @@ FILES = {".bin", ".gguf", ".safetensors", ".json", ".txt", ".pt", ".pth", ".mode
 def resolve(name: str, *, pickle: bool = False, watch: Stopwatch | None = None) -> Path:
     """The file or folder of that name, fetched if need be; raises ``CheckpointError`` saying what could be meant."""
     watch = watch or Stopwatch()
+    if len(name) > LONGEST:
+        raise CheckpointError(
+            f"{name[:40]}… is {len(name)} characters long and no model's name; give a run, a folder or org/name"
+        )
     path = Path(name).expanduser()
     if path.exists():
         found = path if path.is_file() else _of_run(path)

@@ -62,6 +62,11 @@ def read_adapter(model: nn.Module, folder: str | Path) -> list[str]:
     for module, parts in loras.items():
         part = _part(config, module, parts["lora_A.weight"].shape[0])
         ready |= _placed(model, module, parts, part, changes, folder)
+        stated = _of(config, "rank_pattern", module, config.get("r") or part.rank)
+        if stated != part.rank:
+            raise CheckpointError(
+                f"{folder}: its config gives {module} a rank of {stated}, its tensors have {part.rank}; they do not belong together"
+            )
     replaced = _changed(model, loaded(changes, whole))
     _check_whole(model, replaced, config, folder)
     model.requires_grad_(False)
@@ -80,6 +85,8 @@ def _config(folder: Path) -> dict[str, Any]:
         config = json.loads(read_text(inside(folder, CONFIG)))
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{folder / CONFIG} is not JSON: {error}; copy it again") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{folder / CONFIG} is no table of settings but a {type(config).__name__}; copy it again")
     if config.get("peft_type") != "LORA":
         raise CheckpointError(f"{folder} is an adapter of type {config.get('peft_type')!r}; LORA (with DoRA) can be read")
     if config.get("bias", "none") != "none":
@@ -93,6 +100,12 @@ def _config(folder: Path) -> dict[str, Any]:
     for key, value in config.items():
         if key not in NO_EFFECT | READ and value not in (None, False, [], {}, "none"):
             raise CheckpointError(f"{folder}: the adapter uses {key}={value!r}, which is not supported{nearest(key, READ)}")
+    for key in ("r", "lora_alpha", "lora_dropout"):
+        if not isinstance(config.get(key) or 0, int | float):
+            raise CheckpointError(f"{folder / CONFIG}: {key} is {config[key]!r}; it must be a number")
+    for key in ("rank_pattern", "alpha_pattern"):
+        if not isinstance(config.get(key) or {}, dict):
+            raise CheckpointError(f"{folder / CONFIG}: {key} is {config[key]!r}; it must be a table of names and numbers")
     return config
 
 
@@ -123,13 +136,20 @@ def _sorted(tensors: Mapping[str, Tensor], folder: Path) -> tuple[dict[str, dict
 
 
 def _part(config: Mapping[str, Any], module: str, rank: int) -> Lora:
-    alpha = config.get("lora_alpha", 8)
-    for pattern, value in (config.get("alpha_pattern") or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            alpha = value
-            break
+    alpha = _of(config, "alpha_pattern", module, config.get("lora_alpha", 8))
     dropout, dora = float(config.get("lora_dropout") or 0.0), bool(config.get("use_dora"))
     return Lora(rank=rank, alpha=float(alpha), dropout=dropout, stabilised=bool(config.get("use_rslora")), dora=dora)
+
+
+def _of(config: Mapping[str, Any], patterns: str, module: str, usual: float) -> float:
+    """The number of the first of the ``patterns`` that a module's name ends in, else the usual one."""
+    for pattern, value in (config.get(patterns) or {}).items():
+        try:
+            if re.match(rf"(.*\.)?({pattern})$", module):
+                return value
+        except re.error as error:
+            raise CheckpointError(f"{pattern!r} in the adapter's {patterns} is no pattern: {error}; copy it again") from error
+    return usual
 
 
 def _placed(

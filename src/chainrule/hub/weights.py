@@ -78,7 +78,7 @@ def weight_files(folder: Path, *, pickle: bool = False) -> list[Path]:
     Raises ``CheckpointError`` where there are none, one is missing, or one leads out of the folder.
     """
     for single, index in [(SINGLE, INDEX)] + [(PICKLED, PICKLED_INDEX)] * pickle:
-        if (folder / single).exists():
+        if (folder / single).is_file():
             return [inside(folder, single)]
         if (folder / index).exists():
             return _sharded(folder, index)

@@ -134,5 +134,5 @@ def in_pieces(texts: Sequence[str], size: int = PIECE) -> list[str]:
         pieces.append(piece)
     kept = [piece for piece in pieces if piece.strip()]
     if not kept:
-        raise DataError(f"{sum(map(len, texts))} characters of the text hold no word; give a text with something in it")
+        raise DataError(f"the text is too short: what is held out, or what is left, is {''.join(texts)[:40]!r}; give more text")
     return kept

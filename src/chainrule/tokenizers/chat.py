@@ -295,10 +295,12 @@ def _not_a_prefix(i: int, text: str, prefix: str) -> str:
 
 
 def _render(source: str, **variables: Any) -> str:
-    from jinja2 import TemplateError
+    from jinja2 import TemplateError, TemplateSyntaxError
 
     try:
         return _compiled(source).render(**variables)
+    except TemplateSyntaxError as error:
+        raise TokenizerError(f"the chat template is broken in line {error.lineno}: {error.message}; copy it again") from error
     except TemplateError as error:
         raise TokenizerError(f"the chat template refuses this conversation: {error}") from error
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # what its own expressions may raise

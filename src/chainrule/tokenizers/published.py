@@ -119,9 +119,12 @@ def _json(path: Path) -> Any:
     if not path.exists():
         return {}
     try:
-        return json.loads(read_text(path))
+        table = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise TokenizerError(f"{path} is not JSON: {error}") from error
+    if not isinstance(table, dict):
+        raise TokenizerError(f"{path} holds a {type(table).__name__}, not names with values; copy it again from where it came")
+    return table
 
 
 def _vocab_and_merges(vocab: Path, merges: Path, *, pattern: str, nfc: bool, specials: dict[str, int]) -> BPE:

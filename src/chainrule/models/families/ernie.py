@@ -17,6 +17,8 @@ moves = llama.moves
 def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
     """The decoder that a published config means; raises ``CheckpointError`` for what it does not implement."""
     c = Reading(config, "ERNIE 4.5")
+    c.only("use_rmsnorm", True)
+    c.only("is_quantized", False)
     bias, norm = c("use_bias", False), c.rms_norm(1e-5)
     attention = c.attention(d_head=128, qkv_bias=bias, o_bias=bias)
     block = Block(attention=attention, mlp=c.gated(bias=bias), norm=norm)

@@ -19,6 +19,8 @@ from chainrule.models.moves import Drop, Flatten, Move, Swap
 def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
     """The decoder that a published config means; raises ``CheckpointError`` for what it does not implement."""
     c = Reading(config, "ERNIE 4.5 MoE")
+    c.only("use_rmsnorm", True)
+    c.only("is_quantized", False)
     c.only("moe_use_aux_free", True)
     c.ignore("moe_norm_min", "moe_capacity", "moe_gate", "num_nextn_predict_layers")
     bias, norm = c("use_bias", False), c.rms_norm(1e-5)

@@ -28,7 +28,7 @@ def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
     blocks = [
         SandwichBlock(
             attention=c.attention(
-                d_head=256, window=window, soft_cap=c("attn_logit_softcapping", None), qkv_bias=bias, o_bias=bias,
+                d_head=256, window=window, soft_cap=c.stated("attn_logit_softcapping"), qkv_bias=bias, o_bias=bias,
                 scale=c("query_pre_attn_scalar", 256) ** -0.5,
             ),
             mlp=mlp,
@@ -43,5 +43,5 @@ def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
         context=8192,
         tied=True,
         embedding_scale=c("hidden_size") ** 0.5,
-        logit_cap=c("final_logit_softcapping", None),
+        logit_cap=c.stated("final_logit_softcapping"),
     )

@@ -22,7 +22,8 @@ def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
     for key, value in (("scoring_func", "sigmoid"), ("use_qk_norm", True), ("qk_norm_type", "per_layer"),
                        ("use_routing_bias", True), ("shared_intermediate_size", 0)):  # fmt: skip
         c.only(key, value)
-    c.ignore("use_mtp", "num_mtp_modules", "mtp_transformer_layers", "layernorm_full_attention_beta", "layernorm_mlp_beta")
+    c.ignore("use_mtp", "num_mtp_modules", "mtp_transformer_layers", "mlp_intermediate_size", "shared_moe_mode",
+             "layernorm_full_attention_beta", "layernorm_linear_attention_beta", "layernorm_mlp_beta")  # fmt: skip
     if any(kind != 1 for kind in c("attn_type_list", [])):
         c.only("attn_type_list", [], why="every layer attends with a softmax")
     norm, n = c.rms_norm(), c("num_hidden_layers")

@@ -17,7 +17,7 @@ moves = llama.moves
 def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
     """The decoder that a published config means; raises ``CheckpointError`` for what it does not implement."""
     c = Reading(config, "Mistral")
-    attention, norm = c.attention(window=c("sliding_window", None)), c.rms_norm()
+    attention, norm = c.attention(window=c.stated("sliding_window")), c.rms_norm()
     block = Block(attention=attention, mlp=c.gated(), norm=norm)
     position = c.rope(attention.d_head, context=131072)
     return c.decoder([block] * c("num_hidden_layers"), norm=norm, position=position, context=131072)

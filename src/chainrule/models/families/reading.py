@@ -52,11 +52,22 @@ class Reading:
         """The value of a key, or of another spelling of it; a default of its own counts for null too."""
         self.known |= {key, *others}
         for name in (key, *others):
-            if self.config.get(name) is not None:
-                return self.config[name]
+            if (found := self.config.get(name)) is not None:
+                if isinstance(found, str) and isinstance(default, int | float):
+                    raise CheckpointError(f"config.json: {name!r} is the text {found!r}; it must be a number such as {default}")
+                return found
         if default is _REQUIRED:
             raise CheckpointError(f"config.json lacks {key!r}, which {self.family} needs; copy it again from where it came")
         return default
+
+    def stated(self, key: str) -> Any:
+        """The value of a key that must stand there, be it null: left out, it means something else to other programs."""
+        self.known.add(key)
+        if key not in self.config:
+            raise CheckpointError(
+                f"config.json does not say {key!r}, without which {self.family} is another model; say null where it has none"
+            )
+        return self.config[key]
 
     def only(self, key: str, *values: Any, why: str = "") -> None:
         """Refuse a feature that is not implemented: any value but these, of which the first is the default."""
@@ -70,9 +81,9 @@ class Reading:
         self.known |= set(keys)
 
     def done(self) -> None:
-        """Refuse every key that nobody read."""
+        """Refuse every key that nobody read; one that is null asks for nothing."""
         for key, value in self.config.items():
-            if key not in self.known | HARMLESS:
+            if value is not None and key not in self.known | HARMLESS:
                 raise CheckpointError(
                     f"config.json has a key that {self.family} does not: {key!r} = {value!r}{nearest(key, self.known)}"
                 )
