@@ -116,6 +116,11 @@ def test_a_misspelt_verb_names_the_nearest(capsys):
     ("argv", "because"),
     [
         (("generate", "MODEL", "Tom", "--temperature", "-1"), "temperature is -1.0"),
+        (("generate", "MODEL", "Tom", "--temperature", "nan"), "temperature is nan"),
+        (("generate", "MODEL", "Tom", "--temperature", "inf"), "temperature is inf"),
+        (("generate", "MODEL", "Tom", "--seed", "99999999999999999999"), "it must have 64 bits"),
+        (("score", "MODEL", "\udcff"), "no text in UTF-8"),
+        (("quickstart", "--minutes", "nan"), "--minutes is nan"),
         (("generate", "MODEL", "Tom", "--top-p", "1.5"), "1.5"),
         (("generate", "MODEL", "Tom", "--max-tokens", "0"), "max_tokens is 0"),
         (("generate", "MODEL", "Tom", "--top-k", "0"), "0"),

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from chainrule.core.errors import ConfigError
+from chainrule.core.errors import CheckpointError, ConfigError
 from chainrule.eval.history import BRANCHES, ERAS, NEURAL, chosen, notes, read, slips, verdict
 from chainrule.hub.load import load, load_any
 from chainrule.recipes import history as recipe
@@ -127,6 +127,14 @@ def test_a_finished_run_is_not_replaced_unless_asked(done):
         history(plan(folder, steps=5), resume=True)
 
 
+@pytest.mark.parametrize("written", ['{"kin', "[1]"])
+def test_a_damaged_plan_is_told(tmp_path, written):
+    (tmp_path / "ladder").mkdir()
+    (tmp_path / "ladder" / "plan.json").write_text(written)
+    with pytest.raises(CheckpointError, match="is damaged"):
+        history(plan(tmp_path), resume=True)
+
+
 def test_a_run_of_another_kind_is_never_replaced(tmp_path):
     (tmp_path / "quickstart").mkdir()
     (tmp_path / "quickstart" / "plan.json").write_text("{}")
@@ -181,11 +189,11 @@ def branched(tmp_path_factory):
 
 def test_the_branches_stand_beside_the_line_on_the_same_scale(branched):
     _, found = branched
-    assert [one.rung.name for one in found.milestones] == ["bigram", "Encoder–decoder", "BERT", "T5", "truth"]
+    assert [one.rung.name for one in found.milestones] == ["bigram", "GRU", "Encoder–decoder", "BERT", "T5", "truth"]
     *rungs, floor = found.rungs
     assert all(rung.bits_per_byte[language] > floor.bits_per_byte[language] for rung in rungs for language in ("en", "zh"))
     tokens = {key: found.milestone(key).training.tokens for key in BRANCHES}
-    assert tokens["bert"] == 2 * 4 * 64
+    assert tokens["bert"] == tokens["gru"] == 2 * 4 * 64
     assert tokens["t5"] == tokens["encoder-decoder"] == pytest.approx(tokens["bert"], rel=0.4)
     assert len(found.milestone("t5").curve) > 1
     assert not found.milestone("bert").curve  # every token costs it a pass
@@ -195,9 +203,16 @@ def test_the_branches_stand_beside_the_line_on_the_same_scale(branched):
     assert "active" not in found.text()  # no mixture is here
 
 
+def test_branches_are_not_forced_onto_a_tokenizer_without_a_mask(tmp_path):
+    settings = {"vocab_size": 500, "documents": 60, "held_out": 2}
+    history(plan(tmp_path, rungs=("unigram",), **settings))
+    with pytest.raises(ConfigError, match=r"made without \[MASK\] for BERT"):
+        history(plan(tmp_path, rungs=("bert",), **settings), resume=True, force=True)
+
+
 def test_a_branch_that_pays_more_breaks_no_order(branched):
     _, found = branched
-    bigram, _, bert, _, floor = found.milestones
+    bigram, _, _, bert, _, floor = found.milestones
     worse = replace(bert, rung=replace(bert.rung, bits_per_byte={"en": 9.0, "zh": 9.0}))
     assert slips(replace(found, milestones=(bigram, worse, floor))) == []
 

@@ -21,8 +21,8 @@ from chainrule.logprobs.losses import cross_entropy
 from chainrule.train.loop import Hooks, Settings, train
 from chainrule.train.material import prepare
 from chainrule.train.objective import Objective
-from chainrule.train.optim import AdamW, orthogonal, split_parameters
-from chainrule.train.recipe import Bytes, Fresh, Optimizing, Recipe, Text, parse_recipe, write_recipe
+from chainrule.train.optim import AdamW, Averaged, orthogonal, split_parameters
+from chainrule.train.recipe import Bytes, Fresh, Optimizing, Recipe, Text, parse_recipe, read_recipe, write_recipe
 from chainrule.train.run import evaluate, run_recipe
 from chainrule.train.schedule import Schedule
 
@@ -97,6 +97,46 @@ def test_a_mean_goes_on_to_the_same_bits(text, tmp_path):
             shutil.rmtree(cut / "checkpoints" / f"step-{n:08d}")
         run_recipe(wanted, cut.name, runs=tmp_path, resume=True)
         assert same(weights(cut), weights(whole.folder))
+
+
+def test_a_step_that_was_skipped_counts_for_the_mean(text):
+    model = fresh(vocab_size=257, context=16, n_kv_heads=None, rope_theta=1e4, tied=True, init="normal", seed=0, **TINY)
+    inner = AdamW(model, lr=0.1)
+    averaged = Averaged(inner, model, skipped=1)
+    for finite in (True, False, True):
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        averaged.step(1.0) if finite else averaged.skip()
+        if finite:
+            last = [parameter.detach().clone() for parameter in model.parameters()]
+        else:
+            kept = last
+    averaged.finish()
+    for parameter, one, two in zip(model.parameters(), kept, last, strict=True):
+        torch.testing.assert_close(parameter.detach(), (one + two) / 2)
+
+
+def test_another_optimizers_state_and_a_damaged_checkpoint_are_refused(text, tmp_path):
+    run = run_recipe(recipe(text, steps=4), "a", runs=tmp_path)
+    for change in ({"average": 0.5}, {"optimizer": Optimizing(kind="adamw")}):
+        with pytest.raises(CheckpointError, match="the state of another optimizer"):
+            run_recipe(recipe(text, steps=8, **change), "a", runs=tmp_path, resume=True, force=True)
+    (run.folder / "checkpoints" / "step-00000004" / "state.json").write_text('{"st')
+    with pytest.raises(CheckpointError, match="is damaged"):
+        run_recipe(recipe(text, steps=4), "a", runs=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("override", "because"),
+    [
+        ("steps=[", "is not YAML"), ("data={kind: [1]}", "has kind"), ("threads=-1", "threads"), ("micro_rows=0", "micro_rows"),
+        ("seed=-1", "seed"), ("optimizer.adam_lr=-1", "adam_lr > 0"), ("optimizer.betas=[2,3]", "betas from 0 to below 1"),
+        ("data.documents=-1", "data.documents"), ("average=0.0001", "no step of"),
+    ],
+)  # fmt: skip
+def test_values_that_cannot_be_are_refused_with_the_recipe(override, because):
+    with pytest.raises(ConfigError, match=because):
+        read_recipe("pretrain_world", [override])
 
 
 def test_a_share_of_the_steps_is_a_share(text):

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 import chainrule as cr
 from chainrule.cli import main
-from chainrule.core.errors import ConfigError
+from chainrule.core.errors import ConfigError, DataError
 from chainrule.eval.translations import exactness, translate
 from chainrule.train.recipe import (
     Bytes,
@@ -109,6 +109,23 @@ def test_models_and_data_that_do_not_fit_are_refused(pairs, tmp_path):
         run_recipe(recipe(pairs, model=Fresh()), "a", runs=tmp_path)
     with pytest.raises(ConfigError, match="reads no chats among its texts"):
         run_recipe(recipe(pairs, data=World(documents=9, chats=3)), "b", runs=tmp_path)
+
+
+def test_too_little_to_learn_from_is_refused(tmp_path):
+    (tmp_path / "short.txt").write_text("a cat.\n\na dog.")
+    with pytest.raises(DataError, match="less than one context of 64"):
+        run_recipe(recipe("", data=Text(path=str(tmp_path / "short.txt")), context=64), "a", runs=tmp_path)
+    with pytest.raises(DataError, match="no pairs to learn from"):
+        run_recipe(recipe("", data=WorldPairs(stories=0)), "b", runs=tmp_path)
+
+
+def test_another_kind_of_data_takes_nothing_over_from_the_first(tmp_path):
+    asked = ["data.path=mine.jsonl", "data.kind=pairs", "tokenizer.pattern=cl100k"]  # in whatever order
+    assert read_recipe("translate_world", asked).data == Pairs(path="mine.jsonl")
+    asked = ["data.kind=text", "data.path=my_folder", "context=256", "batch_rows=64"]
+    assert read_recipe("translate_world", asked).data == Text(path="my_folder")
+    assert read_recipe("translate_world", ["data.kind=world_pairs"]) == read_recipe("translate_world")
+    assert read_recipe("translate_world", ["optimizer.kind=adamw"]).optimizer.lr == read_recipe("translate_world").optimizer.lr
 
 
 def test_a_text_is_learned_in_parts(learned, tmp_path):

@@ -5,6 +5,7 @@ what to do. 130: interrupted. 1: our own fault, with a traceback.
 """
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -36,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _run(argv)
+        code = _run(argv)
+        sys.stdout.flush()  # what cannot be written is known here, and not when Python has left
+        return code
     except ChainruleError as error:
         print(f"chainrule: {error}", file=sys.stderr)
         return 2
@@ -46,6 +49,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has left, as in `chainrule ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except UnicodeEncodeError as error:
+        print(f"chainrule: {error.object[:40]!r} holds what is no text in UTF-8; give it in UTF-8", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"chainrule: the disk is full: {error}; make room, and say it again", file=sys.stderr)
+        return 2
 
 
 def _run(argv: list[str]) -> int:

@@ -37,7 +37,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--rungs", metavar="NAMES", help=f"history: only these, of {', '.join(ERAS)}")
     parser.add_argument(
         "--branches", action="store_true",
-        help="history: also those that do not read from left to right (encoder-decoder, bert, t5)",
+        help="history: also the branches beside the line (gru, encoder-decoder, bert, t5)",
     )  # fmt: skip
     parser.add_argument("--ablate", metavar="PARTS", help="a deep decoder with and without each of: residual,norm,position")
     parser.add_argument("--layers", type=int, help="ablate: how deep it is (24)")

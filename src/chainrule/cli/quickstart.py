@@ -1,5 +1,6 @@
 """``chainrule quickstart``: a language model from nothing, taught to chat, measured against the truth, with a report."""
 
+import math
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -31,7 +32,7 @@ def run(args: Namespace) -> None:
     least = {"minutes": 0.5, "documents": 4, "questions": 4, "counted": 10, "seeds": 1, "steps": 1, "sft_steps": 1}
     for name, bound in least.items():
         value = getattr(args, name)
-        if value is not None and value < bound:
+        if value is not None and not bound <= value < math.inf:
             raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be {bound} or more")
     if not args.name or "/" in args.name or args.name in (".", ".."):
         raise ConfigError(f"--name is {args.name!r}; it names a folder inside {args.runs}, without slashes")

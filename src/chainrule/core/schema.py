@@ -86,10 +86,10 @@ def _one_of(args: tuple[Any, ...], value: Any, where: str) -> Any:
         if len(classes) == 1:
             return parse(classes[0], value, where)
         kinds = {get_args(get_type_hints(cls)["kind"])[0]: cls for cls in classes}
-        if value.get("kind") not in kinds:
-            kind = value.get("kind")
+        kind = value.get("kind")
+        if not isinstance(kind, str) or kind not in kinds:
             raise ConfigError(f"{where!r} has kind {kind!r}{nearest(str(kind), map(str, kinds))}")
-        return parse(kinds[value["kind"]], value, where)
+        return parse(kinds[kind], value, where)
     errors: list[str] = []
     for arg in args:
         if arg is not NoneType:

@@ -35,7 +35,8 @@ def measure_in_parts(
     if model.needs != ("source",) or model.context is None:
         raise ConfigError(f"{name} reads no source; measure a model of p(x) as it is")
     start, context = tokenizer.begin if model.start is None else model.start, model.context
-    assert start is not None
+    if start is None:
+        raise ConfigError(f"{name}'s tokenizer has no token to begin a part with; use one that has")
 
     def score(documents: list[list[int]]) -> Scored:
         rows = [
@@ -62,7 +63,8 @@ def measure_in_order(
     begin = [] if tokenizer.begin is None else [tokenizer.begin]
 
     def score(documents: list[list[int]]) -> Scored:
-        rows = [_Riddle(i, [*begin, *ids], len(begin) + at) for i, ids in enumerate(documents) for at in range(len(ids))]
+        whole = [[*begin, *ids] for ids in documents]
+        rows = [_Riddle(i, ids, at) for i, ids in enumerate(whole) for at in range(len(begin), len(ids))]
         for group in alike(rows, lambda row: min(row.at + 1, model.context), TOKENS_AT_ONCE):
             seen = [torch.tensor([*row.ids[max(0, row.at + 1 - model.context) : row.at], mask]) for row in group]
             hidden = torch.tensor([row.ids[row.at] for row in group])

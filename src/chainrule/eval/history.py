@@ -2,9 +2,9 @@
 
     uniform → unigram → bigram → Kneser–Ney → neural n-gram → RNN → LSTM → Transformer → LLaMA → experts → the truth
 
-and beside it, where they are asked for, the branches that do not read from left to right: encoder–decoder, BERT, T5. Every
-rung is measured on the same documents, so that decades stand on one scale. A rung here is a ``results.Rung`` with what it took
-to get there. ``write`` stores them all as ``ladder.json`` and ``read`` gives them back. No torch here.
+and beside it, where they are asked for, the branches of the tree: GRU, encoder–decoder, BERT, T5. Every rung is measured on the
+same documents, so that decades stand on one scale. A rung here is a ``results.Rung`` with what it took to get there. ``write``
+stores them all as ``ladder.json`` and ``read`` gives them back. No torch here.
 """
 
 import json
@@ -49,6 +49,7 @@ ERAS: Mapping[str, Era] = {
     ),
     "rnn": Era(year=2010, new="one state for all that was read, instead of the last n tokens", paper="Mikolov et al."),
     "lstm": Era(year=2012, new="gates: the state is added to, so that a gradient lives", paper="Sundermeyer et al."),
+    "gru": Era(year=2014, new="two gates do for three", paper="Cho et al."),
     "transformer": Era(
         year=2017, new="attention: every token is looked up, none must fit into a state", paper="Vaswani et al."
     ),
@@ -70,8 +71,8 @@ ERAS: Mapping[str, Era] = {
     "truth": Era(year=None, new="the distribution the text was drawn from: nobody can be better"),
 }
 """The rungs in the order of history, by the names that ``--rungs`` takes."""
-BRANCHES = ("encoder-decoder", "bert", "t5")
-"""The rungs beside the line: what they learn is not to go on from left to right, and nobody expects them in order."""
+BRANCHES = ("gru", "encoder-decoder", "bert", "t5")
+"""The rungs beside the line: a variant, and what does not learn to go on from left to right; nobody expects them in order."""
 NEURAL = ("neural-ngram", "rnn", "lstm", "transformer", *BRANCHES, "llama", "moe")
 
 
@@ -220,8 +221,9 @@ def notes(history: History) -> list[str]:
     trained = [one for one in history.milestones if one.key in NEURAL and one.training]
     if trained and trained[0].training:
         tokens = compact(trained[0].training.tokens)
-        said.append(f"Each neural model learned from {tokens} tokens of {history.documents:,} documents, in the same order.")
-    if any(one.key in BRANCHES for one in trained):
+        who = "Each neural model of the line" if any(one.key in BRANCHES for one in trained) else "Each neural model"
+        said.append(f"{who} learned from {tokens} tokens of {history.documents:,} documents, in the same order.")
+    if any(one.key in BRANCHES[1:] for one in trained):
         said.append(
             "Beside the line: an encoder–decoder reads what stands before a part of the text and writes the part, and BERT "
             "guesses each next word with nothing after it. Their bits are those of whole texts too, from about as many tokens."

@@ -14,12 +14,22 @@ from chainrule.pages.page import Block, Code, Data, Figure, Numbers, Page, Prose
 from chainrule.pages.table import Table
 from chainrule.pages.text import duration, fixed, percent
 
-TONES = {"neural-ngram": 5, "rnn": 4, "lstm": 2, "transformer": 3, "llama": 1, "moe": 6, "encoder-decoder": 7, "t5": 8}
+TONES = {
+    "neural-ngram": 5,
+    "rnn": 4,
+    "lstm": 2,
+    "transformer": 3,
+    "llama": 1,
+    "moe": 6,
+    "encoder-decoder": 7,
+    "t5": 8,
+    "gru": 9,
+}
 
 LEAD = (
-    "Seventy years of language models on one scale: each learned from the same tokens of {source} and was measured on the same "
+    "Seventy years of language models on one scale: each learned from the same text, {source}, and was measured on the same "
     "documents. The unit is bits per byte; {floor}",
-    "七十年的语言模型放在同一把尺上：每个模型学习 {source} 中相同的词元，并在相同的文档上测量。单位是每字节比特数；{boden}",
+    "七十年的语言模型放在同一把尺上：每个模型学习同一份文本（{source}），并在相同的文档上测量。单位是每字节比特数；{boden}",
 )
 FLOOR = (
     "the truth of this language is known, so the last rung is where nobody can get past.",

@@ -7,6 +7,7 @@ own seed and settings, and gets exactly what it would get alone. The engine is s
 it also reports the text that has become certain.
 """
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Literal
@@ -46,8 +47,10 @@ class Request:
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
             raise RequestError(f"max_tokens is {self.max_tokens}; it must be 1 or more")
-        if self.temperature < 0:
+        if not 0 <= self.temperature < math.inf:
             raise RequestError(f"temperature is {self.temperature}; it must be 0 (greedy) or above")
+        if not -(2**63) <= self.seed < 2**63:
+            raise RequestError(f"seed is {self.seed}; it must have 64 bits")
         if not self.repetition_penalty > 0:
             raise RequestError(f"repetition_penalty is {self.repetition_penalty}; it must be above 0")
         if any(not stop for stop in self.stop):

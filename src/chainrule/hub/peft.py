@@ -65,7 +65,7 @@ def read_adapter(model: nn.Module, folder: str | Path) -> list[str]:
         stated = _of(config, "rank_pattern", module, config.get("r") or part.rank)
         if stated != part.rank:
             raise CheckpointError(
-                f"{folder}: its config gives {module} a rank of {stated}, its tensors have {part.rank}; they do not belong together"
+                f"{folder}: its config gives {module} a rank of {stated}, its tensors have {part.rank}; copy both again"
             )
     replaced = _changed(model, loaded(changes, whole))
     _check_whole(model, replaced, config, folder)

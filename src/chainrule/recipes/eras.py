@@ -65,6 +65,7 @@ def recipes(shape: Shape, vocab_size: int) -> dict[str, Recipe]:
         ),
         "rnn": alike(lambda d: FreshRecurrent(cell="rnn", d_model=d), Optimizing(lr=0.02, adam_lr=0.005)),
         "lstm": alike(lambda d: FreshRecurrent(cell="lstm", d_model=d), Optimizing(lr=0.03, adam_lr=0.01)),
+        "gru": alike(lambda d: FreshRecurrent(cell="gru", d_model=d), Optimizing(lr=0.03, adam_lr=0.01)),
         "transformer": transformer,
         "encoder-decoder": two_stacks[0],
         "bert": alike(lambda d_ff: encoder(shape, d_ff), Optimizing(lr=0.02, adam_lr=0.005)),

@@ -2,9 +2,9 @@
 
     text, tokenizer → steps that fit the time → a rung after the other → ladder.json, report.html
 
-One tokenizer, one text, the same tokens in the same order, about as many parameters (``recipes.eras``): what differs is the
-idea. Every neural rung is a run of its own, trained by the one loop. What is done stands in ``done/``; a run that was killed
-goes on with the rung it was in.
+One tokenizer, one text, on the line the same tokens in the same order, about as many parameters (``recipes.eras``): what
+differs is the idea. Every neural rung is a run of its own, trained by the one loop. What is done stands in ``done/``; a run
+that was killed goes on with the rung it was in.
 """
 
 import json
@@ -62,8 +62,8 @@ ORDERS = range(3, 7)
 """The orders among which Kneser–Ney has its best."""
 STEPS = "steps.json"
 NAMES = {
-    "rnn": "RNN", "lstm": "LSTM", "transformer": "Transformer", "encoder-decoder": "Encoder–decoder", "bert": "BERT",
-    "t5": "T5", "llama": "LLaMA", "moe": "MoE",
+    "rnn": "RNN", "lstm": "LSTM", "gru": "GRU", "transformer": "Transformer", "encoder-decoder": "Encoder–decoder",
+    "bert": "BERT", "t5": "T5", "llama": "LLaMA", "moe": "MoE",
 }  # fmt: skip
 
 
@@ -129,6 +129,8 @@ class _Ladder:
             plan.folder, plan.text, seed=plan.seed, held_out=plan.held_out, vocab_size=plan.vocab_size, row=plan.shape.context,
             n=plan.documents, specials=(*SPECIALS, MASKS[0]) if "bert" in plan.rungs else SPECIALS,
         )  # fmt: skip
+        if "bert" in plan.rungs and MASKS[0] not in corpus.tokenizer.specials:
+            raise ConfigError(f"the tokenizer in {plan.folder} was made without {MASKS[0]} for BERT; choose another --name")
         known = recipes(plan.shape, corpus.tokenizer.vocab_size)
         self.recipes = {key: recipe for key, recipe in known.items() if key in plan.rungs}
         self.corpus = corpus
@@ -317,7 +319,8 @@ def commands(plan: Plan) -> tuple[str, ...]:
     runs = [f"{plan.folder / key}" for key in plan.rungs if key in NEURAL and key not in BRANCHES]
     said = [f"chainrule compare {runs[-2]} {runs[-1]}{text}"] if len(runs) > 1 else []
     said += [f"chainrule generate {runs[-1]} --temperature 0.8"] if runs else []
-    return (f"chainrule ladder{text} --name {plan.name} --force", *said)
+    chosen_here = "" if plan.rungs == chosen(None, known=plan.text is None) else f" --rungs {','.join(plan.rungs)}"
+    return (f"chainrule ladder{text}{chosen_here} --name {plan.name} --force", *said)
 
 
 def _say(text: str) -> None:

@@ -55,6 +55,7 @@ from chainrule.eval.results import (
 from chainrule.hub.lm import LM
 from chainrule.hub.load import load
 from chainrule.recipes.ladder import foot, head
+from chainrule.recipes.staged import read_table
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.chat import CHATML, ChatTemplate
 from chainrule.train.material import BEGINNING, SPECIALS
@@ -92,7 +93,7 @@ class Plan:
     vocab_size: int = 2048
     held_out: int = 400
     questions: int = 400
-    counted: int = 24_000
+    counted: int = 40_000
     shape: Fresh = field(default_factory=Fresh)
 
     @property
@@ -135,7 +136,7 @@ def _check(folder: Path, asked: dict[str, Any], *, resume: bool, force: bool) ->
     """Refuse to go on with a run under other settings: half of its numbers would be another run's."""
     if not (resume and (folder / "plan.json").exists()) or force:
         return
-    begun = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+    begun = read_table(folder / "plan.json")
     changed = [f"{key} was {begun.get(key)!r}, is {value!r}" for key, value in asked.items() if begun.get(key) != value]
     if changed:
         raise ConfigError(f"{folder} was begun otherwise ({'; '.join(changed)}); restore that, or choose another --name")

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from chainrule.core.errors import ChainruleError, ConfigError
+from chainrule.core.errors import ChainruleError, CheckpointError, ConfigError
 from chainrule.core.files import write_text
 from chainrule.core.schema import dump
 from chainrule.train.run import locked
@@ -60,8 +60,18 @@ def _empty(folder: Path) -> None:
 
 def _begun(folder: Path) -> dict[str, Any]:
     """The settings that the run in a folder was begun with; none where it holds no such run."""
-    path = folder / PLAN
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return read_table(folder / PLAN) if (folder / PLAN).exists() else {}
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """The settings that a JSON file holds; a ``CheckpointError`` says where it is damaged."""
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged ({error}); start anew with --force, or under another --name") from error
+    if not isinstance(table, dict):
+        raise CheckpointError(f"{path} is damaged (a {type(table).__name__}); start anew with --force, or under another --name")
+    return table
 
 
 def _compare(folder: Path, asked: Mapping[str, Any]) -> None:

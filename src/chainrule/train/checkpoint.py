@@ -86,9 +86,13 @@ def load_checkpoint(
     scaling: LossScale | None = None,
 ) -> int:
     """Put model, optimizer, loss scale and random state back; returns the step to go on from."""
-    state: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    try:
+        state: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        step, begun = int(state["step"]), state["circumstances"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}); remove it, and the run goes on from the one before") from error
     if not force:
-        _circumstances(path, state["circumstances"]).check(circumstances)
+        _circumstances(path, begun).check(circumstances)
     try:
         tensors = load_file(path / "model.safetensors")
         lacking = sorted(set(_own_tensors(model)) - set(tensors))
@@ -98,11 +102,17 @@ def load_checkpoint(
         saved = torch.load(path / "optimizer.pt", weights_only=True)
     except Exception as error:  # damaged files fail in the libraries' own ways
         raise CheckpointError(f"{path} is damaged ({error}); remove it, and the run goes on from the one before") from error
-    optimizer.load_state_dict(saved["optimizer"])
+    try:
+        optimizer.load_state_dict(saved["optimizer"])
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path} holds the state of another optimizer ({' '.join(str(error).split())[:80]}); keep optimizer.kind and "
+            "average as they were, or start anew under another --name"
+        ) from error
     if scaling is not None and "scaling" in saved:  # a run forced on in fp16 may have begun without
         scaling.load_state_dict(saved["scaling"])
     torch.set_rng_state(saved["rng"])
-    return int(state["step"])
+    return step
 
 
 def _circumstances(path: Path, saved: dict[str, Any]) -> Circumstances:

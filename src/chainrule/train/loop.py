@@ -96,7 +96,9 @@ def train(
             scale = settings.schedule.scale(step, settings.steps)
             if finite:
                 optimizer.step(scale)
-            elif bad >= PATIENCE:
+            else:
+                optimizer.skip()
+            if bad >= PATIENCE:
                 message = f"{bad} steps in a row up to {step} were not finite (loss {loss}); lower the learning rate"
                 raise Diverged(message, step + 2 - bad)
             for parameter in parameters:

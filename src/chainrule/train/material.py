@@ -94,10 +94,7 @@ def prepare(recipe: Recipe, begun: Path | None = None) -> Material:
         np.random.default_rng(recipe.seed).shuffle(encoded)  # type: ignore[arg-type]
     rows = pack(encoded, recipe.context, split=True)
     if len(rows) == 1 and rows.fill < 1:
-        raise DataError(
-            f"the text is {round(rows.fill * recipe.context)} tokens long, less than one context of {recipe.context}; "
-            "give more text, or set context lower"
-        )
+        raise _too_short(round(rows.fill * recipe.context), recipe.context)
     learned = None if begun else [ids for ids, _ in encoded]  # a checkpoint holds all weights: nothing is learned twice
     began = time.monotonic()
     model = start.model if start else fresh_model(recipe, tokenizer.vocab_size, learned)
@@ -107,6 +104,12 @@ def prepare(recipe: Recipe, begun: Path | None = None) -> Material:
     stream, held_out = _stream(recipe, rows), _held_out(recipe, held_rows)
     material = Material(model, tokenizer, template, stream, held_out, making_s=making_s)
     return _masked(material, model, recipe) if isinstance(model, MaskedModel) else material
+
+
+def _too_short(tokens: int, context: int) -> DataError:
+    return DataError(
+        f"the text is {tokens} tokens long, less than one context of {context}; give more text, or set context lower"
+    )
 
 
 def _masked(material: Material, model: MaskedModel, recipe: Recipe) -> Material:
@@ -166,8 +169,9 @@ def _for_pairs(recipe: Recipe, begun: Path | None, known: LM | MaskedLM | None =
         known = known or _start(recipe)
     if isinstance(recipe.data, World) and recipe.data.chats:
         raise ConfigError(f"an encoder–decoder reads no chats among its texts; set data.chats={recipe.data.chats} to 0")
-    pairs, held_pairs = _pairs(recipe) if isinstance(recipe.data, Pairs | WorldPairs) else ([], [])
-    texts, held_texts = ([], []) if pairs else _documents(recipe)
+    paired = isinstance(recipe.data, Pairs | WorldPairs)
+    pairs, held_pairs = _pairs(recipe) if paired else ([], [])
+    texts, held_texts = ([], []) if paired else _documents(recipe)
     tokenizer = known.tokenizer if known else _tokenizer(recipe, [*texts, *chain.from_iterable(pairs)], begun)
     model = known.model if known else fresh_model(recipe, tokenizer.vocab_size)
     if isinstance(model, MaskedModel) or model.needs != ("source",):
@@ -176,6 +180,9 @@ def _for_pairs(recipe: Recipe, begun: Path | None, known: LM | MaskedLM | None =
     if start is None:
         raise ConfigError("this tokenizer has no token to begin a target with; set tokenizer.kind to bpe or bytes")
     encoded = encode_pairs(pairs, tokenizer, start, context) + in_parts(texts, tokenizer, start, context)
+    tokens = sum(len(pair.target) - 1 for pair in encoded)
+    if not encoded or (not paired and tokens < recipe.context):
+        raise _too_short(tokens, recipe.context) if texts else DataError("there are no pairs to learn from; ask for 1 or more")
     held_out = encode_pairs(held_pairs, tokenizer, start, context) + in_parts(held_texts, tokenizer, start, context)
     n = min(HELD_OUT_ROWS, len(held_out))
     stream = PairStream(encoded, recipe.batch_rows, recipe.micro_rows or recipe.batch_rows, recipe.seed)

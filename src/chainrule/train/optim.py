@@ -41,6 +41,9 @@ class Optimizer(Protocol):
         """Remember again what ``state_dict`` said."""
         ...
 
+    def skip(self) -> None:
+        """What is to be done where a step was not finite and left the weights alone."""
+
     def finish(self) -> None:
         """What is to be done after the last step."""
 
@@ -134,6 +137,9 @@ class Averaged(Optimizer):
 
     def step(self, scale: float) -> None:
         self._optimizer.step(scale)
+        self.skip()
+
+    def skip(self) -> None:
         self._steps += 1
         n = self._steps - self._skipped
         if n > 0:

@@ -249,12 +249,29 @@ class Recipe:
         for name in ("context", "batch_rows", "steps", "eval_every", "save_every", "keep"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name!r} is {getattr(self, name)}; it must be 1 or more")
+        for name, least in {"micro_rows": 1, "threads": 1, "seed": 0}.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"{name!r} is {value}; it must be {least} or more")
+        for name, value in vars(self.data).items():
+            if isinstance(value, int) and value < 0:
+                raise ConfigError(f"'data.{name}' is {value}; it must be 0 or more")
+        o = self.optimizer
+        if not o.adam_lr > 0 or not 0 <= o.momentum < 1 or not all(0 <= beta < 1 for beta in o.betas) or o.weight_decay < 0:
+            raise ConfigError(
+                f"optimizer has adam_lr={o.adam_lr}, momentum={o.momentum}, betas={o.betas}, weight_decay={o.weight_decay}; it "
+                "needs adam_lr > 0, momentum and betas from 0 to below 1, weight_decay >= 0"
+            )
         if not 0 <= self.average <= 1:
             raise ConfigError(f"'average' is {self.average}; it is a share of the steps, from 0 to 1")
+        if self.average and not round(self.average * self.steps):
+            raise ConfigError(f"'average' is {self.average}, which is no step of {self.steps}; raise it, or leave it out")
         if not self.optimizer.lr > 0 or not self.clip > 0:
             raise ConfigError(f"optimizer.lr={self.optimizer.lr} and clip={self.clip} must be above 0")
 
 
+CHOICES = (["model"], ["tokenizer"], ["data"])
+"""The tables whose keys depend on their kind."""
 SHIPPED = Path(__file__).parent.parent / "recipes"
 """Where the recipes that ship are; ``chainrule train NAME`` looks there."""
 
@@ -274,7 +291,7 @@ def parse_recipe(text: str, overrides: Sequence[str] = (), where: str = "recipe"
         raise ConfigError(f"{where} is not YAML: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{where} is a {type(data).__name__}; a recipe is keys and values")
-    for change in overrides:
+    for change in sorted(overrides, key=lambda one: ".kind=" not in one):  # kinds first: they decide what else can be said
         override(data, change)
     return parse(Recipe, data)
 
@@ -303,10 +320,16 @@ def override(data: dict[str, Any], change: str) -> None:
     path, equals, value = change.partition("=")
     if not equals or not path:
         raise ConfigError(f"{change!r} is no override; write key.sub=value, for example steps=500")
+    try:
+        wanted = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the value of {change!r} is not YAML: {' '.join(str(error).split())}") from error
     *parents, last = path.split(".")
     table = data
     for parent in parents:
         table = table.setdefault(parent, {})
         if not isinstance(table, dict):
             raise ConfigError(f"{change!r}: {parent!r} is not a table of keys")
-    table[last] = yaml.safe_load(value)
+    if last == "kind" and parents in CHOICES and table.get("kind") != wanted:
+        table.clear()  # what was said of the other kind means nothing here
+    table[last] = wanted
