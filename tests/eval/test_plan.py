@@ -281,6 +281,8 @@ def test_plan_reads_recipes_folders_and_ids(capsys, tmp_path):
         (("llama-3.2-1b", "--rows", "0"), "rows=0"),
         (("llama-3.2-1b", "--zero", "4"), "zero=4"),
         (("llama-3.2-1b", "--zero", "1"), "there is 1"),
+        (("llama-3.2-1b", "--tensor", "3"), "tensor=3 devices cannot share 32 heads evenly"),
+        (("llama-3.2-1b", "--length", "999999"), "length=999999 is more than the 131072 tokens"),
         (("llama-3.2-1b", "--targets", "w_proj"), "no matrix 'w_proj'"),
     ],
 )

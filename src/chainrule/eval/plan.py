@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from chainrule.core.errors import ConfigError
 from chainrule.eval.anatomy import Anatomy
 from chainrule.eval.devices import Device
 from chainrule.eval.flops import flops, flops_at, formula
@@ -31,7 +32,18 @@ FORMATS = ("fp32", "bf16", "int8", "int4")
 
 
 def plan(anatomy: Anatomy, setting: Setting, device: Device) -> dict[str, Any]:
-    """Everything there is to say, as plain data."""
+    """Everything there is to say, as plain data.
+
+    Raises ``ConfigError`` for rows that the model cannot read, and for devices that cannot share its heads.
+    """
+    if anatomy.context is not None and setting.length > anatomy.context:
+        raise ConfigError(
+            f"length={setting.length} is more than the {anatomy.context} tokens that {anatomy.name} reads; lower it"
+        )
+    if uneven := [one.heads for one in anatomy.attentions if one.heads % setting.tensor]:
+        raise ConfigError(
+            f"tensor={setting.tensor} devices cannot share {uneven[0]} heads evenly; take a divisor of {uneven[0]}"
+        )
     per_token, last = flops(anatomy, setting.length), flops_at(anatomy, setting.length - 1)
     return {
         "model": anatomy.name,
