@@ -10,6 +10,7 @@ import torch
 
 from chainrule.core.errors import ChainruleError, CheckpointError, ConfigError, nearest
 from chainrule.core.schema import dump, parse
+from chainrule.hub.pictures import TEXT_MODELS, text_alone, unwrapping
 from chainrule.layers.init import FanIn, Induction, Init, Mimetic, Normal
 from chainrule.layers.rope import Rope
 from chainrule.models.decoder import Decoder, DecoderConfig
@@ -32,9 +33,6 @@ OWN = {
 SHAPES = {"decoder": "llama", "encoder": "bert"}
 """The family as which a model of ours is published, where it has that family's shape."""
 
-WITH_PICTURES = {"gemma3": "gemma3_text", "llama4": "llama4_text"}
-"""Published checkpoints that hold more than their text model → the text model that is known here."""
-
 TOLD_BY_WEIGHTS = {"bert"}
 """Families whose config.json does not say which heads there are: their module has ``told(config, names of the weights)``."""
 
@@ -52,13 +50,8 @@ def family(model_type: str) -> Any:
 
     It has ``to_parts(config)``, the config of ours that a published one means, and ``moves(config)``, where each weight lives.
     """
-    if model_type in WITH_PICTURES:
-        raise CheckpointError(
-            f"model_type {model_type!r} is a text model with pictures around it, which is not supported; of the same family "
-            f"{WITH_PICTURES[model_type]!r}, the text model alone, is"
-        )
     if model_type not in FAMILIES:
-        known = ", ".join(sorted([*FAMILIES, *OWN]))
+        known = ", ".join(sorted([*FAMILIES, *TEXT_MODELS, *OWN]))
         raise CheckpointError(f"model_type {model_type!r} is not supported{nearest(model_type, FAMILIES)} (all: {known})")
     return import_module(FAMILIES[model_type])
 
@@ -72,7 +65,8 @@ def parts(config: Mapping[str, Any]) -> Any:
         if model_type in OWN:
             module, name, _ = OWN[model_type]
             return parse(getattr(import_module(module), name), config["chainrule"])
-        return family(model_type).to_parts(config)
+        alone = text_alone(config)
+        return family(alone["model_type"]).to_parts(alone)
 
 
 @contextmanager
@@ -106,7 +100,7 @@ def build(config: Any) -> Any:
         model = build(wanted)
     if config["model_type"] not in OWN:
         # what is saved is unpacked, so its config says nothing of a packing
-        model.published = {key: value for key, value in config.items() if key != "quantization_config"}
+        model.published = {key: value for key, value in text_alone(config).items() if key != "quantization_config"}
     return model
 
 
@@ -206,4 +200,7 @@ def published_config(model: Any) -> dict[str, Any]:
 def moves(config: Mapping[str, Any]) -> Sequence[Move]:
     """The weight moves of a published config, packed weights unpacked first; none for our own."""
     with understood(config):
-        return () if config["model_type"] in OWN else (*unpacking(config), *family(config["model_type"]).moves(config))
+        if config["model_type"] in OWN:
+            return ()
+        alone = text_alone(config)
+        return (*unwrapping(config), *unpacking(alone), *family(alone["model_type"]).moves(alone))

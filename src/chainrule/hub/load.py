@@ -29,6 +29,7 @@ from chainrule.hub.llmc import is_llmc, read_llmc
 from chainrule.hub.lm import LM
 from chainrule.hub.names import resolve, resolve_adapter
 from chainrule.hub.peft import read_adapter
+from chainrule.hub.pictures import has_pictures
 from chainrule.hub.sentences import read_pooling, transformer_folder
 from chainrule.hub.trace import Stopwatch, Trace
 from chainrule.hub.weights import Wish, fill, in_memory, inside, open_weights, weight_files
@@ -168,6 +169,8 @@ def _folder(folder: Path, wish: Wish, pickle: bool, watch: Stopwatch) -> LM | Ma
     folder = transformer_folder(folder)
     config = told(_config(folder), lambda: open_weights(weight_files(folder, pickle=pickle), Stopwatch()))
     watch.lap("config", f"model_type {config.get('model_type')!r}", file=folder / "config.json", made=config)
+    if has_pictures(config):
+        print(f"note: {name} reads pictures too; here it is its text model alone, without their weights", file=sys.stderr)
     for path in folder.iterdir():
         if path.is_symlink() and path.suffix in READ_HERE:
             inside(folder, path.name)

@@ -1,6 +1,6 @@
 """Gemma 3 (the text model): five layers with windows to one that sees all, each kind with a rope of its own; norms of q, k.
 
-Gemma Team 2025, arXiv:2503.19786. Pictures are left out: a config that holds a vision tower is refused.
+Gemma Team 2025, arXiv:2503.19786. Pictures are left out (``hub.pictures``).
 """
 
 from collections.abc import Mapping

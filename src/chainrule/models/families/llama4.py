@@ -1,6 +1,6 @@
 """Llama 4 (the text model): chunks turned by rope, every fourth layer without either, one expert a token and a shared one.
 
-Meta AI 2025, model card of Llama 4. The expert's weight multiplies what it reads. Pictures are left out.
+Meta AI 2025, model card of Llama 4. The expert's weight multiplies what it reads. Pictures are left out (``hub.pictures``).
 """
 
 from collections.abc import Mapping
@@ -42,12 +42,13 @@ def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
         full_attention=None,
         chunked_attention=c("attention_chunk_size", 8192),
     )
+    unturned = _unturned(c)
     blocks = [
         Block(
             attention=_attention(c, chunk, bool(rope)),
             mlp=mixture if i in sparse else dense,
             norm=norm,
-            position=None if rope else _unturned(c),
+            position=None if rope else unturned,
         )
         for i, (chunk, rope) in enumerate(zip(chunks, turned, strict=True))
     ]

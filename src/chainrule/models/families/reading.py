@@ -34,6 +34,7 @@ HARMLESS = frozenset(
     output_attentions output_hidden_states output_router_logits auto_map id2label label2id problem_type is_encoder_decoder
     chunk_size_feed_forward is_decoder router_aux_loss_coef router_jitter_noise aux_loss_alpha seq_aux quantization_config
     chainrule hidden_dropout_prob attention_probs_dropout_prob classifier_dropout _attn_implementation task_specific_params
+    _attn_implementation_autoset
     cache_implementation ep_size _commit_hash unsloth_fixed unsloth_version torchscript tokenizer_class tie_encoder_decoder
     """.split()
 )
