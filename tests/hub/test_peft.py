@@ -160,6 +160,7 @@ def test_an_adapter_for_another_base_shows_both_shapes(tmp_path):
         ({"lora_dropout": [1]}, r"lora_dropout is \[1\]; it must be a number"),
         ({"alpha_pattern": ["a"]}, "must be a table of names and numbers"),
         ({"alpha_pattern": {"(": 3}}, "is no pattern"),
+        ({"alpha_pattern": {"q_proj": "x"}}, "alpha_pattern holds 'x'"),
     ],
 )
 def test_what_an_adapter_asks_for_and_is_not_here_is_refused(tmp_path, settings, because):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from chainrule.hub.build import parts
+from chainrule.hub.build import fresh_of_config, parts
 from chainrule.hub.load import load
 from chainrule.hub.safetensors import Mapped, write_tensors
 
@@ -95,3 +95,9 @@ def test_what_a_published_text_config_leaves_out_is_the_familys_usual():
     assert [block.attention.window for block in ours.blocks] == [
         1024 if kind == "sliding_attention" else None for kind in theirs.layer_types
     ]
+
+
+def test_a_new_model_of_such_a_config_has_the_vocabulary_and_context_that_are_asked():
+    config = {"model_type": "gemma3", "text_config": {**TEXT, "sliding_window": 4}}
+    model = fresh_of_config(config, vocab_size=77, context=24, seed=0)
+    assert (model.vocab_size, model.context) == (77, 24)

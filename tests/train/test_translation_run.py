@@ -124,6 +124,8 @@ def test_another_kind_of_data_takes_nothing_over_from_the_first(tmp_path):
     assert read_recipe("translate_world", asked).data == Pairs(path="mine.jsonl")
     asked = ["data.kind=text", "data.path=my_folder", "context=256", "batch_rows=64"]
     assert read_recipe("translate_world", asked).data == Text(path="my_folder")
+    decoder = read_recipe("translate_world", ["model.kind=fresh", "model.n_heads=2", "data.kind=world"]).model
+    assert decoder == Fresh(n_layers=2, d_model=128, n_heads=2, d_ff=320)  # what both kinds know is kept
     assert read_recipe("translate_world", ["data.kind=world_pairs"]) == read_recipe("translate_world")
     assert read_recipe("translate_world", ["optimizer.kind=adamw"]).optimizer.lr == read_recipe("translate_world").optimizer.lr
 

@@ -50,11 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except UnicodeEncodeError as error:
-        print(f"chainrule: {error.object[:40]!r} holds what is no text in UTF-8; give it in UTF-8", file=sys.stderr)
+        bad = error.object[error.start : error.end]
+        mend = "give it in UTF-8" if error.encoding == "utf-8" else "the terminal does not know it: say PYTHONIOENCODING=utf-8"
+        print(f"chainrule: {bad!r} is no text in {error.encoding}; {mend}", file=sys.stderr)
         return 2
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try again as it leaves
         print(f"chainrule: the disk is full: {error}; make room, and say it again", file=sys.stderr)
         return 2
 

@@ -66,7 +66,7 @@ def run(args: Namespace) -> None:
     for name, least in {"train_documents": 1, "documents": 1, "steps": 1, "minutes": 0.5, "layers": 2}.items():
         value = getattr(args, name)
         if value is not None and not least <= value < math.inf:
-            raise DataError(f"--{name.replace('_', '-')} is {value}; it must be {least} or more")
+            raise DataError(f"--{name.replace('_', '-')} is {value}; it must be {least} or more, and finite")
     if args.model is None and (args.adapter or args.pickle):
         raise ConfigError(f"--{'adapter' if args.adapter else 'pickle'} goes with a MODEL, and none is named; leave it out")
     given = [name for name, absent in TRAINS.items() if getattr(args, name) != absent]

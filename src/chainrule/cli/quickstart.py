@@ -33,7 +33,7 @@ def run(args: Namespace) -> None:
     for name, bound in least.items():
         value = getattr(args, name)
         if value is not None and not bound <= value < math.inf:
-            raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be {bound} or more")
+            raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be {bound} or more, and finite")
     if not args.name or "/" in args.name or args.name in (".", ".."):
         raise ConfigError(f"--name is {args.name!r}; it names a folder inside {args.runs}, without slashes")
     if args.text is not None:

@@ -219,8 +219,9 @@ def notes(history: History) -> list[str]:
         f"all are measured on the same {history.held_out:,} documents."
     ]
     trained = [one for one in history.milestones if one.key in NEURAL and one.training]
-    if trained and trained[0].training:
-        tokens = compact(trained[0].training.tokens)
+    line = [one.training for one in trained if one.key not in BRANCHES and one.training]
+    if line:
+        tokens = compact(line[0].tokens)
         who = "Each neural model of the line" if any(one.key in BRANCHES for one in trained) else "Each neural model"
         said.append(f"{who} learned from {tokens} tokens of {history.documents:,} documents, in the same order.")
     if any(one.key in BRANCHES[1:] for one in trained):

@@ -48,9 +48,9 @@ class Request:
         if self.max_tokens < 1:
             raise RequestError(f"max_tokens is {self.max_tokens}; it must be 1 or more")
         if not 0 <= self.temperature < math.inf:
-            raise RequestError(f"temperature is {self.temperature}; it must be 0 (greedy) or above")
+            raise RequestError(f"temperature is {self.temperature}; it must be 0 (greedy) or above, and finite")
         if not -(2**63) <= self.seed < 2**63:
-            raise RequestError(f"seed is {self.seed}; it must have 64 bits")
+            raise RequestError(f"seed is {self.seed}; it must be a number of 64 bits, from -2^63 to 2^63 - 1")
         if not self.repetition_penalty > 0:
             raise RequestError(f"repetition_penalty is {self.repetition_penalty}; it must be above 0")
         if any(not stop for stop in self.stop):

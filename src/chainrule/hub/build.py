@@ -52,7 +52,9 @@ def family(model_type: str) -> Any:
     """
     if model_type not in FAMILIES:
         known = ", ".join(sorted([*FAMILIES, *TEXT_MODELS, *OWN]))
-        raise CheckpointError(f"model_type {model_type!r} is not supported{nearest(model_type, FAMILIES)} (all: {known})")
+        raise CheckpointError(
+            f"model_type {model_type!r} is not supported{nearest(str(model_type), [*FAMILIES, *TEXT_MODELS])} (all: {known})"
+        )
     return import_module(FAMILIES[model_type])
 
 
@@ -77,17 +79,19 @@ def understood(config: Mapping[str, Any]) -> Iterator[None]:
     except ChainruleError:
         raise
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        said = f"has no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        said = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(
-            f"config.json (model_type {config.get('model_type')!r}) cannot be understood: {said}; a value in it has the wrong "
-            "type or size, copy it again from where it came"
+            f"config.json (model_type {config.get('model_type')!r}) cannot be understood: a value in it has the wrong type "
+            f"or size ({said[:120]})"
         ) from error
 
 
 def told(config: dict[str, Any], names: Callable[[], Collection[str]]) -> dict[str, Any]:
     """A ``config.json`` with what only the names of its weights say."""
     model_type = config.get("model_type")
-    return family(model_type).told(config, names()) if model_type in sorted(TOLD_BY_WEIGHTS) else config
+    if isinstance(model_type, str) and model_type in TOLD_BY_WEIGHTS:
+        return family(model_type).told(config, names())
+    return config
 
 
 def build(config: Any) -> Any:
@@ -95,13 +99,17 @@ def build(config: Any) -> Any:
     if is_dataclass(config):
         module, _, name = OWN[config.kind]  # type: ignore[attr-defined]
         return getattr(import_module(module), name)(config)
-    wanted = parts(config)
-    with understood(config):
-        model = build(wanted)
+    model = build(parts(config))
     if config["model_type"] not in OWN:
         # what is saved is unpacked, so its config says nothing of a packing
         model.published = {key: value for key, value in text_alone(config).items() if key != "quantization_config"}
     return model
+
+
+def shapes(config: Mapping[str, Any]) -> Any:
+    """The empty model of a ``config.json`` on the meta device, which holds shapes alone; a size that cannot be is its error."""
+    with understood(config), torch.device("meta"):
+        return build(config)
 
 
 def fresh(
@@ -170,6 +178,7 @@ def fresh_of_config(
     ``init`` is one of ``INITS``; ``std`` is the deviation of ``normal``. Raises ``CheckpointError`` for a config that no family
     understands, or that is no decoder.
     """
+    config = text_alone(config)
     longest = "n_positions" if config.get("model_type") == "gpt2" else "max_position_embeddings"
     whole = {**config, "vocab_size": vocab_size, longest: context}
     if config.get("model_type") in OWN or not isinstance(parts(whole), DecoderConfig):

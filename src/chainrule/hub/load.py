@@ -22,7 +22,7 @@ from chainrule.core.errors import CheckpointError, ConfigError, RequestError, ne
 from chainrule.core.files import read_text
 from chainrule.core.masked import MaskedModel, Model
 from chainrule.core.tokenizer import Tokenizer
-from chainrule.hub.build import build, moves, told
+from chainrule.hub.build import build, moves, shapes, told
 from chainrule.hub.encoder import MaskedLM
 from chainrule.hub.llama2c import read_llama2c
 from chainrule.hub.llmc import is_llmc, read_llmc
@@ -174,8 +174,10 @@ def _folder(folder: Path, wish: Wish, pickle: bool, watch: Stopwatch) -> LM | Ma
     for path in folder.iterdir():
         if path.is_symlink() and path.suffix in READ_HERE:
             inside(folder, path.name)
-    with torch.device("meta"):
-        model = build(config)
+    try:
+        model = shapes(config)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
     n = sum(parameter.numel() for parameter in model.parameters())
     watch.lap("build", f"{type(model).__name__} of {n:,} parameters, shapes alone", size_bytes=size_bytes(model), made=model)
     fill(model, open_weights(weight_files(folder, pickle=pickle), watch), moves(config), folder, wish, watch)
@@ -198,7 +200,8 @@ def _folder(folder: Path, wish: Wish, pickle: bool, watch: Stopwatch) -> LM | Ma
 def _note_base(name: str, folder: Path) -> None:
     """Say so where an adapter was made for a model of another name: it may be the same one elsewhere, or another one."""
     base = str(_settings(folder / "adapter_config.json").get("base_model_name_or_path") or name)
-    if _called(Path(base)).rsplit("/")[-1].lower() != name.rsplit("/")[-1].lower():
+    known = _called(Path(re.sub(r"(@.*|\.gguf|\.bin)$", "", base)))
+    if known.rsplit("/")[-1].lower() != name.rsplit("/")[-1].lower():
         print(f"note: the adapter {folder} was trained beside {base}, and stands beside {name} here", file=sys.stderr)
 
 

@@ -13,7 +13,6 @@ from chainrule.core.errors import CheckpointError, nearest
 from chainrule.hub.trace import Stopwatch
 
 HUB_ID = re.compile(r"(modelscope:)?([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
-LONGEST = 1000
 FILES = {".bin", ".gguf", ".safetensors", ".json", ".txt", ".pt", ".pth", ".model"}
 """What ends in one of these was meant as a file of this machine."""
 
@@ -21,12 +20,8 @@ FILES = {".bin", ".gguf", ".safetensors", ".json", ".txt", ".pt", ".pth", ".mode
 def resolve(name: str, *, pickle: bool = False, watch: Stopwatch | None = None) -> Path:
     """The file or folder of that name, fetched if need be; raises ``CheckpointError`` saying what could be meant."""
     watch = watch or Stopwatch()
-    if len(name) > LONGEST:
-        raise CheckpointError(
-            f"{name[:40]}… is {len(name)} characters long and no model's name; give a run, a folder or org/name"
-        )
-    path = Path(name).expanduser()
-    if path.exists():
+    path = place(name)
+    if path is not None:
         found = path if path.is_file() else _of_run(path)
         watch.lap("resolve", f"{name} is the {'file' if path.is_file() else 'folder'} {found}", file=found, made=found)
         return found
@@ -43,10 +38,19 @@ def resolve(name: str, *, pickle: bool = False, watch: Stopwatch | None = None) 
     return found
 
 
+def place(name: str) -> Path | None:
+    """The file or folder at a path, or None: what no file system would take as a name is at no place."""
+    path = Path(name).expanduser()
+    try:
+        return path if path.exists() else None
+    except OSError:
+        return None
+
+
 def here(name: str, *, pickle: bool = False) -> Path | None:
     """The file or folder of that name where all of it is on this machine, or None; the network is not asked."""
-    path = Path(name).expanduser()
-    if path.exists():
+    path = place(name)
+    if path is not None:
         return path if path.is_file() else _of_run(path)
     match = hub_id(name)
     if match is None:
@@ -61,11 +65,11 @@ def here(name: str, *, pickle: bool = False) -> Path | None:
 
 def resolve_adapter(name: str, *, watch: Stopwatch | None = None) -> Path:
     """The folder of an adapter of that name, fetched from Hugging Face if need be."""
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = place(name)
+    if path is not None and path.is_dir():
         return path
     match = hub_id(name)
-    if path.exists() or match is None or match[1]:
+    if path is not None or match is None or match[1]:
         raise CheckpointError(f"{name} is no folder with adapter_config.json; give one that PEFT wrote, or org/name")
     from chainrule.hub.huggingface import download_adapter
 
@@ -90,6 +94,10 @@ def hub_id(name: str) -> re.Match[str] | None:
 
 def unknown(name: str) -> CheckpointError:
     """What to say of a name that is no file, no folder and no id of a hub."""
+    if len(name) > 200:
+        return CheckpointError(
+            f"{name[:40]}… is {len(name)} characters long and no model's name; give a run, a folder or org/name"
+        )
     path = Path(name).expanduser()
     beside = [str(other) for other in path.parent.iterdir()] if path.parent.is_dir() and len(path.parts) > 1 else []
     hint = nearest(name, beside) if beside else ""

@@ -14,7 +14,7 @@ import torch
 from chainrule.core.device import DTYPES
 from chainrule.core.errors import ConfigError
 from chainrule.core.shapes import Tensor
-from chainrule.hub.build import build, moves
+from chainrule.hub.build import moves, shapes
 from chainrule.models.moves import Move
 from chainrule.models.packed import unpacking
 from chainrule.models.routes import routes
@@ -49,8 +49,7 @@ class _Backwards:
 
 def outline(config: Mapping[str, Any], dtype: torch.dtype | None = None) -> Outline:
     """The outline of a ``config.json``, in ``dtype`` or in the format that it names."""
-    with torch.device("meta"):
-        model = build(config)
+    model = shapes(config)
     model.to(named_format(config) if dtype is None else dtype).eval()
     way = [_Backwards(move) for move in reversed(moves(config))]
     found, published = routes(way, dict(model.state_dict()))

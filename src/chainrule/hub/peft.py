@@ -106,6 +106,8 @@ def _config(folder: Path) -> dict[str, Any]:
     for key in ("rank_pattern", "alpha_pattern"):
         if not isinstance(config.get(key) or {}, dict):
             raise CheckpointError(f"{folder / CONFIG}: {key} is {config[key]!r}; it must be a table of names and numbers")
+        if bad := [value for value in (config.get(key) or {}).values() if not isinstance(value, int | float)]:
+            raise CheckpointError(f"{folder / CONFIG}: {key} holds {bad[0]!r}; it must be a table of names and numbers")
     return config
 
 
@@ -136,7 +138,7 @@ def _sorted(tensors: Mapping[str, Tensor], folder: Path) -> tuple[dict[str, dict
 
 
 def _part(config: Mapping[str, Any], module: str, rank: int) -> Lora:
-    alpha = _of(config, "alpha_pattern", module, config.get("lora_alpha", 8))
+    alpha = _of(config, "alpha_pattern", module, config.get("lora_alpha") or 8)
     dropout, dora = float(config.get("lora_dropout") or 0.0), bool(config.get("use_dora"))
     return Lora(rank=rank, alpha=float(alpha), dropout=dropout, stabilised=bool(config.get("use_rslora")), dora=dora)
 

@@ -21,7 +21,8 @@ LEFT_OUT: Mapping[str, Mapping[str, Any]] = {
 
 def has_pictures(config: Mapping[str, Any]) -> bool:
     """Whether a config is that of a text model among parts for pictures."""
-    return config.get("model_type") in list(TEXT_MODELS)
+    kind = config.get("model_type")
+    return isinstance(kind, str) and kind in TEXT_MODELS
 
 
 def text_alone(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,8 @@ import torch
 from chainrule.core.errors import CheckpointError, ConfigError
 from chainrule.core.files import read_text
 from chainrule.eval.anatomy import Anatomy, take_apart
-from chainrule.hub.build import build
+from chainrule.hub.build import shapes
+from chainrule.hub.names import place
 from chainrule.hub.shipped import is_shipped, nearest_shipped, shipped_config
 from chainrule.train.material import fresh_model
 from chainrule.train.recipe import SHIPPED, Bpe, Bytes, Recipe, Start, read_recipe
@@ -38,11 +39,12 @@ class Subject:
 
 def subject(name: str) -> Subject:
     """The subject of that name; raises ``CheckpointError`` with what would be right."""
-    path = Path(name)
-    if path.is_dir():
+    path = place(name)
+    if path is not None and path.is_dir():
         return _folder(path)
-    if path.is_file() or (SHIPPED / f"{name}.yaml").exists():
-        if path.is_file() and path.suffix not in (".yaml", ".yml"):
+    file = path is not None and path.is_file()
+    if file or place(str(SHIPPED / f"{name}.yaml")):
+        if path is not None and file and path.suffix not in (".yaml", ".yml"):
             raise CheckpointError(f"{name} is no recipe; plan reads recipes (.yaml), folders with config.json, runs and ids")
         return _recipe(read_recipe(name), name)
     if is_shipped(name):
@@ -69,8 +71,9 @@ def _folder(path: Path) -> Subject:
 
 
 def _config(config: dict[str, Any], name: str) -> Subject:
-    with torch.device("meta"):
-        model = build(config)
+    if not isinstance(config, dict):
+        raise CheckpointError(f"the config of {name} is no table of settings but a {type(config).__name__}; copy it again")
+    model = shapes(config)
     return Subject(take_apart(model, name), length=min(ROW, model.context or ROW))
 
 

@@ -182,7 +182,9 @@ def _for_pairs(recipe: Recipe, begun: Path | None, known: LM | MaskedLM | None =
     encoded = encode_pairs(pairs, tokenizer, start, context) + in_parts(texts, tokenizer, start, context)
     tokens = sum(len(pair.target) - 1 for pair in encoded)
     if not encoded or (not paired and tokens < recipe.context):
-        raise _too_short(tokens, recipe.context) if texts else DataError("there are no pairs to learn from; ask for 1 or more")
+        if not paired:
+            raise _too_short(tokens, recipe.context)
+        raise DataError(f"{recipe.data} gives no pairs to learn from; give 2 or more, one is held out")
     held_out = encode_pairs(held_pairs, tokenizer, start, context) + in_parts(held_texts, tokenizer, start, context)
     n = min(HELD_OUT_ROWS, len(held_out))
     stream = PairStream(encoded, recipe.batch_rows, recipe.micro_rows or recipe.batch_rows, recipe.seed)

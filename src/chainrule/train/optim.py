@@ -137,9 +137,13 @@ class Averaged(Optimizer):
 
     def step(self, scale: float) -> None:
         self._optimizer.step(scale)
-        self.skip()
+        self._average()
 
     def skip(self) -> None:
+        self._optimizer.skip()
+        self._average()
+
+    def _average(self) -> None:
         self._steps += 1
         n = self._steps - self._skipped
         if n > 0:

@@ -5,9 +5,9 @@ recipe depends on the wall clock: a run is so many steps.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 from chainrule.core.errors import ConfigError
 from chainrule.core.files import read_text
@@ -264,8 +264,6 @@ class Recipe:
             )
         if not 0 <= self.average <= 1:
             raise ConfigError(f"'average' is {self.average}; it is a share of the steps, from 0 to 1")
-        if self.average and not round(self.average * self.steps):
-            raise ConfigError(f"'average' is {self.average}, which is no step of {self.steps}; raise it, or leave it out")
         if not self.optimizer.lr > 0 or not self.clip > 0:
             raise ConfigError(f"optimizer.lr={self.optimizer.lr} and clip={self.clip} must be above 0")
 
@@ -313,6 +311,15 @@ def _find(name: str) -> Path:
     return shipped
 
 
+def _keep(table: dict[str, Any], choice: str, kind: Any) -> None:
+    """Forget what a table says that another ``kind`` of the same choice does not know."""
+    classes = get_args(get_type_hints(Recipe)[choice])
+    known = next((cls for cls in classes if get_args(get_type_hints(cls)["kind"])[0] == kind), None)
+    if known is not None:
+        for key in set(table) - {field.name for field in fields(known)}:
+            del table[key]
+
+
 def override(data: dict[str, Any], change: str) -> None:
     """Apply ``key.sub=value`` to plain settings, in place; the value is read as YAML."""
     import yaml
@@ -331,5 +338,5 @@ def override(data: dict[str, Any], change: str) -> None:
         if not isinstance(table, dict):
             raise ConfigError(f"{change!r}: {parent!r} is not a table of keys")
     if last == "kind" and parents in CHOICES and table.get("kind") != wanted:
-        table.clear()  # what was said of the other kind means nothing here
+        _keep(table, parents[0], wanted)
     table[last] = wanted

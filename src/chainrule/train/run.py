@@ -118,7 +118,8 @@ def _loss(recipe: Recipe, material: Material) -> LossFunction:
 
 def _optimizer(recipe: Recipe, model: Model, dtype: torch.dtype) -> Optimizer:
     one = _stepping(recipe, model, dtype)
-    return Averaged(one, model, recipe.steps - round(recipe.average * recipe.steps)) if recipe.average else one
+    averaged = max(1, round(recipe.average * recipe.steps))
+    return Averaged(one, model, recipe.steps - averaged) if recipe.average else one
 
 
 def _stepping(recipe: Recipe, model: Model, dtype: torch.dtype) -> Optimizer:

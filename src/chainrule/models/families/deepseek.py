@@ -37,9 +37,9 @@ def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
         d_ff=c("moe_intermediate_size"),
         router=_third_router(c) if third else _second_router(c),
         activation=c.activation(),
-        d_shared=c("moe_intermediate_size") * (c.stated("n_shared_experts") or 0),
+        d_shared=c("moe_intermediate_size") * (c.stated("n_shared_experts", none="0") or 0),
     )
-    n, first = c("num_hidden_layers"), c.stated("first_k_dense_replace") or 0
+    n, first = c("num_hidden_layers"), c.stated("first_k_dense_replace", none="0") or 0
     blocks = [Block(attention=attention, mlp=mixture if i >= first else dense, norm=norm) for i in range(n)]
     return c.decoder(blocks, norm=norm, position=position, context=4096 if third else 2048)
 

@@ -55,18 +55,19 @@ class Reading:
         for name in (key, *others):
             if (found := self.config.get(name)) is not None:
                 if isinstance(found, str) and isinstance(default, int | float):
-                    raise CheckpointError(f"config.json: {name!r} is the text {found!r}; it must be a number such as {default}")
+                    right = "true or false" if isinstance(default, bool) else f"a number such as {default}"
+                    raise CheckpointError(f"config.json: {name!r} is the text {found!r}; it must be {right}")
                 return found
         if default is _REQUIRED:
             raise CheckpointError(f"config.json lacks {key!r}, which {self.family} needs; copy it again from where it came")
         return default
 
-    def stated(self, key: str) -> Any:
-        """The value of a key that must stand there, be it null: left out, it means something else to other programs."""
+    def stated(self, key: str, none: str = "null") -> Any:
+        """The value of a key that must stand there, be it ``none``: left out, it means something else to other programs."""
         self.known.add(key)
         if key not in self.config:
             raise CheckpointError(
-                f"config.json does not say {key!r}, without which {self.family} is another model; say null where it has none"
+                f"config.json does not say {key!r}, without which {self.family} is another model; say {none} where it has none"
             )
         return self.config[key]
 
