@@ -300,6 +300,10 @@ def test_a_family_refuses_a_key_that_it_does_not_know(model_type):
     config.pop("sliding_window", None) if model_type == "llama" else None
     if model_type in ("deepseek_v2", "glm4_moe"):
         config |= {"n_group": 1, "topk_group": 1}
+    caps = {"attn_logit_softcapping": None, "final_logit_softcapping": None}
+    config = {"gemma2": caps, "deepseek_v3": {"n_shared_experts": 1}, "kimi_k2": {"n_shared_experts": 1}}.get(
+        model_type, {}
+    ) | config
     parts(config)
     with pytest.raises(CheckpointError, match="'rms_norm_epsilonn'"):
         parts(config | {"rms_norm_epsilonn": 1})
