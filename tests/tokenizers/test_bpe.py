@@ -103,3 +103,12 @@ def test_what_is_no_tokenizer_is_refused_with_what_was_found(tmp_path):
     (tmp_path / "strange.tiktoken").write_text("YQ== 0")
     with pytest.raises(TokenizerError, match="split pattern"):
         load(tmp_path / "strange.tiktoken")
+
+
+def test_half_a_surrogate_pair_is_no_text():
+    ours = BPE.train(["a text of a few words, a text"], 270, pattern="gpt2")
+    for tokenizer in (ours, ours.fast()):
+        with pytest.raises(UnicodeEncodeError):
+            tokenizer.encode("a \udcff text")
+    with pytest.raises(UnicodeEncodeError):
+        ours.fast().encode_many(["a text", "\ud800"])

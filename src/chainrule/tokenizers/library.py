@@ -47,11 +47,19 @@ class LibraryTokenizer(Tokenizer):
         return _holds(self._json.get("decoder"), "ByteLevel")
 
     def encode(self, text: str) -> list[int]:
-        return self._engine.encode(text, add_special_tokens=False).ids
+        try:
+            return self._engine.encode(text, add_special_tokens=False).ids
+        except TypeError:
+            text.encode()  # half of a surrogate pair is no text, and says so here by its name
+            raise
 
     def encode_many(self, texts: list[str]) -> list[list[int]]:
         """The ids of many texts, on all cores."""
-        return [encoding.ids for encoding in self._engine.encode_batch(texts, add_special_tokens=False)]
+        try:
+            return [encoding.ids for encoding in self._engine.encode_batch(texts, add_special_tokens=False)]
+        except TypeError:
+            "".join(texts).encode()
+            raise
 
     def encode_rendered(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """The ids of a text whose special-token strings are special tokens (a rendered chat), and where each stands in it."""
