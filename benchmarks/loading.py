@@ -54,11 +54,11 @@ class Peak(threading.Thread):
 def one(engine: str, folder: str, dtype: str, what: str) -> None:
     """In a process of its own: load, answer, print what it took: seconds, or with ``what`` "memory" bytes."""
     load = {"chainrule": ours, "transformers": theirs}[engine]
-    # both sides have what they need imported: imports are not loading
-    if engine == "chainrule":
-        pass
-    else:
-        from transformers import AutoModelForCausalLM, LlamaForCausalLM  # noqa: F401
+    if engine == "transformers":  # both sides have what they need imported: imports are not loading
+        import transformers
+
+        for name in ("AutoModelForCausalLM", "LlamaForCausalLM"):
+            getattr(transformers, name)
     before, peak = anonymous_bytes() or 0, Peak()
     if what == "memory":
         peak.start()

@@ -2,6 +2,7 @@
 
 import math
 from itertools import product
+from typing import ClassVar
 
 import pytest
 import torch
@@ -63,7 +64,7 @@ class Letters(ByteTokenizer):
     """Four ids: three letters, and the end, which also begins."""
 
     vocab_size = 4
-    specials = {"<|endoftext|>": 3}  # noqa: RUF012
+    specials: ClassVar = {"<|endoftext|>": 3}
     bos, eos = 3, (3,)
 
     def encode(self, text):

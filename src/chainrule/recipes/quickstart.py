@@ -55,7 +55,7 @@ from chainrule.eval.results import (
 from chainrule.hub.lm import LM
 from chainrule.hub.load import load
 from chainrule.recipes.ladder import foot, head
-from chainrule.recipes.staged import read_table
+from chainrule.recipes.staged import PLAN, read_plan
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.chat import CHATML, ChatTemplate
 from chainrule.train.material import BEGINNING, SPECIALS
@@ -118,11 +118,11 @@ def quickstart(plan: Plan, *, resume: bool = False, force: bool = False) -> Resu
         asked = _settings(plan)
         _check(plan.folder, asked, resume=resume, force=force)
         try:
-            write_text(plan.folder / "plan.json", json.dumps(asked, ensure_ascii=False, indent=1))
+            write_text(plan.folder / PLAN, json.dumps(asked, ensure_ascii=False, indent=1))
             return _Quickstart(plan, resume=resume, force=force).run()
         except ChainruleError:
             if not (plan.folder / "pretrain").exists():  # refused before any training: nothing is left half-written
-                for path in (plan.folder / "plan.json", plan.folder / "tokenizer"):
+                for path in (plan.folder / PLAN, plan.folder / "tokenizer"):
                     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             raise
 
@@ -134,9 +134,9 @@ def _settings(plan: Plan) -> dict[str, Any]:
 
 def _check(folder: Path, asked: dict[str, Any], *, resume: bool, force: bool) -> None:
     """Refuse to go on with a run under other settings: half of its numbers would be another run's."""
-    if not (resume and (folder / "plan.json").exists()) or force:
+    if not (resume and (folder / PLAN).exists()) or force:
         return
-    begun = read_table(folder / "plan.json")
+    begun = read_plan(folder / PLAN)
     changed = [f"{key} was {begun.get(key)!r}, is {value!r}" for key, value in asked.items() if begun.get(key) != value]
     if changed:
         raise ConfigError(f"{folder} was begun otherwise ({'; '.join(changed)}); restore that, or choose another --name")

@@ -60,18 +60,18 @@ def _empty(folder: Path) -> None:
 
 def _begun(folder: Path) -> dict[str, Any]:
     """The settings that the run in a folder was begun with; none where it holds no such run."""
-    return read_table(folder / PLAN) if (folder / PLAN).exists() else {}
+    return read_plan(folder / PLAN) if (folder / PLAN).exists() else {}
 
 
-def read_table(path: Path) -> dict[str, Any]:
-    """The settings that a JSON file holds; a ``CheckpointError`` says where it is damaged."""
+def read_plan(path: Path) -> dict[str, Any]:
+    """The settings in a run's ``plan.json``; a ``CheckpointError`` says where it is damaged."""
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        plan = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CheckpointError(f"{path} is damaged ({error}); start anew with --force, or under another --name") from error
-    if not isinstance(table, dict):
-        raise CheckpointError(f"{path} is damaged (a {type(table).__name__}); start anew with --force, or under another --name")
-    return table
+        raise CheckpointError(f"{path} is damaged ({error}); begin anew under another --name") from error
+    if not isinstance(plan, dict):
+        raise CheckpointError(f"{path} is damaged (it holds a {type(plan).__name__}); begin anew under another --name")
+    return plan
 
 
 def _compare(folder: Path, asked: Mapping[str, Any]) -> None:

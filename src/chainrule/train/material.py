@@ -112,6 +112,12 @@ def _too_short(tokens: int, context: int) -> DataError:
     )
 
 
+def still(model: MaskedModel) -> None:
+    """Keep what masked words cannot teach, such as a pooler, as it is."""
+    for parameter in model.aside():
+        parameter.requires_grad_(False)
+
+
 def _masked(material: Material, model: MaskedModel, recipe: Recipe) -> Material:
     """The same material as riddles for an encoder: words are hidden, and the loss is that of guessing them."""
     if not model.fills:
@@ -120,8 +126,7 @@ def _masked(material: Material, model: MaskedModel, recipe: Recipe) -> Material:
     mask = next((id for name, id in tokenizer.specials.items() if name in MASKS), None)
     if mask is None:
         raise ConfigError("an encoder hides words behind [MASK], which this tokenizer lacks; set tokenizer.kind to bpe")
-    for parameter in model.aside():
-        parameter.requires_grad_(False)
+    still(model)
     words = set(range(tokenizer.vocab_size)) - set(tokenizer.specials.values())
     if isinstance(recipe.model, FreshEncoder) and recipe.model.guesses_end and tokenizer.end is not None:
         words.add(tokenizer.end)

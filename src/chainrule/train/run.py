@@ -32,7 +32,7 @@ from chainrule.logprobs.masked import masked_cross_entropy
 from chainrule.tokenizers.chat import ChatTemplate
 from chainrule.train.checkpoint import Circumstances, checkpoints, load_checkpoint, save_checkpoint
 from chainrule.train.loop import Hooks, Settings, train
-from chainrule.train.material import Material, fresh_model, prepare
+from chainrule.train.material import Material, fresh_model, prepare, still
 from chainrule.train.objective import LossFunction, Objective
 from chainrule.train.optim import AdamW, Averaged, Muon, Optimizer
 from chainrule.train.precision import LossScale, pick_precision
@@ -171,8 +171,7 @@ def seconds_per_step(recipe: Recipe, *, vocab_size: int, steps: int = 12, stream
     loss: LossFunction = partial(balanced_cross_entropy, balance=recipe.balance) if recipe.balance else cross_entropy
     if isinstance(model, MaskedModel):
         loss = masked_cross_entropy
-        for parameter in model.aside():
-            parameter.requires_grad_(False)
+        still(model)
     rows: list[float] = []
     hooks = Hooks(
         log=lambda row: rows.append(row["seconds"]) if "seconds" in row else None, save=lambda step: None, evaluate=dict
