@@ -24,7 +24,7 @@ def documents(n: int = 9, seed: int = 0) -> list[np.ndarray]:
 
 def blocks(window: int = 3, negatives: int = 4, docs: list[np.ndarray] | None = None):
     places = Places.of(documents() if docs is None else docs, V)
-    return places.epoch(np.random.default_rng(1), window=window, negatives=negatives, sample=0.0)[0]
+    return places.epoch((1, 0), window=window, negatives=negatives, sample=0.0)[0]
 
 
 def tables() -> tuple[torch.Tensor, torch.Tensor]:
@@ -58,7 +58,7 @@ def test_one_pair_by_hand():
     v[0], u[1], u[2] = 1.0, 1.0, -1.0
     found = blocks(window=1, negatives=2, docs=[np.array([0, 1])])
     found = found._replace(noise=torch.full_like(found.noise, 2))
-    found.near[:, 1:] = 0.0  # the first place alone
+    found.near[1:] = False  # the first place alone
     assert_close(skip_gram_loss(v, u, found), torch.tensor(3 * math.log(1 + math.exp(-1))))
     assert_close(cbow_loss(u, v, found), torch.tensor(math.log(1 + math.exp(-1)) + 2 * math.log(2)))  # 1 predicts 0
 
@@ -68,18 +68,16 @@ def test_the_losses_equal_loops_over_pairs(window):
     v, u = tables()
     found = blocks(window)
     sums, counts = {"skip_gram": 0.0, "cbow": 0.0}, {"skip_gram": 0, "cbow": 0}
-    for n in range(len(found.span)):
-        for i in range(BLOCK):
-            around = [found.span[n, j] for j in range(found.span.shape[1]) if found.near[n, i, j]]
-            middle = found.middle[n, i]
-            pairs = [(v[middle], u[word]) for word in around]
-            if around:
-                pairs_cbow = [(torch.stack([v[word] for word in around]).mean(0), u[middle])]
-                for name, these in (("skip_gram", pairs), ("cbow", pairs_cbow)):
-                    for a, b in these:
-                        drawn = torch.stack([torch.sigmoid(-(a @ u[word])).log() for word in found.noise[n]])
-                        sums[name] -= (torch.sigmoid(a @ b).log() + 4 * drawn.mean()).item()
-                        counts[name] += 1
+    for i, middle in enumerate(found.middle):
+        around = [found.row[i + column] for column in range(2 * window + 1) if found.near[i, column]]
+        pairs = [(v[middle], u[word]) for word in around]
+        if around:
+            pairs_cbow = [(torch.stack([v[word] for word in around]).mean(0), u[middle])]
+            for name, these in (("skip_gram", pairs), ("cbow", pairs_cbow)):
+                for a, b in these:
+                    drawn = torch.stack([torch.sigmoid(-(a @ u[word])).log() for word in found.noise[i // BLOCK]])
+                    sums[name] -= (torch.sigmoid(a @ b).log() + 4 * drawn.mean()).item()
+                    counts[name] += 1
     for name, (_, loss) in METHODS.items():
         assert math.isclose(loss(v, u, found).item(), sums[name] / counts[name], rel_tol=1e-5)
 
@@ -88,7 +86,7 @@ def test_the_losses_equal_loops_over_pairs(window):
 def test_a_small_step_is_the_gradient_that_autograd_finds(method):
     step, loss = METHODS[method]
     (v, u), found, lr = tables(), blocks(), 1e-3
-    n = found.near.sum() if method == "skip_gram" else (found.near.sum(2) > 0).sum()
+    n = found.near.sum() if method == "skip_gram" else found.near.any(1).sum()
     (loss(v, u, found) * n).backward()
     moved_v, moved_u = v.detach().clone(), u.detach().clone()
     step(moved_v, moved_u, found, lr)
@@ -100,7 +98,7 @@ def test_a_small_step_is_the_gradient_that_autograd_finds(method):
 def test_cbow_gives_each_word_near_the_whole_slope_of_the_mean():
     """As word2vec.c does: with n words near, each moves n times as far as the gradient of the mean says."""
     (v, u), found = tables(), blocks(window=2, docs=[np.array([0, 1, 2])])
-    found.near[:, 0], found.near[:, 2:] = 0.0, 0.0  # the middle place alone: two words near
+    found.near[0], found.near[2:] = False, False  # the middle place alone: two words near
     cbow_loss(v, u, found).backward()
     moved = v.detach().clone()
     cbow(moved, u.detach().clone(), found, 1e-3)
@@ -124,17 +122,35 @@ def test_frequent_words_are_left_out_and_drawn_as_published():
 
 def test_a_place_is_near_words_within_its_reach_of_the_same_line_and_never_itself():
     docs = documents(40)
-    found = Places.of(docs, V).epoch(np.random.default_rng(1), window=3, negatives=1, sample=0.0)
+    found = Places.of(docs, V).epoch((1, 0), window=3, negatives=1, sample=0.0)
     line = np.repeat(np.arange(len(docs)), [len(doc) for doc in docs])
     reaches = set()
     for number in range(len(found)):
-        for n, i, j in found[number].near.nonzero().tolist():
-            here = (number * found.at_once + n) * BLOCK + i
-            there = here + j - i - 3
+        for i, column in found[number].near.nonzero().tolist():
+            here = number * found.at_once + i
+            there = here + column - 3
             assert here != there
             assert line[here] == line[there]
             reaches.add(abs(here - there))
     assert reaches == {1, 2, 3}
+
+
+def test_the_three_ways_to_say_what_is_near_agree():
+    """A band of a matrix, the words around each place, and the places that each word of the row is near."""
+    found = blocks(window=3, docs=documents(40))
+    span, band = found.span()
+    assert torch.equal(span[:, 3:-3].flatten(), found.middle)
+    around, readers = found.around(), found.readers()
+    pairs = {(i, i + column) for i, column in found.near.nonzero().tolist()}
+    assert pairs == {(n * BLOCK + i, n * BLOCK + j) for n, i, j in band.nonzero().tolist()}
+    assert pairs == {(i, j) for i, bag in enumerate(unpacked(around)) for j in bag}
+    assert pairs == {(i, j) for j, bag in enumerate(unpacked(readers)) for i in bag}
+    one = torch.arange(len(found.row) * 2.0).view(-1, 2)
+    assert_close(around.sum(one), torch.stack([one[bag].sum(0) for bag in unpacked(around)]))
+
+
+def unpacked(bags) -> list[list[int]]:
+    return [part.tolist() for part in bags.items.tensor_split(bags.starts[1:])]
 
 
 def test_the_same_seed_gives_the_same_vectors():
@@ -162,7 +178,7 @@ def test_words_used_alike_come_to_lie_together(method, threads):
 
 
 def test_words_below_the_minimum_have_no_vector_and_the_most_frequent_come_first():
-    found = learn_words([["a", "b", "b", "c"], ["b", "a"]], Word2Vec(d_model=2, min_count=2, epochs=1))
+    found = learn_words([["a", "b", "b", "c"], ["b", "a"]], Word2Vec(d_model=2, min_count=2, sample=0.0, epochs=1))
     assert found.words == ["b", "a"]
 
 
@@ -172,6 +188,7 @@ def test_words_below_the_minimum_have_no_vector_and_the_most_frequent_come_first
         ({"method": "glove"}, "'skip_gram', 'cbow'"),
         ({"windows": 3}, "did you mean 'window'"),
         ({"negatives": 0}, "'negatives' is 0"),
+        ({"seed": -1}, "'seed' is -1"),
         ({"lr": -1.0}, "lr=-1.0"),
         ({"last_lr": 1.0}, "last_lr=1.0"),
     ],
@@ -186,5 +203,9 @@ def test_a_text_too_small_is_refused():
         learn_words([["a", "b"]], Word2Vec())
     with pytest.raises(DataError, match="hold 0 known words"):
         learn_vectors([], 3, Word2Vec())
+    with pytest.raises(DataError, match="2 lines hold 2 known words, and none holds two"):
+        learn_vectors([np.array([0]), np.array([1])], 3, Word2Vec())
+    with pytest.raises(DataError, match="left out every word; set it higher"):
+        learn_vectors(documents(), V, Word2Vec(sample=1e-300))
     with pytest.raises(DataError, match="ids from 0 to 9; the vocabulary has 3"):
         learn_vectors([np.array([0, 9])], 3, Word2Vec())

@@ -1,23 +1,33 @@
 """What we export runs in llama.cpp: the same logits, the same text, the same ids; and our quantizers lose no more than its own.
 
 llama-cpp-python is not among the packages for tests, since it is compiled for many minutes where it is installed:
-pip install llama-cpp-python.
+pip install llama-cpp-python. Its source package holds llama.cpp's converter, in vendor/llama.cpp: LLAMA_CPP names that folder.
 """
 
 import ctypes
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import transformers
 
 import chainrule as cr
 from chainrule.adapt.blocks import FORMATS, pack, unpack
+from chainrule.core.errors import CheckpointError
+from chainrule.generate.engine import Engine, Request
 from chainrule.hub.export import export
+from chainrule.tokenizers import load as load_tokenizer
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.chat import CHATML, IM_END, IM_START, ChatTemplate
 from tests.hub.gguf_cases import CASES, published
+from tests.models.parity import checkpoint
+from tests.models.test_families import CASES as VARIANTS
+from tests.models.test_families import FAMILIES
 
 pytestmark = pytest.mark.prove
 SAMPLE = Path(__file__).parents[2] / "docs" / "sample.txt"
@@ -66,6 +76,60 @@ def ours(path, ids):
 
 def relative(a, b):
     return float((a - b).abs().max() / b.abs().max())
+
+
+def same_text(llama, path, model, prompt, n=12):
+    """The same greedy continuation, read from the logits of each."""
+    said, engine = opened(llama, path), Engine(model)
+    said.eval(prompt)
+    engine.submit(Request(tokens=prompt, max_tokens=n, temperature=0.0))
+    for token in [event.token for _ in range(n) for event in engine.step()]:
+        assert int(np.argmax(said.scores[said.n_tokens - 1])) == token
+        said.eval([token])
+
+
+@pytest.mark.parametrize(("family", "variant"), VARIANTS, ids=["-".join(case) for case in VARIANTS])
+def test_every_variant_of_every_family_is_the_same_in_llama_cpp_or_the_user_is_told(family, variant, llama, tokenizer, tmp_path):
+    """The hundred configurations that are held to transformers, held to llama.cpp: logits and greedy text."""
+    base, variants = FAMILIES[family]
+    settings = base | variants[variant] | {"vocab_size": tokenizer.vocab_size}
+    checkpoint(tmp_path / "hf", getattr(transformers, f"{family}Config")(**settings), seed=VARIANTS.index((family, variant)))
+    lm = cr.LM(cr.load(tmp_path / "hf").model, tokenizer)
+    try:
+        notes = export(lm, tmp_path / "x.gguf", to="gguf", kind="f32")
+    except CheckpointError as error:
+        notes = [str(error)]
+    print(family, variant, notes)
+    if notes: return
+    ids = torch.randint(320, (40,), generator=torch.Generator().manual_seed(2)).tolist()
+    got, want = theirs(llama, tmp_path / "x.gguf", ids), ours(tmp_path / "hf", ids)
+    print("REL", family, variant, float((got-want).abs().max()), float(want.abs().max()), relative(got, want))
+    same_text(llama, tmp_path / "x.gguf", lm.model, ids[:9])
+
+
+@pytest.fixture(scope="module")
+def converter(llama):
+    """llama.cpp's own converter of published folders, or a skip that says why."""
+    folder = os.environ.get("LLAMA_CPP")
+    if not folder:
+        pytest.skip("LLAMA_CPP names no folder of llama.cpp's source, which holds convert_hf_to_gguf.py")
+    script = Path(folder) / "convert_hf_to_gguf.py"
+    assert script.is_file()
+    return script
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_llama_cpps_converter_reads_what_we_save(name, llama, converter, material, tmp_path):
+    """Our folder through their converter into their program: our logits."""
+    known = load_tokenizer(material / "tokenizers" / ("qwen2" if name.startswith("qwen") else "gpt2"))
+    published(name, tmp_path / "hf", vocab_size=known.vocab_size)
+    cr.LM(cr.load(tmp_path / "hf").model, known).save(tmp_path / "ours")
+    argv = [sys.executable, str(converter), str(tmp_path / "ours"), "--outtype", "f32", "--outfile", str(tmp_path / "x.gguf")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    ids = torch.randint(known.vocab_size, (40,), generator=torch.Generator().manual_seed(2)).tolist()
+    got, want = theirs(llama, tmp_path / "x.gguf", ids), ours(tmp_path / "ours", ids)
+    print("CONV", name, relative(got, want))
 
 
 @pytest.mark.parametrize("name", CASES)

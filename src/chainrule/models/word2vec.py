@@ -7,14 +7,15 @@ Mikolov et al. 2013, arXiv:1301.3781 and 1310.4546: every word has a vector v as
 ``window`` words away in the same line, the reach drawn anew for each place; frequent words are left out at random (with f the
 share of a word and s = ``sample`` it stays with probability √(s/f) + s/f); noise(w) ∝ count(w)^¾; the rate falls linearly.
 
-**A block is a matrix product.** A block of consecutive places is scored against all words within its reach and against drawn
-words that the whole block shares (Ji et al. 2016, arXiv:1604.04661):
+**A block is a matrix product.** In skip-gram a block of consecutive places is scored against all words within its reach and
+against drawn words that the whole block shares (Ji et al. 2016, arXiv:1604.04661):
 
     S = A Bᵀ,    L = Σ W ⊙ softplus(± S),    G = ∂L/∂S = W ⊙ (σ(S) − T),    ∂L/∂A = G B,    ∂L/∂B = Gᵀ A
 
 where T is 1 at neighbours and W says how often each score counts: 1 at neighbours, k/K of its neighbours for each of K shared
-drawn words, 0 elsewhere. So one pass is a few matrix products instead of a dot product at a time; a step that this makes
-longer than it would be one word after another is cut (``descend``).
+drawn words, 0 elsewhere. So one pass is a few matrix products instead of a dot product at a time. CBOW scores a place once, so
+only its drawn words are such a product; means of what is near, and what comes back to it, are sums of rows. A step that this
+makes longer than it would be one word after another is cut (``descend``).
 """
 
 from collections import Counter
@@ -56,6 +57,8 @@ class Word2Vec:
         for name in ("d_model", "window", "negatives", "min_count", "epochs", "threads"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name!r} is {getattr(self, name)}; it must be 1 or more")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"'seed' is {self.seed}; it must be from 0 to 2^63 − 1")
         if self.sample < 0 or not 0 < self.last_lr <= self.lr:
             raise ConfigError(
                 f"sample={self.sample}, lr={self.lr}, last_lr={self.last_lr} do not fit; "
@@ -89,13 +92,14 @@ def learn_vectors(
 ) -> Float[Tensor, "v d"]:
     """The vectors v of ids 0 … ``vocab_size`` − 1 from documents of them; on one thread the same seed gives the same ones."""
     places = Places.of(documents, vocab_size)
-    generator, rng = torch.Generator().manual_seed(settings.seed), np.random.default_rng(settings.seed)
+    generator = torch.Generator().manual_seed(settings.seed)
     v = (torch.rand(vocab_size, settings.d_model, generator=generator) - 0.5) / settings.d_model
     u = torch.zeros_like(v)
     method, loss = (skip_gram, skip_gram_loss) if settings.method == "skip_gram" else (cbow, cbow_loss)
     with one_thread_each(), ThreadPoolExecutor(settings.threads) as pool:
         for number in range(settings.epochs):
-            epoch = places.epoch(rng, window=settings.window, negatives=settings.negatives, sample=settings.sample)
+            seed = (settings.seed, number)
+            epoch = places.epoch(seed, window=settings.window, negatives=settings.negatives, sample=settings.sample)
 
             @torch.inference_mode()
             def step(i: int, epoch: "Epoch" = epoch, number: int = number) -> None:
@@ -124,33 +128,35 @@ def one_thread_each() -> Iterator[None]:
 
 def skip_gram_loss(v: Float[Tensor, "v d"], u: Float[Tensor, "v d"], blocks: Blocks) -> Float[Tensor, ""]:
     """The skip-gram loss of some blocks, in nats per neighbour; log σ(x) = − softplus(− x)."""
-    a, near = v[blocks.middle], blocks.near
+    span, near = blocks.span()
+    a = v[blocks.middle].view(*near.shape[:2], -1)
     draws = near.sum(2, keepdim=True) * blocks.weight  # a place draws for each of its neighbours
-    real, false = F.softplus(-(a @ u[blocks.span].mT)), F.softplus(a @ u[blocks.noise].mT)
+    real, false = F.softplus(-(a @ u[span].mT)), F.softplus(a @ u[blocks.noise].mT)
     return ((real * near).sum() + (false * draws).sum()) / near.sum()
 
 
 def cbow_loss(v: Float[Tensor, "v d"], u: Float[Tensor, "v d"], blocks: Blocks) -> Float[Tensor, ""]:
     """The CBOW loss of some blocks, in nats per word predicted."""
-    near = blocks.near
-    many = near.sum(2, keepdim=True)
-    a = near @ v[blocks.span] / many.clamp(min=1)
+    around = blocks.around()
+    many = around.many[:, None]
+    a = around.sum(v[blocks.row]) / many.clamp(min=1)
     some = (many > 0).float()  # a place with nothing near predicts nothing
     real = F.softplus(-dot(a, u[blocks.middle]))
-    false = F.softplus(a @ u[blocks.noise].mT).sum(2, keepdim=True) * blocks.weight
-    return ((real + false) * some).sum() / some.sum()
+    false = F.softplus(by_block(a, blocks) @ u[blocks.noise].mT).sum(2) * blocks.weight
+    return ((real + false.view_as(real)) * some).sum() / some.sum()
 
 
 def skip_gram(v: Float[Tensor, "v d"], u: Float[Tensor, "v d"], blocks: Blocks, lr: float) -> None:
     """One step down ``skip_gram_loss``, in place: each place predicts the words near it."""
-    a, b, drawn = F.embedding(blocks.middle, v), F.embedding(blocks.span, u), F.embedding(blocks.noise, u)
-    near = blocks.near
+    span, near = blocks.span()
+    middle = by_block(blocks.middle, blocks)
+    a, b, drawn = F.embedding(middle, v), F.embedding(span, u), F.embedding(blocks.noise, u)
     draws = near.sum(2, keepdim=True) * blocks.weight
     real, bend = slopes(a @ b.mT, 1.0, near)
     false, bow = slopes(a @ drawn.mT, 0.0, draws)
     long = dot(a, a)
-    descend(v, blocks.middle, real @ b + false @ drawn, bend @ dot(b, b) + bow @ dot(drawn, drawn), lr)
-    descend(u, blocks.span, real.mT @ a, bend.mT @ long, lr)
+    descend(v, middle, real @ b + false @ drawn, bend @ dot(b, b) + bow @ dot(drawn, drawn), lr)
+    descend(u, span, real.mT @ a, bend.mT @ long, lr)
     descend(u, blocks.noise, false.mT @ a, bow.mT @ long, lr)
 
 
@@ -159,18 +165,24 @@ def cbow(v: Float[Tensor, "v d"], u: Float[Tensor, "v d"], blocks: Blocks, lr: f
 
     As in the published program, each word near takes the whole of the mean's slope, not its share of it.
     """
+    around, readers = blocks.around(), blocks.readers()
     b, drawn = F.embedding(blocks.middle, u), F.embedding(blocks.noise, u)
-    near = blocks.near
-    many = near.sum(2, keepdim=True)
-    a = (near @ F.embedding(blocks.span, v)).div_(many.clamp(min=1))
+    many = around.many[:, None]
+    a = around.sum(F.embedding(blocks.row, v)).div_(many.clamp(min=1))
     some = (many > 0).float()
     real, bend = slopes(dot(a, b), 1.0, some)
-    false, bow = slopes(a @ drawn.mT, 0.0, some * blocks.weight)
+    false, bow = slopes(by_block(a, blocks) @ drawn.mT, 0.0, by_block(some, blocks) * blocks.weight)
     long = dot(a, a)
-    whole = near.mT @ (false @ drawn).addcmul_(real, b)
-    descend(v, blocks.span, whole, near.mT @ (bend * dot(b, b) + bow @ dot(drawn, drawn)), lr)
+    whole = (false @ drawn).view_as(a).addcmul_(real, b)
+    curve = (bow @ dot(drawn, drawn)).view_as(bend).addcmul_(bend, dot(b, b))
+    descend(v, blocks.row, readers.sum(whole), readers.sum(curve), lr)
     descend(u, blocks.middle, real * a, bend * long, lr)
-    descend(u, blocks.noise, false.mT @ a, bow.mT @ long, lr)
+    descend(u, blocks.noise, false.mT @ by_block(a, blocks), bow.mT @ by_block(long, blocks), lr)
+
+
+def by_block(of: Tensor, blocks: Blocks) -> Tensor:
+    """What belongs to each place, (p, …), as (n, l, …)."""
+    return of.unflatten(0, (len(blocks.noise), -1))
 
 
 def slopes(scores: Tensor, target: float, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -180,16 +192,16 @@ def slopes(scores: Tensor, target: float, weight: Tensor) -> tuple[Tensor, Tenso
     return p.sub_(target).mul_(weight), bend
 
 
-def dot(x: Float[Tensor, "n w d"], y: Float[Tensor, "n w d"]) -> Float[Tensor, "n w one"]:
+def dot(x: Float[Tensor, "*n d"], y: Float[Tensor, "*n d"]) -> Float[Tensor, "*n one"]:
     """The product of each pair of vectors."""
-    return torch.linalg.vecdot(x, y)[:, :, None]
+    return torch.linalg.vecdot(x, y)[..., None]
 
 
 def descend(
     table: Float[Tensor, "v d"],
-    words: Int[Tensor, "n w"],
-    slope: Float[Tensor, "n w d"],
-    curve: Float[Tensor, "n w one"],
+    words: Int[Tensor, "*n"],
+    slope: Float[Tensor, "*n d"],
+    curve: Float[Tensor, "*n one"],
     lr: float,
 ) -> None:
     """Take ``lr`` × slope off the vector of each word, all that it has in these blocks, but no more than half a Newton step.
@@ -197,7 +209,7 @@ def descend(
     One after another its steps would each see the last and shrink; together they could overshoot. ``curve`` bounds the loss's
     curvature, and it is half a step because the vectors on the other side of the score move as well.
     """
-    words, step = words.flatten(), slope.flatten(0, 1)
+    words, step = words.flatten(), slope.flatten(0, -2)
     curvature = torch.zeros(len(table)).scatter_add_(0, words, curve.flatten())
     rate = -lr / (2 * lr * curvature).clamp_(min=1)
     # scatter_add_ of an expanded index adds whole rows, several times faster than index_add_

@@ -1,12 +1,12 @@
 """What word2vec reads: a corpus as places, and what is near each, some blocks at a time.
 
-A place is an occurrence of a word that was kept. A block is ``BLOCK`` places side by side with the words around them, so that
-all its scores are one matrix product; which of the scores count is said by ``near``.
+A place is an occurrence of a word that was kept. A block is ``BLOCK`` places side by side; they share their drawn words, so that
+all its scores are one matrix product. Which words are near a place is said by ``near``.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from chainrule.core.errors import DataError
-from chainrule.core.shapes import Float, Int, Tensor
+from chainrule.core.shapes import Bool, Float, Int, Tensor
 
 Ints = NDArray[np.integer]
 BLOCK, SHARED, AT_ONCE = 32, 16, 64
@@ -23,21 +23,88 @@ BLOCK, SHARED, AT_ONCE = 32, 16, 64
 
 
 class Blocks(NamedTuple):
-    """n blocks of L places: the words within reach of each, 1 where one is near a place, and the shared draws.
+    """n blocks of L places, p = n · L in all: the words of their row, which of them are near each place, and the shared draws.
 
-    ``weight`` is k/K: what each drawn word counts for each neighbour.
+    ``row`` holds the words at the places, with ``window`` words before the first and after the last; column c of ``near`` says of
+    the word at offset c − window whether it is near. ``weight`` is k/K: what each drawn word counts for each neighbour.
     """
 
-    span: Int[Tensor, "n s"]
-    near: Float[Tensor, "n l s"]
+    row: Int[Tensor, "r"]
+    near: Bool[Tensor, "p w"]
     noise: Int[Tensor, "n k"]
     weight: float
 
     @property
-    def middle(self) -> Int[Tensor, "n l"]:
+    def window(self) -> int:
+        """How far a place can look."""
+        return self.near.shape[1] // 2
+
+    @property
+    def middle(self) -> Int[Tensor, "p"]:
         """The words at the places themselves."""
-        reach = (self.span.shape[1] - self.near.shape[1]) // 2
-        return self.span[:, reach : reach + self.near.shape[1]]
+        return self.row[self.window : self.window + len(self.near)]
+
+    def span(self) -> tuple[Int[Tensor, "n s"], Float[Tensor, "n l s"]]:
+        """The words within reach of each block, and 1 where one is near a place: a band of the matrix."""
+        n, length = len(self.noise), len(self.near) // len(self.noise)
+        width = length + 2 * self.window
+        near = torch.zeros(n, length, width)
+        # a place looks at 2·window + 1 columns that begin one further to the right in every row
+        band = near.as_strided((n, length, 2 * self.window + 1), (length * width, width + 1, 1))
+        band.copy_(self.near.view_as(band))
+        return self.row.unfold(0, width, length), near
+
+    def around(self) -> "Bags":
+        """For each place, where in the row the words near it stand."""
+        return Bags.chosen(_diagonal(*self.near.shape, 0), self.near)
+
+    def readers(self) -> "Bags":
+        """The other way about: for each word of the row, which places it is near.
+
+        Word j at column c belongs to place j − c: so the columns of one word lie on a diagonal of ``near``, read here as a view.
+        """
+        columns, edge = 2 * self.window + 1, 2 * self.window
+        turned = F.pad(self.near, (0, 0, edge, edge)).as_strided((len(self.row), columns), (columns, edge), edge).contiguous()
+        return Bags.chosen(_diagonal(*turned.shape, edge), turned)
+
+
+class Bags(NamedTuple):
+    """Lists of different lengths in one row: where each begins, and how long it is."""
+
+    items: Int[Tensor, "i"]
+    starts: Int[Tensor, "p"]
+    many: Int[Tensor, "p"]
+
+    @classmethod
+    def chosen(cls, items: Int[Tensor, "p w"], chosen: Bool[Tensor, "p w"]) -> "Bags":
+        """The chosen items of every row.
+
+        >>> Bags.chosen(torch.tensor([[1, 2], [3, 4], [5, 6]]), torch.tensor([[True, True], [False, False], [True, False]]))
+        Bags(items=tensor([1, 2, 5]), starts=tensor([0, 2, 2]), many=tensor([2, 0, 1]))
+        """
+        many = chosen.sum(1)
+        return cls(items.masked_select(chosen), many.cumsum(0) - many, many)
+
+    def sum(self, of: Float[Tensor, "m d"]) -> Float[Tensor, "p d"]:
+        """The sum of the rows of each bag; zeros where it is empty."""
+        return F.embedding_bag(self.items, of, self.starts, mode="sum")
+
+
+@lru_cache(maxsize=8)
+def _diagonal(rows: int, columns: int, back: int) -> Int[Tensor, "p w"]:
+    """Row + column − ``back``: the place that every column of every row speaks of."""
+    return torch.arange(rows)[:, None] + torch.arange(columns) - back
+
+
+@lru_cache(maxsize=8)
+def _within(window: int) -> Bool[Tensor, "reach w"]:
+    """For every reach 0 … ``window``: which of the offsets −window … window it covers.
+
+    >>> _within(1).tolist()
+    [[False, False, False], [True, False, True]]
+    """
+    offset = torch.arange(-window, window + 1).abs()
+    return (offset <= torch.arange(window + 1)[:, None]) & (offset > 0)
 
 
 @dataclass(frozen=True)
@@ -45,19 +112,21 @@ class Places:
     """A corpus as one row of ids with the line that each stands in, and how likely each word is kept and drawn."""
 
     ids: NDArray[np.int64]
-    line: NDArray[np.int64]
+    line: NDArray[np.int32]
     count: NDArray[np.int64]
 
     @classmethod
     def of(cls, documents: Sequence[Ints], vocab_size: int) -> "Places":
         """The places of documents; raises ``DataError`` where there are none, or ids outside the vocabulary."""
         lengths = [len(document) for document in documents]
-        if sum(lengths) < 2:
-            raise DataError(f"{len(documents)} documents hold {sum(lengths)} known words; give more text")
+        if max(lengths, default=0) < 2:
+            raise DataError(
+                f"{len(documents)} lines hold {sum(lengths)} known words, and none holds two; give text whose words stand side by side"
+            )
         ids = np.concatenate([np.asarray(document, np.int64) for document in documents])
         if ids.min() < 0 or ids.max() >= vocab_size:
             raise DataError(f"the documents hold ids from {ids.min()} to {ids.max()}; the vocabulary has {vocab_size}")
-        return cls(ids, np.repeat(np.arange(len(documents)), lengths), np.bincount(ids, minlength=vocab_size))
+        return cls(ids, np.repeat(np.arange(len(documents), dtype=np.int32), lengths), np.bincount(ids, minlength=vocab_size))
 
     def kept(self, sample: float) -> NDArray[np.float64]:
         """The probability that an occurrence of each word is kept: √(s/f) + s/f, at most 1."""
@@ -71,70 +140,49 @@ class Places:
         weight = self.count**0.75
         return weight / weight.sum()
 
-    def epoch(self, rng: np.random.Generator, *, window: int, negatives: int, sample: float) -> "Epoch":
-        """One reading of the corpus: which words stay, how far each place looks, and what is drawn."""
-        stays = rng.random(len(self.ids)) < self.kept(sample)[self.ids]
-        blocks = -(-int(stays.sum()) // BLOCK)
-        left, right = _room(self.line[stays])
-        reach = rng.integers(1, window + 1, len(left))
-        sides = np.minimum(reach, left) * (window + 1) + np.minimum(reach, right)
-        draws = rng.choice(len(self.count), (blocks, SHARED), p=self.noise())
+    def epoch(self, seed: Sequence[int], *, window: int, negatives: int, sample: float) -> "Epoch":
+        """One reading of the corpus: which words stay is drawn now, all else as it is read, so that threads share the work."""
+        rng = np.random.default_rng(seed)
+        stays = rng.random(len(self.ids), np.float32) < self.kept(sample).astype(np.float32)[self.ids]
+        if not stays.any():
+            raise DataError(f"sample={sample} left out every word; set it higher, or 0 to keep all")
+        ids, line = self.ids[stays], self.line[stays]
+        empty = -len(ids) % BLOCK
         return Epoch(
-            ids=F.pad(torch.from_numpy(self.ids[stays]), (window, blocks * BLOCK - len(left) + window)),
-            sides=F.pad(torch.from_numpy(sides), (0, blocks * BLOCK - len(left))).view(blocks, BLOCK),
-            draws=torch.from_numpy(draws),
+            ids=F.pad(torch.from_numpy(ids), (window, empty + window)),
+            line=F.pad(torch.from_numpy(line), (window, empty + window), value=-1),
+            drawn=self.noise().cumsum(),
+            seed=seed,
             window=window,
             weight=negatives / SHARED,
-            at_once=min(AT_ONCE, max(1, len(self.count) // BLOCK)),  # no more places than there are words
+            at_once=BLOCK * min(AT_ONCE, max(1, len(self.count) // BLOCK)),  # no more places than there are words
         )
-
-
-def _room(line: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How many places of the same line stand before each place, and how many after.
-
-    >>> _room(np.array([0, 0, 0, 1]))
-    (array([0, 1, 2, 0]), array([2, 1, 0, 0]))
-    """
-    place = np.arange(len(line))
-    return place - np.searchsorted(line, line, "left"), np.searchsorted(line, line, "right") - 1 - place
 
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """The places of one reading, with ``window`` empty ones at both ends; item i is the i-th few blocks of it.
+    """The places of one reading, with ``window`` empty ones at both ends; item i is the i-th ``at_once`` places of it.
 
-    ``sides`` is, for each place, (words near on the left) · (window + 1) + (words near on the right).
+    ``line`` is −1 where nothing stands; ``drawn`` is the distribution of drawn words, summed up.
     """
 
-    ids: Int[Tensor, "p"]
-    sides: Int[Tensor, "n l"]
-    draws: Int[Tensor, "n k"]
+    ids: Int[Tensor, "r"]
+    line: Int[Tensor, "r"]
+    drawn: NDArray[np.float64]
+    seed: Sequence[int]
     window: int
     weight: float
     at_once: int
 
     def __len__(self) -> int:
-        return -(-len(self.sides) // self.at_once)
+        return -(-(len(self.ids) - 2 * self.window) // self.at_once)
 
     def __getitem__(self, i: int) -> Blocks:
-        first, width = i * self.at_once, BLOCK + 2 * self.window
-        sides, draws = (rows[first : first + self.at_once] for rows in (self.sides, self.draws))
-        span = self.ids[first * BLOCK :].unfold(0, width, BLOCK)[: len(sides)]
-        near = torch.zeros(len(sides), BLOCK, width)
-        # a place looks at 2·window + 1 columns that begin one further to the right in every row: a band of the matrix
-        band = near.as_strided((len(sides), BLOCK, 2 * self.window + 1), (BLOCK * width, width + 1, 1))
-        band.copy_(F.embedding(sides, _looks(self.window)))
-        return Blocks(span, near, draws, self.weight)
-
-
-@cache
-def _looks(window: int) -> Float[Tensor, "sides w"]:
-    """For every pair (near on the left, near on the right): 1 at the offsets −window … window that are near.
-
-    >>> _looks(1).tolist()
-    [[0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [1.0, 0.0, 1.0]]
-    """
-    offset, side = torch.arange(-window, window + 1), torch.arange(window + 1)
-    left = (offset < 0) & (-offset <= side[:, None])
-    right = (offset > 0) & (offset <= side[:, None])
-    return (left[:, None] | right[None]).flatten(0, 1).float()
+        rng = np.random.default_rng((*self.seed, i))
+        here = slice(i * self.at_once, (i + 1) * self.at_once + 2 * self.window)
+        row, around = self.ids[here], self.line[here].unfold(0, 2 * self.window + 1, 1)
+        middle = around[:, self.window]
+        reach = torch.from_numpy(rng.integers(1, self.window + 1, len(around))) * (middle >= 0)
+        near = (around == middle[:, None]).logical_and_(_within(self.window)[reach])
+        draws = np.searchsorted(self.drawn, rng.random((len(around) // BLOCK, SHARED)), "right")
+        return Blocks(row, near, torch.from_numpy(draws).clamp_(max=len(self.drawn) - 1), self.weight)
