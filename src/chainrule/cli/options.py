@@ -61,8 +61,8 @@ def documents(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--text", metavar="FILE", help="a text file, folder, .jsonl or .parquet; without it: held-out world text"
     )
-    parser.add_argument("--documents", type=int, default=200, help="so many documents of the world (200)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the world's documents (0)")
+    parser.add_argument("--documents", type=int, default=DRAWN["documents"], help="so many documents of the world (200)")
+    parser.add_argument("--seed", type=int, default=DRAWN["seed"], help="seed of the world's documents (0)")
 
 
 def check_drawn(args: Namespace, *names: str) -> None:
