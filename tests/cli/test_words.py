@@ -93,3 +93,22 @@ def test_how_to_learn_is_refused_where_vectors_are_there_already(capsys, tmp_pat
     code, _, err = run(capsys, tmp_path / "v.txt", "epochs=3")
     assert code == 2
     assert "'epochs=3' says how to learn" in err
+
+
+def test_what_was_learned_is_saved_whatever_is_asked_of_it(capsys, tmp_path, text):
+    saved = tmp_path / "vectors.txt"
+    code, _, err = run(capsys, f"word2vec:{text}", "d_model=8", "epochs=1", "--near", "caat", "--save", saved)
+    assert code == 2
+    assert "did you mean 'cat'" in err
+    assert run(capsys, saved, "--near", "cat")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--similarity", "TEXT"), ("--analogies", "nowhere.txt"), ("-k", "0"), ("--save", "TEXT/x/y"), ("--save", ".")]
+)
+def test_what_is_known_to_fail_is_refused_before_anything_is_learned(capsys, text, wrong):
+    code, _, err = run(
+        capsys, f"word2vec:{text}", "d_model=8", "epochs=1", *(word.replace("TEXT", str(text)) for word in wrong)
+    )
+    assert code == 2
+    assert len(err.splitlines()) == 1  # no word of an epoch

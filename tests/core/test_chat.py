@@ -34,3 +34,20 @@ def test_a_message_and_its_dictionary_are_the_same() -> None:
 def test_a_malformed_message_says_what_is_wrong(row: dict[str, object], complaint: str) -> None:
     with pytest.raises(DataError, match=complaint):
         Message.of(row)
+
+
+@pytest.mark.parametrize(
+    ("calls", "complaint"),
+    [
+        ("x", 'tool_calls are "x"; they must be a list'),
+        ([1], "a tool call is 1; it must be an object"),
+        ([{"function": None}], 'a tool call is {"function": null}; it must be an object'),
+        ([{"function": {"name": 3, "arguments": {}}}], "the name being text"),
+        ([{"function": {"name": "f", "arguments": "null"}}], "arguments of the tool call 'f' are null; they must be an object"),
+        ([{"function": {"name": "f", "arguments": [1]}}], r"are \[1\]; they must be an object"),
+        ([{"function": {"name": "f", "arguments": None}}], "are null"),
+    ],
+)
+def test_a_malformed_call_of_a_tool_says_what_is_wrong(calls: object, complaint: str) -> None:
+    with pytest.raises(DataError, match=complaint):
+        Message.of({"role": "assistant", "tool_calls": calls})

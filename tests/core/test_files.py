@@ -55,3 +55,11 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match=r"cannot write .*file/out\.txt"):
         write_text(tmp_path / "file" / "out.txt", "x")
+
+
+@pytest.mark.parametrize("name", [".", "/", ".."])
+def test_a_place_without_a_name_is_refused(name: str) -> None:
+    with pytest.raises(DataError, match="has no name to write under; give one, for example"):
+        write_text(Path(name), "x")
+    with pytest.raises(DataError, match="has no name"), whole_folder(Path(name)):
+        pass

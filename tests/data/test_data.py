@@ -197,3 +197,10 @@ def test_a_chat_that_cannot_be_read_is_named_by_its_line(tmp_path, messages):
     (tmp_path / "chats.jsonl").write_text("\n" + json.dumps({"messages": messages}) + "\n")
     with pytest.raises(DataError, match=r"chats\.jsonl:2"):
         read_chats(tmp_path / "chats.jsonl")
+
+
+def test_a_malformed_call_of_a_tool_is_named_by_its_line(tmp_path):
+    row = {"messages": [{"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": "null"}}]}]}
+    (tmp_path / "chats.jsonl").write_text("\n" + json.dumps(row) + "\n")
+    with pytest.raises(DataError, match=r"chats\.jsonl:2: the arguments of the tool call 'f' are null"):
+        read_chats(tmp_path / "chats.jsonl")

@@ -49,12 +49,14 @@ def test_a_file_of_pairs_is_read_and_a_broken_row_named(tmp_path):
     with pytest.raises(DataError, match=r"pairs\.jsonl:2 has keys \['source', 'taget'\]"):
         read_pairs(path)
     path.write_text('{"source": "a", "target": "b"}')
-    with pytest.raises(DataError, match="at least 2"):
+    assert read_pairs(path) == [("a", "b")]
+    path.write_text("{}")
+    with pytest.raises(DataError, match=r"has keys \[\]"):
         read_pairs(path)
 
 
 def test_a_pair_that_the_context_does_not_hold_is_refused():
-    with pytest.raises(DataError, match="pair 1 is 7 and 4 tokens long and the context is 6"):
+    with pytest.raises(DataError, match="pair 2 is 7 and 4 tokens long and the context is 6; set context to 7 or more"):
         encode_pairs(PAIRS, ByteTokenizer(), 256, 6)
 
 

@@ -218,7 +218,8 @@ def test_the_verb_writes_every_format_and_says_so(material, tmp_path, capsys, mo
         (["x.gguf", "--type", "q5"], "no type|does not suit"),
         (["x.bin", "--modelfile"], "--modelfile goes with --to gguf"),
         (["x.gguf", "--to", "llmc"], "llm.c holds GPT-2 alone"),
-        (["."], "exists already"),
+        (["."], "has no name"),
+        (["mine"], "exists already"),
     ],
 )
 def test_a_wrong_wish_exits_with_two_and_says_what_would_be_right(words, message, material, tmp_path, capsys, monkeypatch):

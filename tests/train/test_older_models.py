@@ -87,7 +87,7 @@ def test_recipes_that_do_not_fit_are_refused(name, override, because):
 
 @pytest.mark.parametrize(
     ("model", "because"),
-    [(FreshRecurrent(d_hidden=8), "d_hidden=8 and d_model=256"), (FreshNeuralNGram(order=1), "sees 0 tokens"), (FreshRecurrent(n_layers=0), "cells is empty")],
+    [(FreshRecurrent(d_hidden=8), "d_hidden=8 and d_model=256"), (FreshNeuralNGram(order=1), "sees 0 tokens"), (FreshRecurrent(n_layers=0), "'model.n_layers' is 0")],
 )  # fmt: skip
 def test_models_that_cannot_be_built_are_refused_before_any_work(model, because, text, tmp_path):
     with pytest.raises(ConfigError, match=because):

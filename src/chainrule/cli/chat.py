@@ -9,7 +9,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
 from chainrule.cli import options
-from chainrule.core.errors import ChainruleError
+from chainrule.core.errors import ChainruleError, RequestError
 
 if TYPE_CHECKING:
     from chainrule.hub.lm import LM
@@ -34,13 +34,11 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Answer one question, or hold a conversation."""
+    asked = _question(args)
     lm = options.load(args)
     start = [{"role": "system", "content": args.system}] if args.system else []
-    asked = options.prompt(args.question) if args.question is not None else None
-    if asked is None and not sys.stdin.isatty():
-        asked = sys.stdin.read()
     if asked is not None:
-        messages = [*start, {"role": "user", "content": asked.strip()}]
+        messages = [*start, {"role": "user", "content": asked}]
         added = list(lm.converse(messages, echo=None if args.json else write, **options.settings(args)))
         if args.json:
             options.dump({"messages": [*messages, *added]})
@@ -50,6 +48,19 @@ def run(args: Namespace) -> None:
     lm.chat_ids([*start, {"role": "user", "content": "hi"}])  # a model that cannot chat says so now
     print(f"{lm.name}: type a message, or /help", file=sys.stderr)
     talk(lm, start, args)
+
+
+def _question(args: Namespace) -> str | None:
+    """What is asked on the command line or by a pipe; None where a person sits at a terminal."""
+    if args.question is None and sys.stdin.isatty():
+        if args.json:
+            raise RequestError('--json prints the answer to one question; give it, as in: chainrule chat MODEL "hello" --json')
+        return None
+    asked = (sys.stdin.read() if args.question is None else options.prompt(args.question)).strip()
+    if not asked:
+        where = "standard input" if args.question in (None, "-") else "QUESTION"
+        raise RequestError(f"there is nothing to answer: {where} is empty; give a question, or leave it out at a terminal")
+    return asked
 
 
 def write(piece: str) -> None:
@@ -78,6 +89,7 @@ def talk(lm: "LM", start: list[dict[str, Any]], args: Namespace) -> None:
 def reply(lm: "LM", messages: list[dict[str, Any]], args: Namespace) -> list[dict[str, Any]]:
     """The conversation with its answer; a question that cannot be answered is taken back."""
     try:
+        check_room(lm, messages)
         added = list(lm.converse(messages, echo=write, **options.settings(args)))
     except ChainruleError as error:
         print(f"chainrule: {error}", file=sys.stderr)
@@ -87,6 +99,19 @@ def reply(lm: "LM", messages: list[dict[str, Any]], args: Namespace) -> list[dic
         return messages[:-1]
     print()
     return [*messages, *added]
+
+
+def check_room(lm: "LM", messages: list[dict[str, Any]]) -> None:
+    """Raises ``RequestError`` where the model reads less than the conversation, though it would read its last question."""
+    limit, length = lm.model.context, len(lm.chat_ids(messages))
+    if limit is None or length < limit:
+        return
+    system = [message for message in messages[:1] if message["role"] == "system"]
+    if len(lm.chat_ids([*system, messages[-1]])) < limit:
+        raise RequestError(
+            f"the conversation is {length} tokens long, but the model reads {limit} with its answer; "
+            "/undo takes back the last question and its answer, /new forgets them all"
+        )
 
 
 def command(line: str, history: list[dict[str, Any]], start: list[dict[str, Any]]) -> list[dict[str, Any]]:

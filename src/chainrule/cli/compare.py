@@ -1,8 +1,11 @@
 """``chainrule compare FIRST SECOND``: which of two models is better on a text, and is that luck?"""
 
+import sys
 from argparse import ArgumentParser, Namespace
+from collections import Counter
 
 from chainrule.cli import options
+from chainrule.core.errors import DataError
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -24,17 +27,31 @@ def run(args: Namespace) -> None:
 
     texts, languages = options.read(args)
     texts, languages = _pieces(texts, languages)
+    if len(texts) < 2:
+        more = "--documents 2 or more" if args.text is None else "a text of two lines or more"
+        raise DataError(f"a comparison over {len(texts)} documents says nothing; give {more}")
+    spoken = _spoken(languages)
     measured = []
     for name, adapter in ((args.first, None), (args.second, args.adapter)):
         lm = load(name, **{**options.loading(args), "adapter": adapter})
         measured.append(measure(lm.model, lm.tokenizer, texts, languages, name=name, force=args.force))
-    spoken = [None, *dict.fromkeys(languages)] if len(set(languages)) > 1 else [None]
     found = [compare(measured[0], measured[1], language=language) for language in spoken]
     if args.json:
         options.dump([dump(one) for one in found])
         return
     for one in found:
         print(verdict(one) if one.language == "all" else f"{one.language}: {verdict(one)}")
+
+
+def _spoken(languages: list[str]) -> list[str | None]:
+    """All documents (None), then each language that has two or more, where there are several; the others are named."""
+    counts = Counter(languages)
+    if len(counts) == 1:
+        return [None]
+    few = [language for language, count in counts.items() if count < 2]
+    if few:
+        print(f"note: one document in {', '.join(few)} is too few to compare on; give more --documents", file=sys.stderr)
+    return [None, *(language for language in counts if language not in few)]
 
 
 def _pieces(texts: list[str], languages: list[str]) -> tuple[list[str], list[str]]:

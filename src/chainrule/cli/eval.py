@@ -24,6 +24,7 @@ def run(args: Namespace) -> None:
     """Measure and print."""
     from chainrule.eval.bpb import measure
 
+    options.check_drawn(args)
     lm = options.load(args)
     if lm.model.needs:
         return _translations(lm, args)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from chainrule.cli import options
 from chainrule.core.errors import ConfigError
+from chainrule.core.files import named
 
 if TYPE_CHECKING:
     from chainrule.eval.explain.facts import Explanation
@@ -27,9 +28,7 @@ def arguments(parser: ArgumentParser) -> None:
         "--engine", choices=("chainrule", "transformers"), default="chainrule",
         help="transformers: also watch that library load the same folder, its stages beside ours",
     )  # fmt: skip
-    parser.add_argument(
-        "--value", type=float, default=0.1, metavar="X", help="without MODEL: a number to store in --dtype (0.1)"
-    )
+    parser.add_argument("--value", type=float, metavar="X", help="without MODEL: a number to store in --dtype (0.1)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument(
         "--dtype",
@@ -44,6 +43,10 @@ def run(args: Namespace) -> None:
     """Describe and print."""
     if args.model is None:
         return _number_format(args)
+    if args.value is not None:
+        raise ConfigError(f"--value {args.value:g} is stored in a number format, without a MODEL; leave one of them out")
+    if args.html is not None:
+        named(Path(args.html))  # known to fail before anything is loaded
     from chainrule.eval.explain.model import explain
 
     told = explain(
@@ -82,6 +85,7 @@ def _number_format(args: Namespace) -> None:
 
     given = [name for name in ("prompt", "length", "html") if getattr(args, name) is not None]
     given += ["engine"] * (args.engine != "chainrule") + ["download"] * args.download
+    given += ["device"] * (args.device != "auto") + ["pickle"] * args.pickle
     if given:
         raise ConfigError(f"--{given[0]} goes with a MODEL, for example: chainrule explain runs/quickstart --{given[0]} ...")
     if args.dtype is None:
@@ -89,7 +93,8 @@ def _number_format(args: Namespace) -> None:
             "there is nothing to explain; name a model, for example: chainrule explain runs/quickstart, "
             "or a number format: chainrule explain --dtype bf16"
         )
+    value = 0.1 if args.value is None else args.value
     if args.json:
-        options.dump(sheet(args.dtype, args.value))
+        options.dump(sheet(args.dtype, value))
     else:
-        print(sheet_text(args.dtype, args.value))
+        print(sheet_text(args.dtype, value))

@@ -5,6 +5,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from chainrule.cli import options
+from chainrule.core.files import named
 
 FORMATS = {".gguf": "gguf", ".bin": "llama2c"}
 """What a name that ends like this stands for, where --to does not say."""
@@ -31,10 +32,10 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Load, write, say what was written."""
+    out = named(Path(args.out))
     from chainrule.adapt.lora import merge
     from chainrule.hub.export import export
 
-    out = Path(args.out)
     to = args.to or FORMATS.get(out.suffix, "hf")
     lm = options.load(args)
     if args.adapter:

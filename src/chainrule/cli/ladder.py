@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 TRAINS = {
     **dict.fromkeys(("ablate", "layers", "rungs", "minutes", "steps", "name")),
     **dict.fromkeys(("branches", "resume"), False),
+    "runs": "runs",
 }
-"""The options that speak of training alone, and what they are where they were not given."""
+"""The options that speak of training and its runs alone, and what they are where they were not given."""
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -67,13 +68,22 @@ def run(args: Namespace) -> None:
         value = getattr(args, name)
         if value is not None and not least <= value < math.inf:
             raise DataError(f"--{name.replace('_', '-')} is {value}; it must be {least} or more, and finite")
-    if args.model is None and (args.adapter or args.pickle):
-        raise ConfigError(f"--{'adapter' if args.adapter else 'pickle'} goes with a MODEL, and none is named; leave it out")
-    given = [name for name, absent in TRAINS.items() if getattr(args, name) != absent]
+    if args.model is None:
+        loads = {"adapter": None, "pickle": False} | ({} if args.orders is None else {"device": "auto", "dtype": "auto"})
+        given = [name for name, absent in loads.items() if getattr(args, name) != absent]
+        if given:
+            raise ConfigError(f"--{given[0]} goes with a MODEL, and none is named; leave it out")
+    if args.text is not None and args.train_documents is not None:
+        raise ConfigError(
+            f"--train-documents {args.train_documents} is about documents of the world, but --text {args.text} is read, "
+            "all of it but its last part to learn from; leave one of them out"
+        )
+    options.check_drawn(args, "documents")
     if args.model is not None or args.orders is not None:
+        given = [name for name, absent in TRAINS.items() if getattr(args, name) != absent]
         if given:
             other = f"MODEL ({args.model})" if args.model else "--orders"
-            raise ConfigError(f"--{given[0]} trains models, but {other} asks for n-grams; leave one of them out")
+            raise ConfigError(f"--{given[0]} is about training models, but {other} asks for n-grams; leave one of them out")
         _ngrams(args)
     elif args.ablate is None:
         _history(args)

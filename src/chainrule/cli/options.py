@@ -52,24 +52,39 @@ def settings(args: Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in SETTINGS}
 
 
+DRAWN = {"documents": 200, "seed": 0}
+"""The options that say what is drawn from the world, and what they are where they were not given."""
+
+
 def documents(parser: ArgumentParser) -> None:
     """The texts to measure on."""
     parser.add_argument(
         "--text", metavar="FILE", help="a text file, folder, .jsonl or .parquet; without it: held-out world text"
     )
-    parser.add_argument("--documents", type=int, default=200, help="so many documents of the world (200)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the world's documents (0)")
+    parser.add_argument("--documents", type=int, default=DRAWN["documents"], help="so many documents of the world (200)")
+    parser.add_argument("--seed", type=int, default=DRAWN["seed"], help="seed of the world's documents (0)")
+
+
+def check_drawn(args: Namespace, *names: str) -> None:
+    """Refuse what says what to draw from the world beside a ``--text``, which is read whole; and to draw less than one."""
+    given = [name for name in names or DRAWN if getattr(args, name) != DRAWN[name]]
+    if args.text is not None and given:
+        raise DataError(
+            f"--{given[0]} {getattr(args, given[0])} is about documents of the world, but --text {args.text} is measured on; "
+            "leave one of them out"
+        )
+    if args.text is None and args.documents < 1:
+        raise DataError(f"--documents is {args.documents}; it must be 1 or more")
 
 
 def read(args: Namespace) -> tuple[list[str], list[str]]:
     """(texts, the language of each): the file's, or held-out documents of the world."""
+    check_drawn(args)
     if args.text is not None:
         from chainrule.data.documents import read_documents
 
         texts = read_documents(args.text)
         return texts, ["text"] * len(texts)
-    if args.documents < 1:
-        raise DataError(f"--documents is {args.documents}; it must be 1 or more")
     from itertools import islice
 
     from chainrule.world import documents

@@ -4,12 +4,14 @@ VECTORS is a file in word2vec's text format (gensim and fastText write it), or `
 documents whose words are learned on the spot, as ``key=value`` says.
 """
 
+import os
 import sys
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chainrule.cli import options
-from chainrule.core.errors import RequestError
+from chainrule.core.errors import DataError, RequestError
 
 if TYPE_CHECKING:
     from chainrule.models.word_vectors import WordVectors
@@ -41,18 +43,37 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> None:
-    """Learn or load; answer what was asked, or say what there is."""
+    """Learn or load, save; answer what was asked, or say what there is."""
+    _check(args)
     vectors = _learn(args) if args.vectors.startswith(LEARN) else _load(args)
+    if args.save:  # first of all: a word that is not there must not cost what took minutes to learn
+        vectors.save(args.save)
+        print(f"{args.save} is written", file=sys.stderr)
     found: dict[str, Any] = {"words": len(vectors.words), "d_model": vectors.matrix.shape[1]}
     found["near"] = {word: vectors.near(word, args.k) for word in args.near}
     if args.analogy:
         a, b, c = args.analogy
         found["analogy"] = vectors.nearest([b, c], [a], args.k)
     found |= _scores(args, vectors)
-    if args.save:
-        vectors.save(args.save)
-        print(f"{args.save} is written", file=sys.stderr)
     options.dump(found) if args.json else _show(args, found, vectors)
+
+
+def _check(args: Namespace) -> None:
+    """Refuse before anything is learned what is known to fail: files that hold no questions, a place that cannot be written."""
+    from chainrule.core.files import named
+    from chainrule.eval.words import judgements, questions
+
+    if args.k < 1:
+        raise RequestError(f"-k is {args.k}; it must be 1 or more")
+    if args.similarity:
+        judgements(args.similarity)
+    if args.analogies:
+        questions(args.analogies)
+    if args.save:
+        place = named(Path(args.save))
+        there = next(folder for folder in place.parents if folder.exists())
+        if place.is_dir() or not there.is_dir() or not os.access(there, os.W_OK):
+            raise DataError(f"cannot write {place}; give the name of a file in a folder that you may write to")
 
 
 def _load(args: Namespace) -> "WordVectors":
@@ -62,6 +83,8 @@ def _load(args: Namespace) -> "WordVectors":
         raise RequestError(
             f"{args.settings[0]!r} says how to learn, but {args.vectors} is learned already; learn anew with {LEARN}FILE"
         )
+    if args.segmented:
+        raise RequestError(f"--segmented says how to read a text, but {args.vectors} holds vectors; leave it out")
     return WordVectors.load(args.vectors)
 
 

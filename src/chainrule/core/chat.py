@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from chainrule.core.errors import DataError
 
@@ -49,7 +49,7 @@ class Message:
         content = message.get("content")
         if content is not None and not isinstance(content, str):
             raise DataError(f"a message's content is {type(content).__name__}; it must be text")
-        calls = tuple(_tool_call(call) for call in message.get("tool_calls") or ())
+        calls = _tool_calls(message.get("tool_calls"))
         return cls(
             role=message["role"],
             content=content or "",
@@ -70,19 +70,40 @@ class Message:
         return row
 
 
-def _tool_call(call: "ToolCall | Mapping[str, Any]") -> ToolCall:
-    if isinstance(call, ToolCall):
-        return call
-    function = call.get("function", call)
-    if "name" not in function:
-        raise DataError(f"a tool call has keys {sorted(function)}; it needs name and arguments")
-    arguments = function.get("arguments", {})
+def _tool_calls(calls: Any) -> tuple[ToolCall, ...]:
+    if calls is None:
+        return ()
+    if not isinstance(calls, list | tuple):
+        raise DataError(f"a message's tool_calls are {_short(calls)}; they must be a list of calls")
+    return tuple(call if isinstance(call, ToolCall) else _tool_call(call) for call in cast("Sequence[Any]", calls))
+
+
+def _tool_call(call: Any) -> ToolCall:
+    whole = _object(call)
+    function = None if whole is None else _object(whole.get("function", whole))
+    if whole is None or function is None:
+        raise DataError(f"a tool call is {_short(call)}; it must be an object with a function, which has name and arguments")
+    name, arguments = function.get("name"), function.get("arguments", {})
+    if not isinstance(name, str):
+        raise DataError(f"a tool call has keys {sorted(function)}; it needs name and arguments, the name being text")
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments)
         except json.JSONDecodeError as error:
-            raise DataError(f"the arguments of the tool call {function['name']!r} are not JSON: {error}") from error
-    return ToolCall(name=function["name"], arguments=arguments, id=call.get("id"))
+            raise DataError(f"the arguments of the tool call {name!r} are not JSON: {error}") from error
+    values = _object(arguments)
+    if values is None:
+        raise DataError(f"the arguments of the tool call {name!r} are {_short(arguments)}; they must be an object")
+    return ToolCall(name=name, arguments=values, id=whole.get("id"))
+
+
+def _object(value: Any) -> Mapping[str, Any] | None:
+    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else None
+
+
+def _short(value: Any) -> str:
+    """A value of the wrong kind, as JSON, cut."""
+    return json.dumps(value, ensure_ascii=False, default=repr)[:60]
 
 
 class Chat(Protocol):

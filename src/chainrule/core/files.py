@@ -12,7 +12,7 @@ from chainrule.core.errors import DataError
 @contextmanager
 def whole_file(path: Path) -> Generator[Path, None, None]:
     """A path to write to; it takes the name ``path`` only once it is complete and on the disk."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    aside = named(path).with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield aside
@@ -29,7 +29,7 @@ def whole_file(path: Path) -> Generator[Path, None, None]:
 @contextmanager
 def whole_folder(path: Path) -> Generator[Path, None, None]:
     """A folder to fill; it takes the name ``path``, replacing what was there, only once every file is on the disk."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    aside = named(path).with_name(f".{path.name}.{os.getpid()}.part")
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
@@ -47,6 +47,13 @@ def whole_folder(path: Path) -> Generator[Path, None, None]:
         raise unwritable(path, error) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def named(path: Path) -> Path:
+    """The path, where it has a name that something can be written under; raises ``DataError`` for ``.``, ``..`` and ``/``."""
+    if path.name in ("", ".."):
+        raise DataError(f"{path} has no name to write under; give one, for example {path / 'out'}")
+    return path
 
 
 def write_text(path: Path, text: str) -> None:

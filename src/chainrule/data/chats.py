@@ -20,10 +20,12 @@ Encoded = tuple[NDArray[np.int32], NDArray[np.uint8]]
 
 @dataclass(frozen=True)
 class Talk:
-    """A conversation, and the tools that its assistant was offered."""
+    """A conversation, the tools that its assistant was offered, and the line of a file that it was read from."""
 
     messages: Conversation
     tools: Sequence[Mapping[str, Any]] | None = None
+    where: str = "a chat"
+    """What it is called in errors."""
 
 
 def read_chats(path: str | Path) -> list[Talk]:
@@ -42,7 +44,7 @@ def _talk(row: Mapping[str, Any], where: str) -> Talk:
     if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
         raise DataError(f"{where} has tools {str(tools)[:60]!r}; they must be a list of objects, each a JSON schema")
     try:
-        return Talk([Message.of(message).as_dict() for message in messages], tools or None)
+        return Talk([Message.of(message).as_dict() for message in messages], tools or None, where)
     except DataError as error:
         raise DataError(f"{where}: {error}") from error
 
@@ -54,10 +56,10 @@ def encode_chats(talks: Iterable[Talk], template: ChatTemplate) -> list[Encoded]
     """
     bos = template.tokenizer.bos
     encoded: list[Encoded] = []
-    for number, talk in enumerate(talks):
+    for talk in talks:
         both = template.encode(talk.messages, tools=talk.tools)
         if not any(both.mask):
-            raise DataError(f"chat {number} has no word of the assistant to learn; it begins {str(talk.messages[0])[:80]!r}")
+            raise DataError(f"{talk.where} has no word of the assistant to learn; it begins {str(talk.messages[0])[:80]!r}")
         lead = [bos] if bos is not None and both.ids[:1] != [bos] else []
         ids = np.array(lead + both.ids, np.int32)
         encoded.append((ids, np.array([0] * len(lead) + both.mask, np.uint8)))

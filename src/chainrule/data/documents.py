@@ -112,28 +112,49 @@ def _parquet(path: Path) -> Iterator[str]:
         raise DataError(f"{path} is no readable parquet file: {error}") from error
     if "text" not in rows.schema_arrow.names:
         raise DataError(f"{path} has columns {rows.schema_arrow.names}; it needs one called text")
-    for batch in rows.iter_batches(columns=["text"]):
-        yield from (text for text in batch.column(0).to_pylist() if text)
+    batches = rows.iter_batches(columns=["text"])
+    while (texts := _next_texts(batches, path)) is not None:
+        for text in texts:
+            if text is not None and not isinstance(text, str):
+                kind = rows.schema_arrow.field("text").type
+                raise DataError(f"{path} has a column text of the type {kind}; it must hold strings, one document a row")
+            if text:
+                yield text
+
+
+def _next_texts(batches: Iterator[Any], path: Path) -> list[Any] | None:
+    """The next rows of a table, None behind the last."""
+    try:
+        batch = next(batches, None)
+        return None if batch is None else batch.column(0).to_pylist()
+    except Exception as error:  # damaged pages fail in pyarrow's own ways, and letters that are none in Python's
+        raise DataError(f"{path} is damaged: {' '.join(str(error).split())[:200]}; copy it again") from error
 
 
 def hold_out(documents: list[str], share: float = 0.05) -> tuple[list[str], list[str]]:
-    """(training documents, held-out documents): the last ones, up to that share of all characters.
+    """(training documents, held-out documents): the last ones, up to that share of all characters. Blank ones are left out.
 
-    Where the last document alone is longer than that, as one book among three, its last part is held out.
+    Where these are less than half of that share, since the next document alone is longer, as one book among three, its last
+    part is held out too.
     """
     if not 0 < share < 1:
         raise DataError(f"held_out is {share}; it must be between 0 and 1, for example 0.05")
-    train, left = list(documents), share * sum(map(len, documents))
+    train = [document for document in documents if document.strip()]
+    if not train:
+        raise DataError(f"there are {len(documents)} documents and no word in them; give a text with something in it")
+    wanted = left = share * sum(map(len, train))
     held: list[str] = []
     while len(train) > 1 and len(train[-1]) <= left:
         held.insert(0, train.pop())
         left -= len(held[0])
-    if held:
-        return train, held
-    begin, end = _cut(train.pop(), left)
-    if not train and not begin:
-        raise DataError(f"the text is {end!r}, too short to hold a part of it out; give more text")
-    return [*train, begin] if begin else train, [end]
+    if left > wanted / 2:
+        begin, end = _cut(train[-1], left)
+        if begin or len(train) > 1:
+            train[-1:] = [begin] if begin else []
+            held.insert(0, end)
+        elif not held:
+            raise DataError(f"the text is {end!r}, too short to hold a part of it out; give more text")
+    return train, held
 
 
 def _cut(text: str, left: float) -> tuple[str, str]:

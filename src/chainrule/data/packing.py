@@ -73,16 +73,23 @@ Piece = tuple[Ids, NDArray[np.uint8] | None]
 
 
 def _pieces(documents: Iterable[Piece], context: int, split: bool) -> Iterator[Piece]:
-    for number, (ids, mask) in enumerate(documents):
+    for number, (ids, mask) in enumerate(documents, 1):
         if len(ids) > context and not split:
             raise DataError(
                 f"document {number} is {len(ids)} tokens long and the context is {context}; "
-                "raise the context, or leave such documents out: cutting them would teach broken answers"
+                f"{advice(len(ids))} such documents out: cutting them would teach broken answers"
             )
         for start in range(0, len(ids), context):
             stop = start + context
             if len(ids) - start > 1:  # a single token predicts nothing
                 yield ids[start:stop], None if mask is None else mask[start:stop]
+
+
+def advice(length: int, limit: int | None = None) -> str:
+    """What to do about what a context does not hold, up to the word leave; ``limit`` is the most that the model reads."""
+    if limit is not None and length > limit:
+        return f"the model reads {limit} at most, so leave"
+    return f"set context to {length} or more, or leave"
 
 
 def _best_fit(pieces: Iterator[Piece], context: int) -> Iterator[list[Piece]]:

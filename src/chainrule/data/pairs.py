@@ -21,6 +21,7 @@ from chainrule.core.datum import PADDING, Batch, Layout
 from chainrule.core.errors import DataError
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.data.documents import read_jsonl
+from chainrule.data.packing import advice
 from chainrule.data.streams import shuffled
 
 Pair = tuple[str, str]
@@ -42,20 +43,26 @@ def read_pairs(path: str | Path) -> list[Pair]:
         if not all(isinstance(row.get(key), str) and row[key] for key in ("source", "target")):
             raise DataError(f"{path}:{number} has keys {sorted(row)}; a pair needs source and target, two texts")
         pairs.append((row["source"], row["target"]))
-    if len(pairs) < 2:
-        raise DataError(f"{path} holds {len(pairs)} pairs; give at least 2, one is held out")
+    if not pairs:
+        raise DataError(f"{path} holds no pairs; each line should be an object with source and target")
     return pairs
 
 
-def encode_pairs(pairs: Iterable[Pair], tokenizer: Tokenizer, start: int, context: int) -> list[EncodedPair]:
-    """The ids of each pair; raises ``DataError`` for one that the context does not hold."""
+def encode_pairs(
+    pairs: Iterable[Pair], tokenizer: Tokenizer, start: int, context: int, *, first: int = 1, limit: int | None = None
+) -> list[EncodedPair]:
+    """The ids of each pair; raises ``DataError`` for one that the context does not hold.
+
+    In its message pairs are counted from ``first``, and the model reads ``limit`` tokens at most.
+    """
     end = [] if tokenizer.end is None else [tokenizer.end]
     encoded: list[EncodedPair] = []
-    for number, (source, target) in enumerate(pairs):
+    for number, (source, target) in enumerate(pairs, first):
         x, y = [*tokenizer.encode(source), *end], [start, *tokenizer.encode(target), *end]
-        if max(len(x), len(y)) > context:
+        longest = max(len(x), len(y))
+        if longest > context:
             raise DataError(
-                f"pair {number} is {len(x)} and {len(y)} tokens long and the context is {context}; raise the context, or leave "
+                f"pair {number} is {len(x)} and {len(y)} tokens long and the context is {context}; {advice(longest, limit)} "
                 f"such pairs out (cutting them would teach false translations); it begins {source[:60]!r}"
             )
         encoded.append(EncodedPair(np.array(x, np.int32), np.array(y, np.int32)))

@@ -72,13 +72,18 @@ def similarity(vectors: Vectors, path: str | Path) -> Similarity:
 
     Raises ``DataError`` for a line of another form, or where fewer than two pairs have vectors.
     """
-    rows = [_pair(line, f"{path}:{number}") for number, line in _lines(path) if not line.startswith("#")]
+    rows = judgements(path)
     known = [(_row(vectors, a), _row(vectors, b), score) for a, b, score in rows]
     found = [(a, b, score) for a, b, score in known if a is not None and b is not None]
     if len(found) < 2:
         raise DataError(f"{len(found)} of the {len(rows)} pairs in {path} have vectors; learn them from more text")
     cosines = [float(vectors.unit[a] @ vectors.unit[b]) for a, b, _ in found]
     return Similarity(rho=spearman(cosines, [score for *_, score in found]), pairs=len(found), unknown=len(rows) - len(found))
+
+
+def judgements(path: str | Path) -> list[tuple[str, str, float]]:
+    """The pairs of a file with people's judgements, as ``similarity`` reads it."""
+    return [_pair(line, f"{path}:{number}") for number, line in _lines(path) if not line.startswith("#")]
 
 
 def spearman(x: Sequence[float], y: Sequence[float]) -> float:
@@ -105,14 +110,8 @@ def analogies(vectors: Vectors, path: str | Path) -> Analogies:
     Raises ``DataError`` for a line of another form, or where no question can be asked.
     """
     sections: dict[str, list[list[int]]] = {}
-    unknown, name = 0, "questions"
-    for number, line in _lines(path):
-        if line.startswith(":"):
-            name = line[1:].strip()
-            continue
-        words = line.split()
-        if len(words) != 4:
-            raise DataError(f"{path}:{number} is {line[:60]!r}; a question is four words: a is to b as c is to d")
+    unknown = 0
+    for name, words in questions(path):
         rows = [row for word in words if (row := _row(vectors, word)) is not None]
         if len(rows) == 4:
             sections.setdefault(name, []).append(rows)
@@ -122,6 +121,21 @@ def analogies(vectors: Vectors, path: str | Path) -> Analogies:
         raise DataError(f"none of the {unknown} questions in {path} has vectors for all its words; learn them from more text")
     answered = {name: (_right(vectors, np.array(asked)), len(asked)) for name, asked in sections.items()}
     return Analogies(sections=answered, unknown=unknown)
+
+
+def questions(path: str | Path) -> list[tuple[str, list[str]]]:
+    """(section, four words) of every question in a file, as ``analogies`` reads it."""
+    found: list[tuple[str, list[str]]] = []
+    name = "questions"
+    for number, line in _lines(path):
+        if line.startswith(":"):
+            name = line[1:].strip()
+            continue
+        words = line.split()
+        if len(words) != 4:
+            raise DataError(f"{path}:{number} is {line[:60]!r}; a question is four words: a is to b as c is to d")
+        found.append((name, words))
+    return found
 
 
 def _right(vectors: Vectors, questions: NDArray[np.int64]) -> int:

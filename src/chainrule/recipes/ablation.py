@@ -230,7 +230,7 @@ class _Ablations:
             bits_per_byte={language: None if diverged else bits for language, bits in paid.items()},
             start=start,
             end=end,
-            curve=tuple((row["step"], row["loss"]) for row in rows[::every] if math.isfinite(row["loss"])),
+            curve=tuple((row["step"], row["loss"]) for row in rows[::every] if row["loss"] is not None),
             diverged_at=diverged,
         )
 

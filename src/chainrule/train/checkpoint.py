@@ -8,6 +8,7 @@ long as what the arithmetic depends on (threads, number format, compile mode) is
 import errno
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -95,13 +96,11 @@ def load_checkpoint(
         _circumstances(path, begun).check(circumstances)
     try:
         tensors = load_file(path / "model.safetensors")
-        lacking = sorted(set(_own_tensors(model)) - set(tensors))
-        if lacking:
-            raise CheckpointError(f"it lacks {lacking[0]}")
-        model.load_state_dict(tensors, strict=False)  # a tied tensor is written once
         saved = torch.load(path / "optimizer.pt", weights_only=True)
     except Exception as error:  # damaged files fail in the libraries' own ways
         raise CheckpointError(f"{path} is damaged ({error}); remove it, and the run goes on from the one before") from error
+    _check_shapes(path, tensors, _own_tensors(model))
+    model.load_state_dict(tensors, strict=False)  # a tied tensor is written once
     try:
         optimizer.load_state_dict(saved["optimizer"])
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
@@ -122,6 +121,24 @@ def _circumstances(path: Path, saved: dict[str, Any]) -> Circumstances:
         raise CheckpointError(
             f"{path} was written by another version of chainrule ({error}); go on with that one, or accept it with --force"
         ) from error
+
+
+def _check_shapes(path: Path, saved: Mapping[str, torch.Tensor], here: Mapping[str, torch.Tensor]) -> None:
+    """Raises ``CheckpointError`` where a whole checkpoint is that of another model."""
+    for name in [*here, *sorted(set(saved) - set(here))]:
+        if difference := _difference(name, saved.get(name), here.get(name)):
+            raise CheckpointError(
+                f"{path} holds a model of another shape ({difference}); keep model and tokenizer as they were, or start anew "
+                "under another --name"
+            )
+
+
+def _difference(name: str, saved: torch.Tensor | None, here: torch.Tensor | None) -> str | None:
+    if saved is None:
+        return f"it lacks {name}"
+    if here is None:
+        return f"it holds {name}, which the recipe's does not"
+    return f"its {name} is {list(saved.shape)}, the recipe's {list(here.shape)}" if saved.shape != here.shape else None
 
 
 def _write_state(state: dict[str, Any], path: Path) -> None:

@@ -80,7 +80,7 @@ def train(
     """
     parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     progress = Progress(settings.steps, settings.label, start)
-    bad = 0
+    bad, done = 0, start
     if start == 0:
         hooks.log({"step": 0} | hooks.evaluate())
     with _stop_requests() as stopping:
@@ -99,7 +99,7 @@ def train(
             else:
                 optimizer.skip()
             if bad >= PATIENCE:
-                message = f"{bad} steps in a row up to {step} were not finite (loss {loss}); lower the learning rate"
+                message = f"{bad} steps in a row up to {step + 1} were not finite (loss {loss}); lower the learning rate"
                 raise Diverged(message, step + 2 - bad)
             for parameter in parameters:
                 parameter.grad = None
@@ -115,19 +115,22 @@ def train(
             if scaling is not None:
                 row["loss_scale"] = scaling.scale
                 scaling.update(finite)
-            hooks.log(row | metrics | {"seconds": round(seconds, 4)})
+            hooks.log(_known(row | metrics | {"seconds": round(seconds, 4)}))
             progress.update(step, loss, tokens)
-            last = step + 1 == settings.steps
+            done = step + 1
+            last = done == settings.steps
             if last:
                 optimizer.finish()
-            if (step + 1) % settings.eval_every == 0 or last:
-                hooks.log({"step": step + 1} | hooks.evaluate())
-            if (step + 1) % settings.save_every == 0 or last or stopping.is_set():
-                hooks.save(step + 1)
-            if stopping.is_set() and not last:
-                progress.close()
-                raise Interrupted(f"stopped after step {step + 1}, which is saved; the same command with --resume goes on")
-    progress.close()
+            if done % settings.eval_every == 0 or last:
+                hooks.log({"step": done} | hooks.evaluate())
+            asked = stopping.is_set()  # looked at once: a step that is asked to be the last after this is not saved yet
+            if done % settings.save_every == 0 or last or asked:
+                hooks.save(done)
+            if asked:
+                break
+        progress.close()
+        if stopping.is_set():
+            raise Interrupted(f"stopped after step {done}, which is saved; the same command with --resume goes on")
 
 
 def _accumulate(
@@ -148,8 +151,13 @@ def _accumulate(
         for key, value in loss.metrics.items():
             sums[key] = sums.get(key, 0.0) + float(value)
     if not weight > 0:
-        raise DataError(f"the batch of step {step} has nothing to learn: every token of it is masked")
+        raise DataError(f"the batch of step {step + 1} has nothing to learn: every token of it is masked")
     return total / weight, weight, tokens, {key: value / weight for key, value in sums.items()}
+
+
+def _known(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with None for each number that is not finite: JSON knows no NaN."""
+    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
 
 
 def _scale_and_clip(parameters: list[nn.Parameter], weight: float, clip: float) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from chainrule.core.tokenizer import Tokenizer
 from chainrule.data.chats import Encoded, Talk, encode_chats, read_chats
 from chainrule.data.documents import hold_out, read_documents
 from chainrule.data.masking import MaskedStream
-from chainrule.data.packing import Rows, pack
+from chainrule.data.packing import Rows, advice, pack
 from chainrule.data.pairs import EncodedPair, Pair, PairStream, encode_pairs, read_pairs
 from chainrule.data.parts import parts
 from chainrule.data.streams import PackedStream, Stream
@@ -53,6 +53,7 @@ from chainrule.train.recipe import (
     WorldPairs,
 )
 
+T = TypeVar("T")
 SPECIALS = (END_OF_TEXT, IM_START, IM_END)
 BEGINNING = 12
 """So many tokens of a document are its beginning."""
@@ -146,8 +147,13 @@ def _for_chats(recipe: Recipe) -> Material:
     tokenizer, template = start.tokenizer, start.template or _chatml(start.tokenizer, recipe.model.path)
     train, held = _chats(recipe)
     chats, held_chats = encode_chats(train, template), encode_chats(held, template)
+    limit = start.model.context
     if isinstance(recipe.data, WorldChats):
-        chats, held_chats = _that_fit(chats, recipe.context), _that_fit(held_chats, recipe.context)
+        chats = _that_fit(chats, recipe.context, limit)
+        held_chats = _that_fit(held_chats, recipe.context, limit)
+    else:
+        _check_lengths(train, chats, recipe.context, limit)
+        _check_lengths(held, held_chats, recipe.context, limit)
     whole, begun = _mixed_in(recipe)
     texts = [ids[: recipe.context] for ids, _ in encode_texts(whole, tokenizer)]
     texts += [ids[: min(BEGINNING, recipe.context)] for ids, _ in encode_texts(begun, tokenizer)]
@@ -184,13 +190,15 @@ def _for_pairs(recipe: Recipe, begun: Path | None, known: LM | MaskedLM | None =
     start, context = tokenizer.begin if model.start is None else model.start, recipe.context
     if start is None:
         raise ConfigError("this tokenizer has no token to begin a target with; set tokenizer.kind to bpe or bytes")
-    encoded = encode_pairs(pairs, tokenizer, start, context) + in_parts(texts, tokenizer, start, context)
+    limit = model.context if known else None  # a new model reads what the recipe says
+    encoded = encode_pairs(pairs, tokenizer, start, context, limit=limit) + in_parts(texts, tokenizer, start, context)
     tokens = sum(len(pair.target) - 1 for pair in encoded)
     if not encoded or (not paired and tokens < recipe.context):
         if not paired:
             raise _too_short(tokens, recipe.context)
         raise DataError(f"{recipe.data} gives no pairs to learn from; give 2 or more, one is held out")
-    held_out = encode_pairs(held_pairs, tokenizer, start, context) + in_parts(held_texts, tokenizer, start, context)
+    held_out = encode_pairs(held_pairs, tokenizer, start, context, first=len(pairs) + 1, limit=limit)
+    held_out += in_parts(held_texts, tokenizer, start, context)
     n = min(HELD_OUT_ROWS, len(held_out))
     stream = PairStream(encoded, recipe.batch_rows, recipe.micro_rows or recipe.batch_rows, recipe.seed)
     return Material(model, tokenizer, None, stream, PairStream(held_out, n, n) if n else None)
@@ -209,8 +217,7 @@ def _pairs(recipe: Recipe) -> tuple[list[Pair], list[Pair]]:
     """(training pairs, held-out pairs); the world's go both ways, English to Chinese and back."""
     if isinstance(recipe.data, Pairs):
         pairs = read_pairs(recipe.data.path)
-        n = max(1, round(len(pairs) * recipe.data.held_out))
-        return pairs[:-n], pairs[-n:]
+        return _apart(pairs, recipe.data)
     data = recipe.data
     assert isinstance(data, WorldPairs)
     from chainrule.world.translations import translations
@@ -220,11 +227,30 @@ def _pairs(recipe: Recipe) -> tuple[list[Pair], list[Pair]]:
     return [pair for one in train for pair in one.pairs], [pair for one in held for pair in one.pairs]
 
 
-def _that_fit(chats: list[Encoded], context: int) -> list[Encoded]:
+def _apart(rows: list[T], data: Chats | Pairs) -> tuple[list[T], list[T]]:
+    """(rows to learn from, the last ones, held out): so many as the share says, but at least one on either side."""
+    if len(rows) < 2:
+        raise DataError(f"{data.path} holds {len(rows)} {data.kind}; give at least 2, one is held out")
+    n = min(max(1, round(len(rows) * data.held_out)), len(rows) - 1)
+    return rows[:-n], rows[-n:]
+
+
+def _check_lengths(talks: list[Talk], chats: list[Encoded], context: int, limit: int | None) -> None:
+    """Raises ``DataError`` that names the line of a user's chat that the context does not hold; ``limit`` is the model's."""
+    for talk, (ids, _) in zip(talks, chats, strict=True):  # before they are shuffled, when each is still known by its line
+        if len(ids) > context:
+            raise DataError(
+                f"{talk.where} is {len(ids)} tokens long and the context is {context}; {advice(len(ids), limit)} such chats "
+                "out: cutting them would teach broken answers"
+            )
+
+
+def _that_fit(chats: list[Encoded], context: int, limit: int | None) -> list[Encoded]:
     """The world's chats that the context holds; it says how many are longer, and stops where those are many."""
     fit = [chat for chat in chats if len(chat[0]) <= context]
     if len(fit) < 0.5 * len(chats):
-        raise ConfigError(f"{len(chats) - len(fit)} of {len(chats)} chats are longer than context={context}; raise the context")
+        mend = "raise the context" if limit is None or context < limit else "start from a model that reads more"
+        raise ConfigError(f"{len(chats) - len(fit)} of {len(chats)} chats are longer than context={context}; {mend}")
     if len(fit) < len(chats):
         print(f"{len(chats) - len(fit)} of {len(chats)} chats are longer than {context} tokens and left out", file=sys.stderr)
     return fit
@@ -268,11 +294,7 @@ def world_texts(seed: int, n: int, split: Literal["train", "heldout"] = "train")
 
 def _chats(recipe: Recipe) -> tuple[list[Talk], list[Talk]]:
     if isinstance(recipe.data, Chats):
-        chats = read_chats(recipe.data.path)
-        n = max(1, round(len(chats) * recipe.data.held_out))
-        if len(chats) < 2:
-            raise DataError(f"{recipe.data.path} holds {len(chats)} chats; give at least 2, one is held out")
-        return chats[:-n], chats[-n:]
+        return _apart(read_chats(recipe.data.path), recipe.data)
     assert isinstance(recipe.data, WorldChats)
     from chainrule.world.chats import chats as world_chats
 

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from chainrule.core.errors import ConfigError
 from chainrule.core.masked import Model
 from chainrule.core.shapes import Float, Tensor
 
@@ -63,8 +64,7 @@ class AdamW(Optimizer):
     """AdamW over all parameters; weight decay on matrices alone."""
 
     def __init__(self, model: Model, *, lr: float, betas: tuple[float, float] = (0.9, 0.95), weight_decay: float = 0.0) -> None:
-        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._adam = _adam(parameters, lr, betas, weight_decay)
+        self._adam = _adam(_learned(model), lr, betas, weight_decay)
         self._lr = lr
 
     def step(self, scale: float) -> None:
@@ -170,10 +170,18 @@ def split_parameters(model: Model) -> tuple[list[nn.Parameter], list[nn.Paramete
     outside = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     if model.readout_weight is not None:
         outside.add(id(model.readout_weight))
-    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    learned = _learned(model)
     inside = [parameter for parameter in learned if parameter.ndim in (2, 3) and id(parameter) not in outside]
     chosen = {id(parameter) for parameter in inside}
     return inside, [parameter for parameter in learned if id(parameter) not in chosen]
+
+
+def _learned(model: Model) -> list[nn.Parameter]:
+    """The parameters that are learned; raises ``ConfigError`` for a model that has none, such as a table of counts."""
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not learned:
+        raise ConfigError(f"a {type(model).__name__} has no weights to learn by steps; start from a model that has some")
+    return learned
 
 
 def _adam(parameters: list[nn.Parameter], lr: float, betas: tuple[float, float], decay: float) -> torch.optim.AdamW:

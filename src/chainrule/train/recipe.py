@@ -4,6 +4,7 @@ An unknown key is an error that names the nearest known one; ``key.sub=value`` o
 recipe depends on the wall clock: a run is so many steps.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -249,23 +250,33 @@ class Recipe:
         for name in ("context", "batch_rows", "steps", "eval_every", "save_every", "keep"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name!r} is {getattr(self, name)}; it must be 1 or more")
-        for name, least in {"micro_rows": 1, "threads": 1, "seed": 0}.items():
+        for name, least in {"micro_rows": 1, "threads": 1}.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"{name!r} is {value}; it must be {least} or more")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"'seed' is {self.seed}; it must be 0 or more, and a number of 64 bits (below 2^63)")
+        for name, value in vars(self.model).items():
+            if isinstance(value, int) and not isinstance(value, bool) and value < 1:
+                raise ConfigError(f"'model.{name}' is {value}; it must be 1 or more")
         for name, value in vars(self.data).items():
             if isinstance(value, int) and value < 0:
                 raise ConfigError(f"'data.{name}' is {value}; it must be 0 or more")
+            if name == "held_out" and not 0 < value < 1:
+                raise ConfigError(f"'data.held_out' is {value}; it must be between 0 and 1, for example 0.05")
         o = self.optimizer
-        if not o.adam_lr > 0 or not 0 <= o.momentum < 1 or not all(0 <= beta < 1 for beta in o.betas) or o.weight_decay < 0:
+        momenta = all(0 <= one < 1 for one in (o.momentum, *o.betas))
+        if not 0 < o.adam_lr < math.inf or not momenta or not 0 <= o.weight_decay < math.inf:
             raise ConfigError(
                 f"optimizer has adam_lr={o.adam_lr}, momentum={o.momentum}, betas={o.betas}, weight_decay={o.weight_decay}; it "
-                "needs adam_lr > 0, momentum and betas from 0 to below 1, weight_decay >= 0"
+                "needs adam_lr > 0, momentum and betas from 0 to below 1, weight_decay >= 0, all of them finite"
             )
         if not 0 <= self.average <= 1:
             raise ConfigError(f"'average' is {self.average}; it is a share of the steps, from 0 to 1")
-        if not self.optimizer.lr > 0 or not self.clip > 0:
-            raise ConfigError(f"optimizer.lr={self.optimizer.lr} and clip={self.clip} must be above 0")
+        if not 0 <= self.balance < math.inf:
+            raise ConfigError(f"'balance' is {self.balance}; it must be 0 or more, and finite")
+        if not 0 < o.lr < math.inf or not self.clip > 0:
+            raise ConfigError(f"optimizer.lr={o.lr} and clip={self.clip} must be above 0, and the rate finite")
 
 
 CHOICES = (["model"], ["tokenizer"], ["data"])
@@ -302,12 +313,13 @@ def write_recipe(recipe: Recipe) -> str:
 
 
 def _find(name: str) -> Path:
-    shipped = SHIPPED / f"{name}.yaml"
-    if Path(name).exists() or not shipped.exists():
-        if not Path(name).exists():
+    """The file of that name, else the recipe that ships; a folder of a recipe's name does not hide it."""
+    path, shipped = Path(name), SHIPPED / f"{name}.yaml"
+    if path.is_file() or not shipped.exists():
+        if not path.exists():
             known = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.yaml")))
             raise ConfigError(f"there is no recipe {name!r}; give a YAML file, or one that ships: {known}")
-        return Path(name)
+        return path
     return shipped
 
 

@@ -1,0 +1,87 @@
+"""An option that would change nothing is refused, not passed over; so is what a verb could do nothing with."""
+
+import json
+
+import pytest
+
+from chainrule.cli import main
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A text, a file of vectors and one of pairs, by the names that stand for them in the tests."""
+    (tmp_path / "text.txt").write_text("Tom has 3 apples.\nAnna has 2 pears.\n" * 20)
+    (tmp_path / "vectors.txt").write_text("2 1\na 1\nb 2\n")
+    return {
+        "TEXT": str(tmp_path / "text.txt"),
+        "VECTORS": str(tmp_path / "vectors.txt"),
+        "MODEL": f"ngram2:{tmp_path / 'text.txt'}",
+    }
+
+
+def run(capsys, *argv):
+    code = main([str(word) for word in argv])
+    out = capsys.readouterr()
+    return code, out.out, out.err
+
+
+@pytest.mark.parametrize(
+    ("argv", "because"),
+    [
+        (("explain", "MODEL", "--value", "0.3"), "--value 0.3 is stored in a number format"),
+        (("explain", "--dtype", "bf16", "--device", "cpu"), "--device goes with a MODEL"),
+        (("explain", "--dtype", "bf16", "--pickle"), "--pickle goes with a MODEL"),
+        (("explain", "MODEL", "--html", "."), "has no name to write under"),
+        (("export", "MODEL", "."), "has no name to write under"),
+        (("export", "MODEL", "/", "--to", "gguf", "--modelfile", "--force"), "has no name to write under"),
+        (("words", "VECTORS", "--segmented"), "--segmented says how to read a text"),
+        (("words", "VECTORS", "--save", "."), "has no name to write under"),
+        (("eval", "MODEL", "--text", "TEXT", "--documents", "5"), "--documents 5 is about documents of the world"),
+        (("eval", "MODEL", "--text", "TEXT", "--seed", "5"), "--seed 5 is about documents of the world"),
+        (("eval", "MODEL", "--documents", "-1"), "--documents is -1; it must be 1 or more"),
+        (("compare", "MODEL", "MODEL", "--text", "TEXT", "--documents", "5"), "--documents 5 is about"),
+        (("compare", "MODEL", "MODEL", "--documents", "1"), "a comparison over 1 documents says nothing; give --documents 2"),
+        (("ladder", "MODEL", "--text", "TEXT", "--seed", "5"), "--seed 5 is about"),
+        (("ladder", "--text", "TEXT", "--documents", "5"), "--documents 5 is about"),
+        (("ladder", "--text", "TEXT", "--train-documents", "5"), "--train-documents 5 is about"),
+        (("ladder", "--orders", "2", "--text", "TEXT", "--train-documents", "5"), "--train-documents 5 is about"),
+        (("ladder", "--orders", "2", "--runs", "elsewhere"), "--runs is about training models, but --orders asks for n-grams"),
+        (("ladder", "MODEL", "--runs", "elsewhere"), "--runs is about training models, but MODEL"),
+        (("ladder", "--orders", "2", "--device", "cpu"), "--device goes with a MODEL"),
+        (("ladder", "--orders", "2", "--dtype", "bf16"), "--dtype goes with a MODEL"),
+    ],
+)
+def test_what_would_be_passed_over_is_refused(capsys, files, monkeypatch, tmp_path, argv, because):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, *(files.get(word, word) for word in argv))
+    assert (code, out) == (2, ""), err
+    assert because in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_number_of_translations_that_cannot_be_is_refused(capsys, tmp_path):
+    from chainrule.hub.build import fresh_seq2seq
+    from chainrule.hub.save import save
+    from chainrule.tokenizers.byte import ByteTokenizer
+
+    model = fresh_seq2seq(
+        plan="t5", vocab_size=257, context=64, n_layers=1, d_model=16, n_heads=2, d_ff=16, init="fan_in", seed=0
+    )
+    folder = save(tmp_path / "translator", model, ByteTokenizer())
+    code, _, err = run(capsys, "eval", folder, "--documents", "-1")
+    assert code == 2
+    assert "--documents is -1; it must be 1 or more" in err
+    (tmp_path / "one.jsonl").write_text(json.dumps({"source": "a", "target": "b"}) + "\n")
+    code, out, err = run(capsys, "eval", folder, "--text", tmp_path / "one.jsonl", "--json")
+    assert code == 0, err  # nothing is held out of what is measured: one pair is enough
+    assert json.loads(out)["translations"]["all"]["asked"] == 1
+
+
+def test_languages_with_one_document_are_compared_together(capsys, files):
+    asked = ("compare", files["MODEL"], "ngram1:" + files["TEXT"])
+    code, out, err = run(capsys, *asked, "--documents", "8")  # the last one is the first in Chinese
+    assert code == 0, err
+    assert [line.split(": ")[0] for line in out.splitlines()[1:]] == ["en"]
+    assert err == "note: one document in zh is too few to compare on; give more --documents\n"
+    code, out, err = run(capsys, *asked, "--documents", "6", "--seed", "3")
+    assert (code, len(out.splitlines()), err) == (0, 3, "")
