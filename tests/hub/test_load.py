@@ -35,7 +35,7 @@ def test_stories260k_decodes_greedily_to_the_golden_ids(stories, material):
 
 def test_stories260k_survives_the_way_to_transformers_and_back(stories, tmp_path):
     transformers = pytest.importorskip("transformers")
-    stories.save(tmp_path / "hf") if False else cr.LM(stories.model).save(tmp_path / "hf")
+    cr.LM(stories.model).save(tmp_path / "hf")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
     tokens = torch.tensor([[1, 403, 407, 261, 378]])
     with torch.no_grad():

@@ -231,9 +231,9 @@ def _parts_v2(plan: Plan, tensors: dict[str, Tensor]) -> Iterator[bytes]:
 def quantize(w: Tensor, group: int) -> tuple[Tensor, Tensor]:
     """(q, scale) with w ≈ scale · q, q int8 in −127 … 127, one scale for ``group`` neighbouring weights.
 
-    >>> quantize(torch.tensor([[0.5, -1.27, 0.0, 0.01]]), 2)
+    >>> quantize(torch.tensor([[0.5, -1.27, 0.0, 0.127]]), 2)
     (tensor([[  50, -127],
-            [   0,  127]], dtype=torch.int8), tensor([0.0100, 0.0001]))
+            [   0,  127]], dtype=torch.int8), tensor([0.0100, 0.0010]))
     """
     rows = w.reshape(-1, group)
     scale = rows.abs().amax(dim=1) / 127
