@@ -7,8 +7,11 @@ import pytest
 import torch
 
 import chainrule as cr
+import chainrule.hub.load as hub_load
 from chainrule.core.errors import CheckpointError, RequestError
+from chainrule.hub.export import export
 from chainrule.hub.load import load
+from chainrule.hub.trace import TensorStep
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +35,7 @@ def test_stories260k_decodes_greedily_to_the_golden_ids(stories, material):
 
 def test_stories260k_survives_the_way_to_transformers_and_back(stories, tmp_path):
     transformers = pytest.importorskip("transformers")
-    stories.save(tmp_path / "hf") if False else cr.LM(stories.model).save(tmp_path / "hf")
+    cr.LM(stories.model).save(tmp_path / "hf")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
     tokens = torch.tensor([[1, 403, 407, 261, 378]])
     with torch.no_grad():
@@ -46,6 +49,43 @@ def test_a_folder_without_a_tokenizer_loads_as_a_model_alone(stories, tmp_path):
     assert bare.model(torch.tensor([[1, 2]])).shape == (1, 2, 512)
     with pytest.raises(RequestError, match="without a tokenizer"):
         bare.score("hello")
+
+
+@pytest.mark.parametrize("kind", ["llama2c", "llmc"])
+def test_a_file_of_bare_numbers_is_told_step_by_step(kind, stories, material, tmp_path):
+    path = material / "stories260K" / "stories260K.bin"
+    if kind == "llmc":
+        transformers = pytest.importorskip("transformers")
+        path = tmp_path / "gpt2.bin"
+        transformers.GPT2LMHeadModel(transformers.GPT2Config(n_embd=8, n_layer=1, n_head=2)).save_pretrained(tmp_path / "hf")
+        export(load(tmp_path / "hf", device="cpu"), path, to="llmc")
+    steps = []
+    lm = load(path, device="cpu", trace=steps.append)
+    told = ["resolve", "open", "config", "build", "match", "tensor", "tie", "tokenizer", "device"]
+    assert list(dict.fromkeys(step.stage for step in steps)) == told
+    tensors = {step.ours: step for step in steps if isinstance(step, TensorStep) and step.ours}
+    assert {name: step.shape for name, step in tensors.items()} == {
+        name: tuple(t.shape) for name, t in lm.model.state_dict().items()
+    }
+    turned = {name for name in tensors if kind == "llama2c" and ("q_proj" in name or "k_proj" in name)}
+    assert {name for name, step in tensors.items() if step.way != "mapped"} == turned
+    assert {step.published for step in steps if isinstance(step, TensorStep) and not step.ours} == (
+        {("freq_cis",)} if kind == "llama2c" else set()
+    )
+    in_bf16 = load(path, device="cpu", dtype="bf16").model
+    assert torch.equal(in_bf16.embed_tokens.weight, lm.model.embed_tokens.weight.bfloat16())
+
+
+def test_a_table_of_counts_stays_where_there_is_float64(tmp_path, monkeypatch):
+    """On a machine whose device has none, as MPS: here one that holds no numbers at all, so that whatever goes there is lost."""
+    monkeypatch.setattr(hub_load, "pick_device", lambda name: torch.device("meta"))
+    (tmp_path / "text.txt").write_text("the cat sat on the mat. " * 9)
+    counted = load(f"ngram2:{tmp_path / 'text.txt'}")
+    counted.save(tmp_path / "saved")
+    for lm in (counted, load(tmp_path / "saved")):
+        assert lm.model.device == torch.device("cpu")
+        assert lm.score("the cat").total == pytest.approx(counted.score("the cat").total)
+    assert load("world").score("Tom").total < 0
 
 
 def test_a_cut_off_llama2c_file_is_refused(material, tmp_path):

@@ -1,5 +1,6 @@
 """Names: what is found here, what is fetched from a hub (one that runs inside the test), and what is said where neither works."""
 
+import base64
 import json
 import sys
 
@@ -61,7 +62,7 @@ def hub(published, tmp_path, monkeypatch):
     """The hub, and an environment in which nothing else can be reached."""
     for key in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE", "HF_TOKEN", "MODELSCOPE_API_TOKEN"):
         monkeypatch.delenv(key, raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "scope"))
     monkeypatch.setattr(fetch, "TRIES", 1)
@@ -92,16 +93,24 @@ def test_a_model_is_fetched_once_with_nothing_it_does_not_need(hub, prefix, mode
     assert not [path for kind, path, _ in hub.requests if kind == "GET" and "resolve" in path]
 
 
-def test_an_adapter_is_fetched_like_a_model(hub):
-    lm = load("org/whole", adapter="org/adapter", device="cpu")
+@pytest.mark.parametrize(
+    ("prefix", "because"), [("", "is neither a folder here nor a model at"), ("modelscope:", "has no model")]
+)
+def test_an_adapter_is_fetched_like_a_model(hub, prefix, because, monkeypatch):
+    lm = load("org/whole", adapter=f"{prefix}org/adapter", device="cpu")
     assert torch.equal(lm.model(TOKENS), adapted().model(TOKENS))
     hub.requests.clear()
-    load("org/whole", adapter="org/adapter", device="cpu")
+    load("org/whole", adapter=f"{prefix}org/adapter", device="cpu")
     assert not [path for kind, path, _ in hub.requests if kind == "GET" and "resolve" in path]
     with pytest.raises(CheckpointError, match=r"holds no adapter_config.json, so it is no adapter"):
-        load("org/whole", adapter="org/sharded", device="cpu")
-    with pytest.raises(CheckpointError, match="is neither a folder here nor a model at"):
-        load("org/whole", adapter="org/none", device="cpu")
+        load("org/whole", adapter=f"{prefix}org/sharded", device="cpu")
+    with pytest.raises(CheckpointError, match=because):
+        load("org/whole", adapter=f"{prefix}org/none", device="cpu")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    lm = load("org/whole", adapter=f"{prefix}org/adapter", device="cpu")
+    assert torch.equal(lm.model(TOKENS), adapted().model(TOKENS))
+    with pytest.raises(CheckpointError, match="HF_HUB_OFFLINE forbids to fetch it"):
+        load("org/whole", adapter=f"{prefix}org/none", device="cpu")
 
 
 @pytest.mark.parametrize("prefix", HUBS)
@@ -123,6 +132,50 @@ def test_a_connection_that_breaks_once_is_taken_up_again_by_itself(hub, prefix, 
     monkeypatch.setattr(fetch.time, "sleep", lambda seconds: setattr(hub, "down", False))
     hub.breaks["model.safetensors"] = 1000
     assert torch.equal(load(f"{prefix}org/whole", device="cpu").model(TOKENS), tiny()(TOKENS))
+
+
+def test_an_address_that_expires_during_a_long_download_is_asked_for_again(hub, monkeypatch):
+    def later(seconds):
+        hub.down, hub.signature = False, 2
+
+    monkeypatch.setattr(fetch, "TRIES", 3)
+    monkeypatch.setattr(fetch.time, "sleep", later)
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    hub.signature = 1
+    hub.breaks["model.safetensors"] = 1000
+    assert torch.equal(load("org/whole", device="cpu").model(TOKENS), tiny()(TOKENS))
+    asked = [(path.split("/")[2], range) for kind, path, range in hub.requests if path.startswith("/cdn")]
+    assert asked == [("1", None), ("1", "bytes=1000-"), ("2", "bytes=1000-")]
+    assert hub.trusted == {"127.0.0.1"}  # the other host has seen no token
+
+
+def test_another_host_that_lets_nobody_in_does_not_make_a_model_gated(hub):
+    hub.signature, hub.refuses = 1, True
+    with pytest.raises(CheckpointError, match=r"has weights at localhost:\d+, which answers 403 .* run the same again"):
+        load("org/whole", device="cpu")
+    hub.refuses = False
+    assert torch.equal(load("org/whole", device="cpu").model(TOKENS), tiny()(TOKENS))
+
+
+@pytest.mark.parametrize("prefix", HUBS)
+def test_a_server_that_cannot_go_on_sends_the_file_anew(hub, prefix):
+    hub.breaks["model.safetensors"] = 1000
+    with pytest.raises(CheckpointError, match="stopped at 1,000"):
+        load(f"{prefix}org/whole", device="cpu")
+    hub.down = hub.ranges = False
+    assert torch.equal(load(f"{prefix}org/whole", device="cpu").model(TOKENS), tiny()(TOKENS))
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize(("left", "ranges"), [(10, False), (5000, True), (5000, False)])
+def test_what_is_left_of_an_older_file_is_thrown_away(hub, tmp_path, left, ranges, told):
+    """More than there is now, or a beginning that the server cannot go on from; with its size told or not."""
+    new = (hub.models["org/whole"] / "config.json").read_bytes()
+    (tmp_path / "c.json.part").write_bytes(b"x" * left)
+    hub.ranges = ranges
+    size = len(new) if told else None
+    fetch.fetch(f"{hub.url}/org/whole/resolve/{SHA}/config.json", tmp_path / "c.json", size=size)
+    assert (tmp_path / "c.json").read_bytes() == new
 
 
 @pytest.mark.parametrize("prefix", HUBS)
@@ -194,6 +247,31 @@ def test_without_a_network_the_cache_is_used_and_else_the_reason_given(hub, monk
         load("modelscope:org/sharded")
 
 
+def test_half_a_model_is_never_taken_for_one(hub, monkeypatch):
+    hub.breaks["model-00002-of-00002.safetensors"] = 1000
+    with pytest.raises(CheckpointError, match="stopped at 1,000"):
+        load("modelscope:org/sharded", device="cpu")
+    with pytest.raises(CheckpointError, match="answers 503"):
+        load("modelscope:org/sharded", device="cpu")
+    with monkeypatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        with pytest.raises(CheckpointError, match=r"only in part in the cache \(.*HF_HUB_OFFLINE forbids"):
+            load("modelscope:org/sharded", device="cpu")
+    with monkeypatch.context() as patch:
+        patch.setenv("MODELSCOPE_DOMAIN", "http://127.0.0.1:9")
+        with pytest.raises(CheckpointError, match=r"only in part in the cache \(.*gives no list of its files"):
+            load("modelscope:org/sharded", device="cpu")
+    hub.down = False
+    assert torch.equal(load("modelscope:org/sharded", device="cpu").model(TOKENS), tiny()(TOKENS))
+
+
+@pytest.mark.parametrize("prefix", HUBS)
+def test_a_whole_model_is_used_while_its_site_is_out_of_order(hub, prefix):
+    load(f"{prefix}org/sharded", device="cpu")
+    hub.down = True
+    assert torch.equal(load(f"{prefix}org/sharded", device="cpu").model(TOKENS), tiny()(TOKENS))
+
+
 @pytest.mark.parametrize("prefix", HUBS)
 def test_pickles_are_fetched_only_where_they_are_asked_for(hub, prefix):
     with pytest.raises(CheckpointError, match=r"publishes no safetensors; .* pickle=True \(--pickle\)"):
@@ -221,6 +299,38 @@ def test_a_local_folder_wins_over_a_hub(hub, tmp_path):
 def test_what_cannot_be_on_a_hub_is_never_asked_there(hub, name):
     with pytest.raises(CheckpointError, match=r"does not exist here.*; give a run"):
         load(name)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("name", ["gpt2", f"gpt2@{SHA}"])
+def test_a_name_from_before_there_were_organisations_is_still_one(hub, name):
+    hub.models["openai-community/gpt2"] = hub.models["org/whole"]
+    lm = load(name, device="cpu")
+    assert torch.equal(lm.model(TOKENS), tiny()(TOKENS))
+    assert lm.name == "openai-community/gpt2"
+
+
+@pytest.mark.parametrize("prefix", HUBS)
+def test_the_tokenizer_of_kimi_comes_with_its_model(hub, prefix, tmp_path):
+    folder = save(tmp_path / "published", tiny(vocab_size=512))
+    lines = [f"{base64.b64encode(bytes([byte])).decode()} {byte}" for byte in range(256)]
+    (folder / "tiktoken.model").write_text("\n".join(lines))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": {"256": {"content": "[BOS]"}}}))
+    hub.models["org/kimi"] = folder
+    lm = load(f"{prefix}org/kimi", device="cpu")
+    assert lm.tokenizer.encode("é") == [0xC3, 0xA9]
+    assert lm.tokenizer.specials["[BOS]"] == 256
+
+
+def test_a_local_folder_wins_over_such_a_name(hub, tmp_path):
+    save(tmp_path / "gpt2", tiny(), ByteTokenizer())
+    assert load("gpt2", device="cpu").name == "gpt2"
+    assert hub.requests == []
+
+
+def test_a_name_without_its_organisation_is_told_with_it(hub):
+    with pytest.raises(CheckpointError, match=r"qwen3-8b does not exist here; did you mean 'Qwen/Qwen3-8B'\?"):
+        load("qwen3-8b")
     assert hub.requests == []
 
 

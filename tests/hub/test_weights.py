@@ -21,9 +21,9 @@ from chainrule.tokenizers.byte import ByteTokenizer
 TOKENS = torch.randint(257, (2, 9), generator=torch.Generator().manual_seed(0))
 
 
-def tiny(*, tied=True, d_model=64):
+def tiny(*, tied=True, d_model=64, vocab_size=257):
     return fresh(
-        vocab_size=257, context=32, n_layers=2, d_model=d_model, n_heads=4, n_kv_heads=2, d_ff=96, rope_theta=1e4, tied=tied,
+        vocab_size=vocab_size, context=32, n_layers=2, d_model=d_model, n_heads=4, n_kv_heads=2, d_ff=96, rope_theta=1e4, tied=tied,
         init="normal", seed=0,
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ from chainrule.core.errors import CheckpointError
 from chainrule.hub.build import family, parts
 from chainrule.hub.load import load
 from chainrule.models.families import FAMILIES as KNOWN
-from tests.models.parity import checkpoint, close, rewrite, the_same_model, there_and_back
+from tests.models.parity import checkpoint, close, the_same_model, there_and_back
 
 BASE = {
     "vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -116,10 +116,10 @@ FAMILIES = {
         MLA | {"num_hidden_layers": 3, "first_k_dense_replace": 1, "n_routed_experts": 4, "n_shared_experts": 2},
         {
             "plain": {},
-            "no-query-rank": {"q_lora_rank": None},
+            "no-query-rank": {"q_lora_rank": None, "first_k_dense_replace": 0},
             "groups": {"topk_method": "group_limited_greedy", "n_group": 2, "topk_group": 1, "routed_scaling_factor": 2.0},
             "yarn": {"rope_parameters": YARN | {"mscale": 0.7, "mscale_all_dim": 0.9}},
-            "biases": {"attention_bias": True, "first_k_dense_replace": 0},
+            "biases": {"attention_bias": True, "mlp_bias": True},
         },
     ),
     "DeepseekV3": (
@@ -252,14 +252,25 @@ def test_a_family_equals_transformers_there_and_back(family, name, tmp_path):
     there_and_back(ours, tmp_path / "ours")
 
 
-@torch.no_grad()
-def test_kimi_k2_is_deepseek_v3_in_its_layout(tmp_path):
+KIMI = {
+    "model_type": "kimi_k2", "scoring_func": "sigmoid", "topk_method": "noaux_tc", "moe_layer_freq": 1, "ep_size": 1,
+    "auto_map": {"AutoConfig": "configuration_deepseek.DeepseekV3Config"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAMILIES["DeepseekV3"][1])
+def test_kimi_k2_is_deepseek_v3_in_its_layout_and_saved_as_that(name, tmp_path):
     transformers = pytest.importorskip("transformers")
-    base, _ = FAMILIES["DeepseekV3"]
-    theirs = checkpoint(tmp_path, transformers.DeepseekV3Config(**base))
-    rewrite(tmp_path, model_type="kimi_k2", scoring_func="sigmoid", topk_method="noaux_tc", moe_layer_freq=1, ep_size=1)
-    tokens = torch.arange(12)[None]
-    close(load(tmp_path).model(tokens), theirs(tokens).logits)
+    base, variants = FAMILIES["DeepseekV3"]
+    theirs = checkpoint(tmp_path / "theirs", transformers.DeepseekV3Config(**(base | variants[name])))
+    config = tmp_path / "theirs" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | KIMI))
+    ours = load(tmp_path / "theirs").model
+    the_same_model(ours, theirs)
+    there_and_back(ours, tmp_path / "ours")
+    saved = json.loads((tmp_path / "ours" / "config.json").read_text())
+    assert saved["model_type"] == "deepseek_v3"
+    assert "auto_map" not in saved  # the code that it names is not there
 
 
 @torch.no_grad()

@@ -147,6 +147,14 @@ def test_each_precision_is_what_its_name_says():
 def test_a_device_that_is_not_here_is_refused_with_what_is_missing():
     with pytest.raises(DeviceError, match="unknown device 'tpu'"):
         pick_device("tpu")
+    for name in ("cpu:", "cpu:x", "cpu:01", "cpu:-1", "cpu:²"):
+        with pytest.raises(
+            DeviceError, match=f"unknown device '{name}': after the colon stands a number, as in cuda:0; or say cpu"
+        ):
+            pick_device(name)
+    with pytest.raises(DeviceError, match="'cpu:1' is not here: a machine has one cpu"):
+        pick_device("cpu:1")
+    assert pick_device("cpu:0") == torch.device("cpu:0")
     if not torch.backends.mps.is_available():
         with pytest.raises(DeviceError, match="MPS needs a Mac"):
             pick_device("mps")

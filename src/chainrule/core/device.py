@@ -7,21 +7,26 @@ a quiet fallback. Softmax, norms, routers, rope tables and log-probabilities sta
 import contextlib
 import os
 import platform
+import re
 
 import torch
 
 from chainrule.core.errors import DeviceError, nearest
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+NUMBER = re.compile(r"0|[1-9][0-9]{0,2}")
+"""Which of several devices, as torch counts them."""
 
 
 def pick_device(name: str = "auto") -> torch.device:
     """The device of that name (``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``); raises ``DeviceError`` if absent."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
+    kind, colon, index = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps"):
         raise DeviceError(f"unknown device {name!r}{nearest(kind, ['auto', 'cpu', 'cuda', 'mps'])}")
+    if colon and not NUMBER.fullmatch(index):
+        raise DeviceError(f"unknown device {name!r}: after the colon stands a number, as in cuda:0; or say {kind}")
     if kind == "cuda" and not torch.cuda.is_available():
         reason = "this torch was built without CUDA" if torch.version.cuda is None else "no CUDA device is visible"
         raise DeviceError(f"device {name!r} is not here: {reason}; use cpu, or run: chainrule doctor")
@@ -29,7 +34,17 @@ def pick_device(name: str = "auto") -> torch.device:
         raise DeviceError(f"device {name!r} is not here: this machine has {torch.cuda.device_count()} CUDA devices")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise DeviceError(f"device {name!r} is not here: MPS needs a Mac with Apple silicon; use cpu")
+    if kind != "cuda" and index not in ("", "0"):
+        raise DeviceError(f"device {name!r} is not here: a machine has one {kind}; say {kind}")
     return torch.device(name)
+
+
+def settle(device: torch.device) -> None:
+    """Wait until the device has done what it was told: only then does a clock say how long it took."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -167,8 +167,9 @@ def _score(model: LanguageModel, rows: list[_Row], documents: int, tokens_at_onc
     try:
         with torch.inference_mode():
             for group in alike(rows, lambda row: len(row.ids), tokens_at_once):
-                logp = token_logprobs(model, _batch(group).to(model.device)).sum(1, dtype=torch.float64)
-                nats.index_add_(0, torch.tensor([row.document for row in group]), -logp.cpu())
+                logp = token_logprobs(model, _batch(group).to(model.device))
+                # added up on the CPU: MPS has no float64
+                nats.index_add_(0, torch.tensor([row.document for row in group]), -logp.cpu().sum(1, dtype=torch.float64))
     finally:
         model.train(training)
     return nats.tolist()

@@ -25,7 +25,7 @@ from chainrule.eval.bpb import TOKENS_AT_ONCE, Measured, alike, checked, refuse_
 from chainrule.logprobs.scoring import token_logprobs, widen
 
 Scored = Iterable[tuple[Sequence[int], torch.Tensor]]
-"""Which documents were scored together, and log p of what was judged in each."""
+"""Which documents were scored together, and log p of what was judged in each: on the CPU, since MPS has no float64."""
 
 
 def measure_in_parts(
@@ -83,7 +83,7 @@ class _Riddle:
 
 
 def _logp(model: LanguageModel, group: list[EncodedPair]) -> torch.Tensor:
-    return token_logprobs(model, together(group).to(model.device)).sum(1, dtype=torch.float64)
+    return token_logprobs(model, together(group).to(model.device)).cpu().sum(1, dtype=torch.float64)
 
 
 def _guessed(model: MaskedModel, seen: list[torch.Tensor], hidden: torch.Tensor) -> torch.Tensor:
@@ -94,7 +94,7 @@ def _guessed(model: MaskedModel, seen: list[torch.Tensor], hidden: torch.Tensor)
     states = model.states(tokens.to(model.device), layout=layout.to(model.device))
     last = states[torch.arange(len(seen)), lengths - 1]
     logp = widen(model.scores(last)).log_softmax(-1)
-    return logp.gather(1, hidden.to(model.device)[:, None])[:, 0].double()
+    return logp.gather(1, hidden.to(model.device)[:, None])[:, 0].cpu().double()
 
 
 def _measured(
@@ -110,7 +110,7 @@ def _measured(
     try:
         with torch.inference_mode():
             for rows, logp in score(documents):
-                nats.index_add_(0, torch.tensor(rows), -logp.cpu())
+                nats.index_add_(0, torch.tensor(rows), -logp)
     finally:
         model.train(training)
     return Measured(

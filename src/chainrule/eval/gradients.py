@@ -30,7 +30,8 @@ def layer_gradients(model: LanguageModel, batch: Batch) -> tuple[float | None, .
     for name, parameter in model.named_parameters():
         layer = LAYER.match(name)
         if layer and parameter.grad is not None:
-            squares[int(layer[1])] += float(torch.linalg.vector_norm(parameter.grad, dtype=torch.float64)) ** 2
+            # in float64, where a square of 1e-30 is no zero; on the CPU, since MPS has none
+            squares[int(layer[1])] += float(torch.linalg.vector_norm(parameter.grad.cpu(), dtype=torch.float64)) ** 2
     model.zero_grad()
     norms = [math.sqrt(squares[layer]) for layer in sorted(squares)]
     return tuple(norm if math.isfinite(norm) else None for norm in norms)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 
-from chainrule.core.device import DTYPES, fast_bf16, pick_device
+from chainrule.core.device import DTYPES, fast_bf16, pick_device, settle
 from chainrule.eval.devices import Device
 
 ETHERNET = 1.25e9
@@ -32,8 +32,8 @@ def seconds_of(work: Callable[[], object], *, tries: int = 5, where: torch.devic
     def timed() -> float:
         began = time.perf_counter()
         work()
-        if where is not None and where.type == "cuda":
-            torch.cuda.synchronize(where)
+        if where is not None:
+            settle(where)
         return time.perf_counter() - began
 
     timed()

@@ -33,6 +33,13 @@ OWN = {
 SHAPES = {"decoder": "llama", "encoder": "bert"}
 """The family as which a model of ours is published, where it has that family's shape."""
 
+SAVED_AS = {"kimi_k2": "deepseek_v3"}
+"""What other programs know only by code that comes with the model, which we do not write → the layout that it has, under which
+they read what is saved."""
+
+LEFT_OUT = ("quantization_config", "auto_map")
+"""What a saved config does not say: a packing, since it is unpacked; files of code, since there are none beside it."""
+
 TOLD_BY_WEIGHTS = {"bert"}
 """Families whose config.json does not say which heads there are: their module has ``told(config, names of the weights)``."""
 
@@ -101,8 +108,8 @@ def build(config: Any) -> Any:
         return getattr(import_module(module), name)(config)
     model = build(parts(config))
     if config["model_type"] not in OWN:
-        # what is saved is unpacked, so its config says nothing of a packing
-        model.published = {key: value for key, value in text_alone(config).items() if key != "quantization_config"}
+        published = {key: value for key, value in text_alone(config).items() if key not in LEFT_OUT}
+        model.published = published | {"model_type": SAVED_AS.get(published["model_type"], published["model_type"])}
     return model
 
 

@@ -33,7 +33,7 @@ def fetch(
     ``headers`` (a token) go to the first host alone, never along a redirect. HTTP errors (404, 403) are the caller's.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+    part = _part(path)
     with part.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         if path.exists():  # another process was faster
@@ -54,6 +54,16 @@ def fetch(
         os.replace(part, path)
 
 
+def begun(path: Path) -> int:
+    """How many bytes of the file that is to be ``path`` earlier attempts have left."""
+    part = _part(path)
+    return part.stat().st_size if part.exists() else 0
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
+
+
 def _insist(url: str, file: IO[bytes], headers: Mapping[str, str], size: int | None) -> None:
     """Ask for the rest until there is none, giving up after ``TRIES`` attempts in a row that brought nothing."""
     failed = 0
@@ -64,7 +74,11 @@ def _insist(url: str, file: IO[bytes], headers: Mapping[str, str], size: int | N
             return
         except (OSError, HTTPException) as error:
             failed = 0 if file.tell() > before else failed + 1
-            final = isinstance(error, urllib.error.HTTPError) and error.code != 429
+            status = error.code if isinstance(error, urllib.error.HTTPError) else None
+            if status == 416 and before:  # nothing stands behind what came, so that is no beginning of what is there
+                _emptied(file)
+                continue
+            final = status is not None and status != 429
             if final or failed == TRIES:
                 raise
             time.sleep(0.5 * 2**failed)
@@ -74,17 +88,25 @@ def _rest(url: str, file: IO[bytes], headers: Mapping[str, str], size: int | Non
     at = file.seek(0, os.SEEK_END)
     if size is not None and at == size:
         return
+    if size is not None and at > size:
+        at = _emptied(file)  # of a file that has been published anew since
     request = urllib.request.Request(url, headers={"User-Agent": "chainrule"} | ({"Range": f"bytes={at}-"} if at else {}))
     for name, value in headers.items():
         request.add_unredirected_header(name, value)
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
         if at and not (response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {at}-")):
-            at = file.truncate(0)  # the server sends it from the beginning
+            at = _emptied(file)  # the server sends it from the beginning
         length = response.headers.get("Content-Length")
         whole = size if size is not None else at + int(length) if length else None
         _copy(response, file, whole)
     if whole is not None and file.tell() != whole:
         raise ConnectionError("the connection was closed early")
+
+
+def _emptied(file: IO[bytes]) -> int:
+    """Throw away what came, so that the file begins anew; returns its length."""
+    file.truncate(0)
+    return file.seek(0)
 
 
 def _copy(response: HTTPResponse, file: IO[bytes], whole: int | None) -> None:

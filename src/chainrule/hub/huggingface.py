@@ -11,12 +11,14 @@ TRANSFORMERS_OFFLINE. Nothing but what a model needs is downloaded, and pickles 
 import json
 import os
 import re
+import urllib.error
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from chainrule.core.errors import CheckpointError
-from chainrule.hub.fetch import fetch
+from chainrule.hub.fetch import begun, fetch
 from chainrule.hub.trace import Stopwatch
 from chainrule.hub.weights import is_whole
 
@@ -24,10 +26,15 @@ T = TypeVar("T")
 SMALL = [
     "config.json", "generation_config.json", "tokenizer*.json", "tokenizer.model", "special_tokens_map.json",
     "added_tokens.json", "vocab.json", "vocab.txt", "vocab.bpe", "merges.txt", "encoder.json", "spiece.model", "*.tiktoken",
-    "*.jinja", "chat_template.json", "modules.json", "sentence_bert_config.json", "*_Pooling/config.json",
+    "tiktoken.model", "*.jinja", "chat_template.json", "modules.json", "sentence_bert_config.json", "*_Pooling/config.json",
 ]  # fmt: skip
 SAFE = ("model.safetensors.index.json", "model.safetensors")
 PICKLED = ("pytorch_model.bin.index.json", "pytorch_model.bin")
+ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+EXPIRED = (401, 403, 410)
+"""What another host answers whose signed address is no longer good: it lasts an hour or so, a long download does not."""
+ROUNDS = 2
+"""Addresses in a row that bring no new byte before giving up."""
 
 
 def download(name: str, revision: str | None, *, pickle: bool, watch: Stopwatch) -> Path:
@@ -74,12 +81,10 @@ def download_adapter(name: str, revision: str | None, *, watch: Stopwatch) -> Pa
 
     hub = _Hub(name, revision)
     settings: dict[str, Any] = {"local_files_only": bool(hub.offline)} | hub.where
-    folder = Path(
-        hub.ask(lambda: snapshot_download(name, revision=revision, allow_patterns=["adapter_config.json"], **settings))
-    )
+    folder = Path(hub.ask(lambda: snapshot_download(name, revision=revision, allow_patterns=[ADAPTER[0]], **settings)))
     watch.lap("download", f"{name} at commit {folder.name[:12]}: an adapter's config", file=folder)
-    file = "adapter_model.safetensors"
-    if (folder / "adapter_config.json").exists() and not (folder / file).exists() and hub.has(folder, file):
+    config, file = ADAPTER
+    if (folder / config).exists() and not (folder / file).exists() and hub.has(folder, file):
         hub.weight(folder, file)
         watch.lap("download", f"{name}: {file}", file=folder / file, size_bytes=(folder / file).stat().st_size)
     return folder
@@ -140,19 +145,38 @@ class _Hub:
     def weight(self, folder: Path, file: str) -> None:
         """Fetch a large file into the cache, going on with what an earlier attempt has left."""
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.utils import build_hf_headers
 
         if self.offline:
             raise self._forbidden(file)
-        meta = self.ask(lambda: self._metadata(folder, file))
-        same = meta.location.startswith(self.endpoint)
-        token = build_hf_headers(token=self.where["token"]).get("authorization") if same else None
-        sha256 = meta.etag if re.fullmatch(r"[0-9a-f]{64}", meta.etag or "") else None
-        blob = folder.parent.parent / "blobs" / str(meta.etag)
-        if not blob.exists():
-            headers = {"Authorization": token} if token else {}
-            self.ask(lambda: fetch(meta.location, blob, headers=headers, size=meta.size, sha256=sha256))
+        self.ask(lambda: self._insist(folder, file))
         self.ask(lambda: hf_hub_download(self.name, file, revision=folder.name, **self.where))
+
+    def _insist(self, folder: Path, file: str) -> None:
+        """Ask where the file is, and fetch it from there; where that address has expired on the way, ask again."""
+        failed = 0
+        while True:
+            meta = self._metadata(folder, file)
+            blob = folder.parent.parent / "blobs" / str(meta.etag)
+            before = begun(blob)
+            try:
+                return self._fetch(meta, blob)
+            except urllib.error.HTTPError as error:
+                failed = 0 if begun(blob) > before else failed + 1
+                if error.code not in EXPIRED or self._is_ours(error.geturl()) or failed == ROUNDS:
+                    raise
+
+    def _fetch(self, meta: Any, blob: Path) -> None:
+        from huggingface_hub.utils import build_hf_headers
+
+        if blob.exists():
+            return
+        token = build_hf_headers(token=self.where["token"]).get("authorization") if self._is_ours(meta.location) else None
+        sha256 = meta.etag if re.fullmatch(r"[0-9a-f]{64}", meta.etag or "") else None
+        fetch(meta.location, blob, headers={"Authorization": token} if token else {}, size=meta.size, sha256=sha256)
+
+    def _is_ours(self, url: str) -> bool:
+        """Whether an address is one of the endpoint itself, the only host that may see the token."""
+        return same_host(url, self.endpoint)
 
     def _forbidden(self, file: str) -> CheckpointError:
         where = self.where["cache_dir"]
@@ -181,6 +205,11 @@ class _Hub:
 
         what = f"{self.name}@{self.revision}" if self.revision else self.name
         status = getattr(getattr(error, "response", None), "status_code", None) or getattr(error, "code", None)
+        if isinstance(error, urllib.error.HTTPError) and not self._is_ours(error.geturl()):
+            return (
+                f"{what} has weights at {urlsplit(error.geturl()).netloc}, which answers {status} although {self.endpoint} "
+                "sends everybody there; what came is kept: run the same again, later if need be"
+            )
         if isinstance(error, errors.GatedRepoError) or status == 403:
             return (
                 f"{what} is gated: ask for access at {self.endpoint}/{self.name}, make a token at "
@@ -201,6 +230,17 @@ class _Hub:
             f"{what} is neither a folder here nor in the cache ({self.where['cache_dir']}), and {self.endpoint} cannot be "
             f"reached ({first_line(error)}); give a folder, or set HF_ENDPOINT to a mirror"
         )
+
+
+def same_host(url: str, other: str) -> bool:
+    """Whether two addresses are of one host, asked the same way.
+
+    >>> same_host("https://huggingface.co/org/name", "https://huggingface.co")
+    True
+    >>> same_host("https://huggingface.co.evil/org/name", "https://huggingface.co")
+    False
+    """
+    return urlsplit(url)[:2] == urlsplit(other)[:2]
 
 
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")

@@ -9,12 +9,13 @@ Rope pairs neighbouring channels there, halves here, so the rows of q and k are 
 """
 
 import math
+import mmap
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from chainrule.core.errors import CheckpointError
@@ -22,13 +23,15 @@ from chainrule.core.files import whole_file
 from chainrule.core.schema import dump
 from chainrule.core.shapes import Tensor
 from chainrule.hub.difference import difference
+from chainrule.hub.safetensors import mapped
+from chainrule.hub.weights import Stored, in_memory
 from chainrule.layers.attention import GroupedQuery
 from chainrule.layers.mlp import Gated
 from chainrule.layers.norm import RMSNorm
 from chainrule.models.decoder import Decoder, DecoderConfig
-from chainrule.models.moves import Permute
+from chainrule.models.moves import Drop, Move, Permute
 
-MAGIC, HEADER = b"24ka", 256
+MAGIC, HEADER, NUMBERS = b"24ka", 256, 28
 GROUP = 64
 LAYER = {
     "input_layernorm.weight": "d", "self_attn.q_proj.weight": "d d", "self_attn.k_proj.weight": "g d",
@@ -36,6 +39,8 @@ LAYER = {
     "mlp.gate_proj.weight": "f d", "mlp.down_proj.weight": "d f", "mlp.up_proj.weight": "f d",
 }  # fmt: skip
 """A layer's tensors in the order of the file, and their shapes."""
+ANGLES = "freq_cis"
+"""llama2.c's name for rope's cosines and sines, which we compute."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,11 @@ class Plan:
         """The move between rope's two ways of pairing channels."""
         return Permute([(r"q_proj\.weight$", self.h), (r"k_proj\.weight$", self.g)])
 
+    @property
+    def moves(self) -> tuple[Move, ...]:
+        """From the file's tensors to ours, whose names they have already."""
+        return Drop(f"^{ANGLES}$"), self.heads
+
     def shape(self, letters: str) -> tuple[int, ...]:
         """Letters as numbers: g is the width of keys."""
         sizes = {"d": self.d, "f": self.f, "v": self.v, "g": self.d // self.h * self.g}
@@ -74,9 +84,11 @@ class Plan:
         return struct.pack("<7i", self.d, self.f, self.n, self.h, self.g, vocab, self.t)
 
 
-def read_llama2c(path: Path) -> Decoder:
-    """The model in a llama2.c file; raises ``CheckpointError`` where its size does not fit its header."""
-    data = path.read_bytes()
+def read_llama2c(path: Path) -> tuple[Plan, dict[str, Stored]]:
+    """(the header, every tensor, not yet read); raises ``CheckpointError`` where the file's size does not fit its header."""
+    if (size := path.stat().st_size) < NUMBERS:
+        raise CheckpointError(f"{path} is {size} bytes long, too short for a llama2.c header")
+    data = mapped(path)
     return _read_v2(data, path) if data[:4] == MAGIC else _read_v0(data, path)
 
 
@@ -113,13 +125,7 @@ def _plan_of(model: Decoder) -> Plan:
     return plan
 
 
-def _filled(plan: Plan, tensors: dict[str, Tensor]) -> Decoder:
-    model = Decoder(plan.config)
-    model.load_state_dict(plan.heads.load(tensors))
-    return model
-
-
-def _check(data: bytes, wanted: int, path: Path) -> None:
+def _check(data: mmap.mmap, wanted: int, path: Path) -> None:
     if len(data) != wanted:
         raise CheckpointError(f"{path} is {len(data):,} bytes long, but its header asks for {wanted:,}; copy it again")
 
@@ -128,36 +134,33 @@ def _check(data: bytes, wanted: int, path: Path) -> None:
 
 
 def _order(plan: Plan) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """(our name, shape) of every tensor of a version 0 file; "" is not ours: rope's cosines and sines, which we compute."""
+    """(our name, shape) of every tensor of a version 0 file."""
     yield "embed_tokens.weight", plan.shape("v d")
     for name, letters in LAYER.items():
         yield from ((f"layers.{i}.{name}", plan.shape(letters)) for i in range(plan.n))
     yield "norm.weight", plan.shape("d")
-    yield "", (2 * plan.t, plan.d // plan.h // 2)
+    yield ANGLES, (2 * plan.t, plan.d // plan.h // 2)
     if not plan.tied:
         yield "lm_head.weight", plan.shape("v d")
 
 
-def _read_v0(data: bytes, path: Path) -> Decoder:
-    if len(data) < 28:
-        raise CheckpointError(f"{path} is {len(data)} bytes long, too short for a llama2.c header")
-    numbers = struct.unpack("<7i", data[:28])
+def _read_v0(data: mmap.mmap, path: Path) -> tuple[Plan, dict[str, Stored]]:
+    numbers = struct.unpack_from("<7i", data)
     plan = _plan((*numbers[:5], abs(numbers[5]), numbers[6]), numbers[5] > 0, path)
     order = list(_order(plan))
-    _check(data, 28 + 4 * sum(math.prod(shape) for _, shape in order), path)
-    flat = torch.from_numpy(np.frombuffer(data, np.float32, offset=28).copy())
+    _check(data, NUMBERS + 4 * sum(math.prod(shape) for _, shape in order), path)
+    flat = torch.frombuffer(data, dtype=torch.float32, offset=NUMBERS)
     tensors, at = {}, 0
     for name, shape in order:
-        tensors[name] = flat[at : at + math.prod(shape)].view(shape).clone()
+        tensors[name] = flat[at : at + math.prod(shape)].view(shape)
         at += math.prod(shape)
-    del tensors[""]
-    return _filled(plan, tensors)
+    return plan, in_memory(path, tensors)
 
 
 def _parts_v0(plan: Plan, tensors: dict[str, Tensor]) -> Iterator[bytes]:
     yield plan.numbers(plan.v if plan.tied else -plan.v)
     for name, _ in _order(plan):
-        yield (tensors[name] if name else _angles(plan)).contiguous().numpy().tobytes()
+        yield (_angles(plan) if name == ANGLES else tensors[name]).contiguous().numpy().tobytes()
 
 
 def _angles(plan: Plan) -> Tensor:
@@ -172,12 +175,12 @@ def _angles(plan: Plan) -> Tensor:
 
 def _orders_v2(plan: Plan) -> tuple[list[tuple[str, tuple[int, ...]]], list[tuple[str, tuple[int, ...]]]]:
     """The norms, then the matrices."""
-    order = [one for one in _order(plan) if one[0]]
+    order = [one for one in _order(plan) if one[0] != ANGLES]
     norms = [one for one in order if len(one[1]) == 1]
     return norms, [one for one in order if len(one[1]) == 2]
 
 
-def _read_v2(data: bytes, path: Path) -> Decoder:
+def _read_v2(data: mmap.mmap, path: Path) -> tuple[Plan, dict[str, Stored]]:
     if len(data) < HEADER:
         raise CheckpointError(f"{path} is {len(data)} bytes long, too short for a llama2.c header of version 2")
     version, *rest = struct.unpack_from("<i7i", data, 4)
@@ -192,14 +195,24 @@ def _read_v2(data: bytes, path: Path) -> Decoder:
     _check(data, HEADER + 4 * plan.d * len(norms) + sum(size + size // group * 4 for size in sizes), path)
     tensors, at = {}, HEADER
     for name, shape in norms:
-        tensors[name] = torch.from_numpy(np.frombuffer(data, np.float32, shape[0], at).copy())
+        tensors[name] = torch.frombuffer(data, dtype=torch.float32, count=shape[0], offset=at)
         at += 4 * shape[0]
+    stored = in_memory(path, tensors)
     for (name, shape), size in zip(matrices, sizes, strict=True):
-        q = np.frombuffer(data, np.int8, size, at).reshape(-1, group)
-        scale = np.frombuffer(data[at + size : at + size + size // group * 4], np.float32)
-        tensors[name] = torch.from_numpy(q * scale[:, None]).view(shape)
-        at += size + size // group * 4
-    return _filled(plan, tensors)
+        size_bytes = size + size // group * 4
+        read = partial(_scaled, data, at, shape, group)
+        stored[name] = Stored(path, torch.float32, shape, read, block="int8", block_bytes=size_bytes)
+        at += size_bytes
+    return plan, stored
+
+
+def _scaled(data: mmap.mmap, at: int, shape: tuple[int, ...], group: int) -> Tensor:
+    """The int8 numbers at a place, each times the scale of its group; the scales follow them."""
+    size = math.prod(shape)
+    q = torch.frombuffer(data, dtype=torch.int8, count=size, offset=at).view(-1, group)
+    raw = torch.frombuffer(data, dtype=torch.uint8, count=size // group * 4, offset=at + size)
+    scale = raw.clone().view(torch.float32)  # a copy, since they may begin at any byte
+    return q.float().mul_(scale[:, None]).view(shape)
 
 
 def _parts_v2(plan: Plan, tensors: dict[str, Tensor]) -> Iterator[bytes]:
@@ -218,9 +231,9 @@ def _parts_v2(plan: Plan, tensors: dict[str, Tensor]) -> Iterator[bytes]:
 def quantize(w: Tensor, group: int) -> tuple[Tensor, Tensor]:
     """(q, scale) with w ≈ scale · q, q int8 in −127 … 127, one scale for ``group`` neighbouring weights.
 
-    >>> quantize(torch.tensor([[0.5, -1.27, 0.0, 0.01]]), 2)
+    >>> quantize(torch.tensor([[0.5, -1.27, 0.0, 0.127]]), 2)
     (tensor([[  50, -127],
-            [   0,  127]], dtype=torch.int8), tensor([0.0100, 0.0001]))
+            [   0,  127]], dtype=torch.int8), tensor([0.0100, 0.0010]))
     """
     rows = w.reshape(-1, group)
     scale = rows.abs().amax(dim=1) / 127

@@ -19,6 +19,7 @@ import torch
 from chainrule.core.errors import CheckpointError
 from chainrule.core.files import whole_file
 from chainrule.core.shapes import Tensor
+from chainrule.hub.safetensors import mapped
 
 MAGIC, HEADER = 20240326, 1024
 VERSIONS = {3: torch.float32, 5: torch.bfloat16}
@@ -63,10 +64,11 @@ def is_llmc(start: bytes) -> bool:
 
 
 def read_llmc(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """(config.json, tensors by published name) of an llm.c file; raises ``CheckpointError`` where it is damaged."""
-    data = path.read_bytes()
-    if len(data) < HEADER:
-        raise CheckpointError(f"{path} is {len(data)} bytes long, too short for llm.c's header of {HEADER}")
+    """(config.json, tensors by published name, on the file's own pages); raises ``CheckpointError`` where it is damaged."""
+    size = path.stat().st_size
+    if size < HEADER:
+        raise CheckpointError(f"{path} is {size} bytes long, too short for llm.c's header of {HEADER}")
+    data = mapped(path)
     _, version, *numbers = struct.unpack_from("<8i", data)
     if version not in VERSIONS:
         raise CheckpointError(f"{path} is an llm.c file of version {version}; read are 3 (float32) and 5 (bfloat16)")
@@ -76,9 +78,9 @@ def read_llmc(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise CheckpointError(f"{path} is no llm.c GPT-2: its header reads {tuple(numbers)}")
     order = list(plan.order())
     wanted = HEADER + dtype.itemsize * sum(math.prod(shape) for _, shape in order)
-    if len(data) != wanted:
-        raise CheckpointError(f"{path} is {len(data):,} bytes long, but its header asks for {wanted:,}; copy it again")
-    flat = torch.frombuffer(bytearray(data), dtype=dtype, offset=HEADER)
+    if size != wanted:
+        raise CheckpointError(f"{path} is {size:,} bytes long, but its header asks for {wanted:,}; copy it again")
+    flat = torch.frombuffer(data, dtype=dtype, offset=HEADER)
     tensors, at = {}, 0
     for name, shape in order:
         tensors[name] = _turned(name, flat[at : at + math.prod(shape)].view(shape))

@@ -109,7 +109,7 @@ class LM:
             if id not in special and self.tokenizer.token_bytes(id).startswith(last)
         ]
         tokens = torch.tensor([ids[:-1]], device=self.model.device)
-        after = self.model.readout(self.model.hidden(tokens)[:, -1])[0].double().log_softmax(-1)
+        after = self.model.readout(self.model.hidden(tokens)[:, -1])[0].cpu().double().log_softmax(-1)
         return math.fsum(self._logp(ids[:-1])[1:]) + float(after[ways].logsumexp(0))
 
     @torch.inference_mode()

@@ -12,6 +12,7 @@ world               the exact distribution of the world
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from chainrule.core.device import DTYPES, pick_device
 from chainrule.core.errors import CheckpointError, ConfigError, RequestError, nearest
 from chainrule.core.files import read_text
 from chainrule.core.masked import MaskedModel, Model
+from chainrule.core.schema import dump
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.hub.build import build, moves, shapes, told
 from chainrule.hub.encoder import MaskedLM
@@ -33,6 +35,7 @@ from chainrule.hub.pictures import has_pictures
 from chainrule.hub.sentences import read_pooling, transformer_folder
 from chainrule.hub.trace import Stopwatch, Trace
 from chainrule.hub.weights import Wish, fill, in_memory, inside, open_weights, weight_files
+from chainrule.models.ngram import NGram
 from chainrule.tokenizers import load as load_tokenizer
 from chainrule.tokenizers.byte import ByteTokenizer
 from chainrule.tokenizers.chat import ChatTemplate, find_template
@@ -42,6 +45,7 @@ NGRAM = re.compile(r"ngram(\d*):(.+)", re.DOTALL)
 READ_HERE = {".json", ".jinja", ".txt", ".model", ".bin", ".bpe", ".tiktoken"}
 """What a file ends in that may be read as settings, tokenizer or template; weights are looked at where they are opened."""
 FORMATS = ("auto", *DTYPES, "int4")
+TIED = "the readout is the embedding table itself"
 
 
 def load(
@@ -85,6 +89,7 @@ def load_any(
     watch = Stopwatch(trace)
     wish = Wish(torch.bfloat16 if dtype == "int4" else DTYPES.get(dtype), where, dtype == "int4")
     lm = _load(str(name), wish, pickle, watch)
+    where = _home(lm.model, where)
     lm.model.to(where).eval()
     watch.lap("device", f"everything on {where}, ready to answer", size_bytes=size_bytes(lm.model), made=lm.model)
     if adapter is not None:
@@ -107,21 +112,22 @@ def _load(name: str, wish: Wish, pickle: bool, watch: Stopwatch) -> LM | MaskedL
     return _file(path, wish, watch) if path.is_file() else _folder(path, wish, pickle, watch)
 
 
+def _home(model: torch.nn.Module, device: torch.device) -> torch.device:
+    """Where a model lives: a table of counts stays on the CPU, since it reckons in float64, which MPS has not."""
+    return torch.device("cpu") if isinstance(model, NGram) else device
+
+
 def _plain(lm: LM, wish: Wish, watch: Stopwatch) -> LM:
-    """A model that came whole: its floats put into the wanted format."""
+    """A model of no checkpoint: its floats put into the wanted format."""
     if wish.int4:
         raise ConfigError(f"dtype int4 is made while a folder of safetensors is read; {lm.name} is none, so say fp32 or bf16")
     if wish.dtype is not None:
         lm.model.to(wish.dtype)
-    watch.lap(
-        "build", f"{lm.name}: a {type(lm.model).__name__}, made or read whole", size_bytes=size_bytes(lm.model), made=lm.model
-    )
+    watch.lap("build", f"{lm.name}: a {type(lm.model).__name__}, made here", size_bytes=size_bytes(lm.model), made=lm.model)
     return lm
 
 
 def _count(text: str, order: int, name: str) -> LM:
-    from chainrule.models.ngram import NGram
-
     if not 1 <= order <= 8:
         raise ConfigError(f"{name} asks for order {order}; n-grams here have orders 1 to 8")
     tokenizer = ByteTokenizer()
@@ -142,26 +148,38 @@ def _file(path: Path, wish: Wish, watch: Stopwatch) -> LM:
         raise CheckpointError(
             f"{path} is no model file known here; they end in .gguf, or in .bin (llama2.c, llm.c); for a text, say ngram:{path}"
         )
-    return _llmc(path, wish, watch) if is_llmc(start) else _plain(_llama2c(path), wish, watch)
+    return _bin(path, is_llmc(start), wish, watch)
 
 
-def _llmc(path: Path, wish: Wish, watch: Stopwatch) -> LM:
-    config, tensors = read_llmc(path)
+def _bin(path: Path, llmc: bool, wish: Wish, watch: Stopwatch) -> LM:
+    """A file of llm.c or of llama2.c: a header of a few numbers, then tensor after tensor, in an order that it implies."""
+    if llmc:
+        config, tensors = read_llmc(path)
+        stored, way, said = in_memory(path, tensors), moves(config), config
+        beside = [path.parent] if has_tokenizer(path.parent) else []
+    else:
+        plan, stored = read_llama2c(path)
+        config, way, said = plan.config, plan.moves, dump(plan.config)
+        beside = sorted(path.parent.glob("tok*.bin"))
+    watch.lap("open", f"{len(stored)} tensors, mapped", file=path, size_bytes=path.stat().st_size, made=dict(stored))
+    watch.lap("config", f"what the header of {'llm.c' if llmc else 'llama2.c'} means", file=path, made=said)
     with torch.device("meta"):
         model = build(config)
-    fill(model, in_memory(path, tensors), moves(config), path, wish, watch)
+    _told_shapes(model, watch)
+    fill(model, stored, way, path, wish, watch)
+    if model.config.tied:
+        watch.lap("tie", TIED)
     model.requires_grad_(True)
-    tokenizer = load_tokenizer(path.parent) if has_tokenizer(path.parent) else None
-    _fits(model, tokenizer, path)
-    return LM(model, tokenizer, name=path.stem)
-
-
-def _llama2c(path: Path) -> LM:
-    model = read_llama2c(path)
-    beside = sorted(path.parent.glob("tok*.bin"))
     tokenizer = load_tokenizer(beside[0]) if len(beside) == 1 else None
     _fits(model, tokenizer, path)
+    watch.lap("tokenizer", _said(tokenizer), file=path.parent, made=tokenizer)
     return LM(model, tokenizer, name=path.stem)
+
+
+def _told_shapes(model: torch.nn.Module, watch: Stopwatch) -> None:
+    """Tell of a model that has no weights yet."""
+    n = sum(parameter.numel() for parameter in model.parameters())
+    watch.lap("build", f"{type(model).__name__} of {n:,} parameters, shapes alone", size_bytes=size_bytes(model), made=model)
 
 
 def _folder(folder: Path, wish: Wish, pickle: bool, watch: Stopwatch) -> LM | MaskedLM:
@@ -178,11 +196,11 @@ def _folder(folder: Path, wish: Wish, pickle: bool, watch: Stopwatch) -> LM | Ma
         model = shapes(config)
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from error
-    n = sum(parameter.numel() for parameter in model.parameters())
-    watch.lap("build", f"{type(model).__name__} of {n:,} parameters, shapes alone", size_bytes=size_bytes(model), made=model)
+    _told_shapes(model, watch)
+    wish = replace(wish, device=_home(model, wish.device))
     fill(model, open_weights(weight_files(folder, pickle=pickle), watch), moves(config), folder, wish, watch)
     if getattr(model.config, "tied", False):
-        watch.lap("tie", "the readout is the embedding table itself")
+        watch.lap("tie", TIED)
     model.requires_grad_(True)
     tokenizer = load_tokenizer(folder) if has_tokenizer(folder) else None
     _fits(model, tokenizer, folder)

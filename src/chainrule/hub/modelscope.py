@@ -11,6 +11,7 @@ import json
 import os
 import urllib.error
 import urllib.request
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from urllib.parse import quote
 
 from chainrule.core.errors import CheckpointError
 from chainrule.hub.fetch import TIMEOUT_S, fetch
-from chainrule.hub.huggingface import PICKLED, SAFE, SMALL, first_line, offline_by
+from chainrule.hub.huggingface import ADAPTER, PICKLED, SAFE, SMALL, first_line, offline_by
 from chainrule.hub.trace import Stopwatch
 from chainrule.hub.weights import inside, is_whole
 
@@ -27,20 +28,39 @@ def download(name: str, revision: str | None, *, pickle: bool, watch: Stopwatch)
     """The folder of a model, complete; raises ``CheckpointError`` saying why it is not there and what to type next."""
     branch = revision or "master"
     folder = _place(name, branch)
+    there = is_whole(folder, pickle=True)  # pickles that nobody asked for are refused by who reads them
     if forbidden := offline_by():
-        if not (folder / "config.json").exists():
-            raise CheckpointError(f"{name} is not in the cache ({folder}), and {forbidden} forbids to fetch it; unset it")
+        if not there:
+            raise CheckpointError(f"{_absent(name, folder)}, and {forbidden} forbids to fetch it; unset it")
         return folder
-    files = _files(name, branch, folder)
-    if files is None:
+    files = _files(name, branch, folder, there)
+    if files is not None:
+        _bring(name, branch, _needed(name, files, pickle), folder, watch)
+    return folder
+
+
+def download_adapter(name: str, revision: str | None, *, watch: Stopwatch) -> Path:
+    """The folder of an adapter that PEFT wrote: its config and its tensors."""
+    branch = revision or "master"
+    folder = _place(name, branch)
+    there = all((folder / file).exists() for file in ADAPTER)
+    if forbidden := offline_by():
+        if not there:
+            raise CheckpointError(f"{_absent(name, folder)}, and {forbidden} forbids to fetch it; unset it")
         return folder
-    for file in _needed(name, files, pickle):
+    files = _files(name, branch, folder, there)
+    _bring(name, branch, [file for file in files or () if file["Path"] in ADAPTER], folder, watch)
+    return folder
+
+
+def _bring(name: str, branch: str, files: Sequence[Mapping[str, Any]], folder: Path, watch: Stopwatch) -> None:
+    """Fetch those of the files that are not here yet, or are here in another size."""
+    for file in files:
         path = inside(folder, str(file["Path"]))
         if not path.exists() or path.stat().st_size != file.get("Size", path.stat().st_size):
             path.unlink(missing_ok=True)
             _file(name, branch, file, path)
             watch.lap("download", f"{name}: {file['Path']}", file=path, size_bytes=path.stat().st_size)
-    return folder
 
 
 def cached(name: str, revision: str | None, *, pickle: bool) -> Path | None:
@@ -55,8 +75,13 @@ def _place(name: str, branch: str) -> Path:
     return cache / "models" / (name if branch == "master" else f"{name}@{quote(branch, safe='')}")
 
 
-def _files(name: str, branch: str, folder: Path) -> list[dict[str, Any]] | None:
-    """What the model holds; None where the site cannot be reached but the folder is there."""
+def _absent(name: str, folder: Path) -> str:
+    """What the cache lacks, in words."""
+    return f"{name} is {'only in part' if folder.exists() else 'not'} in the cache ({folder})"
+
+
+def _files(name: str, branch: str, folder: Path, there: bool) -> list[dict[str, Any]] | None:
+    """What the model holds; None where the site cannot be reached, or is out of order, and all is ``there`` already."""
     url = f"{endpoint()}/api/v1/models/{quote(name)}/repo/files?Revision={quote(branch, safe='')}&Recursive=true"
     request = urllib.request.Request(url, headers={"User-Agent": "chainrule"})
     for key, value in _token().items():
@@ -65,18 +90,19 @@ def _files(name: str, branch: str, folder: Path) -> list[dict[str, Any]] | None:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
             answer = json.load(response)
         return [file for file in answer["Data"]["Files"] if file.get("Type") != "tree"]
-    except urllib.error.HTTPError as error:
-        raise CheckpointError(_why(name, branch, error.code)) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        if (folder / "config.json").exists():
+        status = error.code if isinstance(error, urllib.error.HTTPError) else None
+        if there and (status is None or status >= 500):
             return None
+        if status is not None:
+            raise CheckpointError(_why(name, branch, status)) from error
         raise CheckpointError(
-            f"{name} is not in the cache ({folder}), and {endpoint()} gives no list of its files ({first_line(error)}); "
+            f"{_absent(name, folder)}, and {endpoint()} gives no list of its files ({first_line(error)}); "
             "give a folder, or set MODELSCOPE_DOMAIN to another site"
         ) from error
 
 
-def _needed(name: str, files: list[dict[str, Any]], pickle: bool) -> list[dict[str, Any]]:
+def _needed(name: str, files: Sequence[Mapping[str, Any]], pickle: bool) -> list[Mapping[str, Any]]:
     """The small files and one set of weights."""
     paths = {str(file["Path"]) for file in files}
     weights = [] if not paths & set(SAFE) else ["model.safetensors"] if SAFE[1] in paths else [SAFE[0], "model-*.safetensors"]
@@ -88,7 +114,7 @@ def _needed(name: str, files: list[dict[str, Any]], pickle: bool) -> list[dict[s
     return [file for file in files if any(fnmatch(str(file["Path"]), pattern) for pattern in SMALL + weights)]
 
 
-def _file(name: str, branch: str, file: dict[str, Any], path: Path) -> None:
+def _file(name: str, branch: str, file: Mapping[str, Any], path: Path) -> None:
     url = f"{endpoint()}/models/{quote(name)}/resolve/{quote(branch, safe='')}/{quote(file['Path'])}"
     try:
         fetch(url, path, headers=_token(), size=file.get("Size"), sha256=file.get("Sha256") or None)

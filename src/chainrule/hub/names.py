@@ -3,6 +3,7 @@
 runs/quickstart                    a run: its ``model/`` folder
 path/to/model, stories260K.bin     a folder or a file
 org/name, org/name@revision        Hugging Face: from its cache, or by download
+gpt2, bert-base-uncased, t5-small  the few of its models that were published without an organisation
 modelscope:org/name                ModelScope
 """
 
@@ -10,11 +11,23 @@ import re
 from pathlib import Path
 
 from chainrule.core.errors import CheckpointError, nearest
+from chainrule.hub.shipped import published_name
 from chainrule.hub.trace import Stopwatch
 
 HUB_ID = re.compile(r"(modelscope:)?([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 FILES = {".bin", ".gguf", ".safetensors", ".json", ".txt", ".pt", ".pth", ".model"}
 """What ends in one of these was meant as a file of this machine."""
+ORGANISATIONS = {
+    "openai-community": ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"),
+    "distilbert": ("distilgpt2",),
+    "google-bert": (
+        "bert-base-uncased", "bert-base-cased", "bert-large-uncased", "bert-large-cased", "bert-base-chinese",
+        "bert-base-multilingual-uncased", "bert-base-multilingual-cased",
+    ),
+    "google-t5": ("t5-small", "t5-base", "t5-large", "t5-3b", "t5-11b"),
+}  # fmt: skip
+"""Where the hub keeps what was published before models had organisations, and is still asked for without one."""
+MOVED = {name: f"{organisation}/{name}" for organisation, names in ORGANISATIONS.items() for name in names}
 
 
 def resolve(name: str, *, pickle: bool = False, watch: Stopwatch | None = None) -> Path:
@@ -64,16 +77,21 @@ def here(name: str, *, pickle: bool = False) -> Path | None:
 
 
 def resolve_adapter(name: str, *, watch: Stopwatch | None = None) -> Path:
-    """The folder of an adapter of that name, fetched from Hugging Face if need be."""
+    """The folder of an adapter of that name, fetched from its hub if need be."""
     path = place(name)
     if path is not None and path.is_dir():
         return path
     match = hub_id(name)
-    if path is not None or match is None or match[1]:
-        raise CheckpointError(f"{name} is no folder with adapter_config.json; give one that PEFT wrote, or org/name")
-    from chainrule.hub.huggingface import download_adapter
-
-    return download_adapter(match[2], match[3], watch=watch or Stopwatch())
+    if path is not None or match is None:
+        raise CheckpointError(
+            f"{name} is no folder with adapter_config.json; give one that PEFT wrote, org/name or modelscope:org/name"
+        )
+    hub, id, revision = match.groups()
+    if hub:
+        from chainrule.hub.modelscope import download_adapter
+    else:
+        from chainrule.hub.huggingface import download_adapter
+    return download_adapter(id, revision, watch=watch or Stopwatch())
 
 
 def _of_run(path: Path) -> Path:
@@ -87,7 +105,8 @@ def _of_run(path: Path) -> Path:
 
 def hub_id(name: str) -> re.Match[str] | None:
     """(``modelscope:`` or nothing, org/name, revision) of a name, or None for one that was meant as a place here."""
-    path, match = Path(name).expanduser(), HUB_ID.fullmatch(name)
+    short, at, revision = name.partition("@")
+    path, match = Path(name).expanduser(), HUB_ID.fullmatch(MOVED.get(short, short) + at + revision)
     may_be = path.parts[:1] not in (("runs",), (".",), ("..",), ("~",)) and path.suffix not in FILES
     return match if match and (match[1] or may_be) else None
 
@@ -100,7 +119,8 @@ def unknown(name: str) -> CheckpointError:
         )
     path = Path(name).expanduser()
     beside = [str(other) for other in path.parent.iterdir()] if path.parent.is_dir() and len(path.parts) > 1 else []
-    hint = nearest(name, beside) if beside else ""
+    known = published_name(name)
+    hint = f"; did you mean {known!r}?" if known else nearest(name, beside) if beside else ""
     return CheckpointError(
         f"{name} does not exist here{hint}; give a run (runs/NAME), a folder with config.json and safetensors, "
         "a llama2.c .bin file, org/name of Hugging Face, modelscope:org/name, ngram:FILE, or world"

@@ -113,14 +113,19 @@ def _damaged(path: Path, why: str) -> CheckpointError:
     return CheckpointError(f"{path} is damaged or cut off: {why}; copy or download it again")
 
 
+def mapped(path: Path) -> mmap.mmap:
+    """A file in memory without having been read; a write goes to a private copy of the page."""
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, **PRIVATE)
+
+
 class Mapped:
     """A safetensors file in memory without having been read; its pages go when the last tensor of it goes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.slots, self.begin = read_header(path)
-        with path.open("rb") as file:
-            self.data = mmap.mmap(file.fileno(), 0, **PRIVATE)
+        self.data = mapped(path)
 
     def tensor(self, name: str) -> Tensor:
         """The tensor of that name, on the file's own pages (a copy where the file keeps it at an odd address)."""

@@ -58,6 +58,16 @@ def shipped_config(name: str) -> dict[str, Any]:
     return json.loads((FOLDER / f"{file}.json").read_text(encoding="utf-8"))
 
 
+def published_name(name: str) -> str | None:
+    """The whole id of a name that ships, with its organisation.
+
+    >>> published_name("qwen3-8b")
+    'Qwen/Qwen3-8B'
+    """
+    file = _file(name)
+    return None if file is None else SHIPPED[file][0]
+
+
 def nearest_shipped(name: str) -> str:
     """A closing hint that names the nearest id that ships, with its organisation where ``name`` has one, or an example."""
     names = shipped_names() if "/" in name else [known.rpartition("/")[2] for known in shipped_names()]

@@ -30,6 +30,7 @@ class Sinusoidal:
         """What is added to an embedding of (even) width ``d`` at each position, in float32."""
         if d % 2:
             raise ConfigError(f"d_model={d} must be even: sines and cosines come in pairs")
-        slowness = self.theta ** (torch.arange(0, d, 2, device=position.device, dtype=torch.float64) / d)
-        angle = (position[:, :, None] / slowness).float()
+        # on the CPU, since not every device has float64 (MPS)
+        slowness = self.theta ** (torch.arange(0, d, 2, device="cpu", dtype=torch.float64) / d)
+        angle = position[:, :, None] / slowness.to(position.device, torch.float32)
         return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(2)  # b t d/2 2 -> b t d

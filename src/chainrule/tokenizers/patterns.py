@@ -31,6 +31,25 @@ def _cl100k(number: str, head: str = "") -> str:
     )
 
 
+def _kimi(letters: str) -> str:
+    """A letter of these categories that is not Chinese."""
+    return rf"(?:(?!\p{{Han}})[{letters}])"
+
+
+_UPPER, _LOWER = _kimi(r"\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}"), _kimi(r"\p{Ll}\p{Lm}\p{Lo}\p{M}")
+_KIMI = "|".join(
+    [
+        r"\p{Han}+",
+        rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{_CONTRACTIONS}?",
+        rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{_CONTRACTIONS}?",
+        r"\p{N}{1,3}",
+        r" ?[^\s\p{L}\p{N}]+[\r\n]*",
+        r"\s*[\r\n]+",
+        r"\s+(?!\S)",
+        r"\s+",
+    ]
+)
+"""That of o200k, but that Chinese stands apart from letters (Kimi K2's tokenization_kimi.py)."""
 _GAP = r'(?: (?=[\p{N}"]))?'
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 PATTERNS = {
@@ -41,6 +60,7 @@ PATTERNS = {
     "llama3": _cl100k(r"\p{N}{1,3}"),
     "qwen2": _cl100k(r"\p{N}"),
     "o200k": _O200K,
+    "kimi": _KIMI,
     "world": "|".join(
         [
             _CONTRACTIONS,

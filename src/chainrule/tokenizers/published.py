@@ -1,9 +1,9 @@
 """Any published tokenizer, by what its files look like.
 
 A folder may hold ``tokenizer.json``; ``vocab.json`` + ``merges.txt`` (Qwen2, GPT-2); ``encoder.json`` + ``vocab.bpe`` (GPT-2);
-a ``.tiktoken`` file; a SentencePiece ``.model``; BERT's ``vocab.txt``; or llama2.c's ``tok*.bin``. Begin and end tokens come
-from ``tokenizer_config.json``,
-``generation_config.json`` and ``config.json``, in the layouts of transformers 4 and 5.
+a ``.tiktoken`` file; Kimi's ``tiktoken.model``; a SentencePiece ``.model``; BERT's ``vocab.txt``; or llama2.c's ``tok*.bin``.
+Begin and end tokens come from ``tokenizer_config.json``, ``generation_config.json`` and ``config.json``, in the layouts of
+transformers 4 and 5.
 """
 
 import base64
@@ -32,6 +32,8 @@ TIKTOKEN = {
     "p50k_base": ("p50k", {END_OF_TEXT: 50256}),
 }  # fmt: skip
 """The split pattern and special tokens of each published ``.tiktoken`` file, which holds neither."""
+KIMI, RESERVED = "tokenization_kimi", 256
+"""The code that goes with Kimi's ``tiktoken.model``, and how many special ids follow those of the file."""
 
 
 def load(path: str | Path) -> Tokenizer:
@@ -165,6 +167,27 @@ def _tiktoken(path: Path) -> BPE:
         known = ", ".join(TIKTOKEN)
         raise TokenizerError(f"{path.name} does not say its split pattern; the files known by name are {known}")
     pattern, specials = TIKTOKEN[path.stem]
+    return BPE(_ranks(path), None, pattern=split_pattern(pattern), specials=specials, eos=END_OF_TEXT)
+
+
+def _kimi(path: Path) -> BPE:
+    """Kimi's file of ranks; its special tokens are named in ``tokenizer_config.json``, and none of them begins a text."""
+    config = _json(path.with_name("tokenizer_config.json"))
+    code = str((config.get("auto_map") or {}).get("AutoTokenizer", KIMI))
+    if KIMI not in code:
+        raise TokenizerError(
+            f"{path} does not say its split pattern; known is that of {KIMI}.py, but this one goes with {code}"
+        )
+    ranks = _ranks(path)
+    named = {int(id): _name(token) for id, token in config.get("added_tokens_decoder", {}).items()}
+    specials = {named.get(id, f"<|reserved_token_{id}|>"): id for id in range(len(ranks), len(ranks) + RESERVED)}
+    tokenizer = BPE(ranks, None, pattern=split_pattern("kimi"), specials=specials)
+    _, tokenizer.eos = _begin_and_end(path.parent, specials, False)
+    return tokenizer
+
+
+def _ranks(path: Path) -> dict[bytes, int]:
+    """The symbols of a tiktoken file, each with its id, which is its rank."""
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(read_text(path).splitlines(), 1):
         try:
@@ -172,7 +195,7 @@ def _tiktoken(path: Path) -> BPE:
             ranks[base64.b64decode(symbol)] = int(rank)
         except ValueError as error:
             raise TokenizerError(f"{path}:{number} is {line!r}; it should be base64 and a rank") from error
-    return BPE(ranks, None, pattern=split_pattern(pattern), specials=specials, eos=END_OF_TEXT)
+    return ranks
 
 
 _FORMATS: list[tuple[tuple[str, ...], Callable[[Path], Tokenizer]]] = [
@@ -180,6 +203,7 @@ _FORMATS: list[tuple[tuple[str, ...], Callable[[Path], Tokenizer]]] = [
     (("encoder.json", "vocab.bpe"), _gpt2),
     (("vocab.json", "merges.txt"), _vocab_json),
     (("tokenizer.model",), SentencePiece.read),
+    (("tiktoken.model",), _kimi),
     (("vocab.txt",), WordPiece.read),
     (("tokenizer.bin",), Llama2cTokenizer.read),
 ]

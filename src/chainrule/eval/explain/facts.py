@@ -42,8 +42,8 @@ class Module:
 class TensorFact:
     """A tensor's way: published names in a file → a parameter or buffer of the model.
 
-    ``way`` is the trace's (mapped, copied, converted, quantised, left out), or: tied (it is another tensor), made (computed or
-    read whole), not read (there are no weights here).
+    ``way`` is the trace's (mapped, copied, converted, quantised, left out), or: tied (it is another tensor), made (computed on
+    the spot), not read (there are no weights here).
     """
 
     name: str

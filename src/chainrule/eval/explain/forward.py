@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from chainrule.core.device import settle
 from chainrule.core.masked import MaskedModel
 from chainrule.core.shapes import Tensor
 from chainrule.core.tap import Only
@@ -44,6 +45,7 @@ class Listener:
     last: float = field(default_factory=time.perf_counter)
 
     def __call__(self, name: str, tensor: Tensor) -> None:
+        settle(tensor.device)
         seconds = time.perf_counter() - self.last
         flops, by = self.spent(name)
         leaves = name.endswith(("hook_resid_post", "hook_state", "hook_embed", "hook_full_embed"))
@@ -80,11 +82,13 @@ def pass_over(
     tokens = torch.tensor([list(ids)], device=model.device)
     ledger = _ledger(works)
     listener = Listener(lambda name: _spent(ledger, name) if works else (None, ()))
+    settle(tokens.device)
     begin = time.perf_counter()
     listener.last = begin
     scores = _scores(model, tokens, given, Only(HEARD, listener))
     if scores is not None:
         listener("readout", scores)
+    settle(tokens.device)
     seconds = time.perf_counter() - begin
     return Forward(
         prompt=prompt,

@@ -25,6 +25,7 @@ ROLES = {
     "tokenizer_config.json": "the tokenizer's class and special tokens",
     "tokenizer.model": "the tokenizer, of SentencePiece",
     "spiece.model": "the tokenizer, of SentencePiece",
+    "tiktoken.model": "the tokenizer, of tiktoken",
     "vocab.json": "the tokenizer's pieces",
     "vocab.txt": "the tokenizer's pieces",
     "merges.txt": "the tokenizer's merges",

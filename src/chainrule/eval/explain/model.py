@@ -149,7 +149,7 @@ def _of_load(name: str, path: Path | None, found: str, ask: Asked) -> Explanatio
     """All that a load tells, and a pass over a prompt."""
     loaded = watched(name, device=ask.device, dtype=ask.dtype, pickle=ask.pickle)
     lm, model = loaded.lm, loaded.lm.model
-    tensors = _tensors(loaded, path)
+    tensors = _tensors(loaded)
     asked = row(lm, ask.prompt, ask.length)
     source = 0 if asked.given is None else asked.given["source"].shape[1]
     forward = pass_over(model, **vars(asked), **_work(model, lm.name, len(asked.ids), source))
@@ -210,10 +210,10 @@ def _work(model: Any, name: str, tokens: int, source: int = 0) -> dict[str, Any]
     return {"works": work_of(shapes, anatomy, tokens, source), "formula": "" if anatomy is None else formula(anatomy, tokens)}
 
 
-def _tensors(loaded: Loaded, path: Path | None) -> tuple[TensorFact, ...]:
+def _tensors(loaded: Loaded) -> tuple[TensorFact, ...]:
     if any(isinstance(step, TensorStep) for step in loaded.steps):
         return tensors_read(loaded.steps, loaded.lm.model)
-    return tensors_made(loaded.lm.model, "made" if path is None else "read whole", str(path or ""))
+    return tensors_made(loaded.lm.model)
 
 
 def _place(steps: Iterable[Step]) -> Path | None:

@@ -133,7 +133,6 @@ def _ways(told: Explanation) -> str:
         "left out": "left out: the model has no place for it",
         "tied": "tied: it is another tensor, and takes nothing",
         "made": "made: computed on the spot, from no checkpoint",
-        "read whole": "read whole: the file has no table of tensors, so it came in one piece",
         "not read": "not read: there are no weights here; the names are those it will be published under",
     }
     return "; ".join(meant[way] for way in dict.fromkeys(fact.way for fact in told.tensors)).capitalize() + "."

@@ -37,10 +37,10 @@ def tensors_read(steps: Sequence[Step], model: nn.Module) -> tuple[TensorFact, .
     return (*facts, *_tied(model))
 
 
-def tensors_made(model: nn.Module, way: str, file: str) -> tuple[TensorFact, ...]:
-    """The tensors of a model that came whole: counted, computed, or read in one go."""
+def tensors_made(model: nn.Module) -> tuple[TensorFact, ...]:
+    """The tensors of a model of no checkpoint: counted or computed."""
     facts = [
-        _here(name, tensor, way, file=file, stored="", stored_bytes=0, published=())
+        _here(name, tensor, "made", file="", stored="", stored_bytes=0, published=())
         for name, tensor in model.state_dict().items()
     ]
     return (*facts, *_tied(model))

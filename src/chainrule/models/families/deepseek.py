@@ -31,13 +31,15 @@ def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
     c.only("moe_layer_freq", 1)
     c.ignore("num_nextn_predict_layers", "qk_head_dim", "head_dim", "num_key_value_heads", "mlp_bias")
     attention, position = _attention(c, third)
-    norm, dense = c.rms_norm(), c.gated()
+    bias = not third and c("mlp_bias", False)
+    norm, dense = c.rms_norm(), c.gated(bias=bias)
     mixture = MixtureOfExperts(
         n_experts=c("n_routed_experts", 64, "num_local_experts", "num_experts"),
         d_ff=c("moe_intermediate_size"),
         router=_third_router(c) if third else _second_router(c),
         activation=c.activation(),
         d_shared=c("moe_intermediate_size") * (c.stated("n_shared_experts", none="0") or 0),
+        shared_bias=bias,
     )
     n, first = c("num_hidden_layers"), c.stated("first_k_dense_replace", none="0") or 0
     blocks = [Block(attention=attention, mlp=mixture if i >= first else dense, norm=norm) for i in range(n)]
