@@ -287,6 +287,7 @@ def test_a_vocabulary_that_is_not_understood_is_refused(change, message, tmp_pat
     ("change", "message"),
     [
         ({"tokenizer.ggml.scores": [0.5]}, "lists 512 tokens but not as many scores: 1"),
+        ({"tokenizer.ggml.scores": [1e300] * 512}, r"the score 1e\+300, which is no number to compare"),
         ({"tokenizer.ggml.scores": "x"}, "tokenizer.ggml.scores is x, which is no list of its kind"),
         ({"tokenizer.ggml.precompiled_charsmap": "x"}, "precompiled_charsmap is x, which is no list"),
         ({"tokenizer.ggml.precompiled_charsmap": [1, 2]}, "the normalisation table claims"),

@@ -129,6 +129,15 @@ def test_modules_saved_whole_are_replaced_and_written_again(tmp_path, family, mo
     close(peft.PeftModel.from_pretrained(fresh_base, tmp_path / "ours").eval()(TOKENS).logits, expected)
 
 
+def test_a_head_in_four_bits_is_not_replaced(tmp_path):
+    folder, made, adapter = theirs(tmp_path, "llama", r=2, modules_to_save=["lm_head"], exclude_modules=["lm_head"])
+    with torch.no_grad():
+        made.base_model.model.lm_head.modules_to_save["default"].weight.mul_(1.5)
+    made.save_pretrained(adapter)
+    with pytest.raises(CheckpointError, match=r"replaces lm_head.weight, which lies in four bits here; load the base in bf16"):
+        load(folder, adapter=adapter, dtype="int4")
+
+
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("kind", "targets", "task"),

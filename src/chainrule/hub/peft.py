@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from chainrule.adapt.int4 import in_four_bits
 from chainrule.adapt.lora import Lora, LoraLinear, adapters, linears, put
 from chainrule.core.errors import CheckpointError, nearest
 from chainrule.core.files import read_text, whole_folder
@@ -240,7 +241,10 @@ def _tied(model: nn.Module) -> bool:
 
 def _check_whole(model: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> None:
     parameters = dict(model.named_parameters())
+    packed = in_four_bits(model)
     for name, tensor in tensors.items():
+        if name.removesuffix(".weight") in packed:
+            raise CheckpointError(f"{folder} replaces {name}, which lies in four bits here; load the base in bf16")
         if name not in parameters:
             raise CheckpointError(f"{folder} is for another base: it replaces {name}, which this model does not have")
         if parameters[name].shape != tensor.shape:

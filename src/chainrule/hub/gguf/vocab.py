@@ -96,6 +96,8 @@ def _columns(metadata: Metadata, where: Path) -> tuple[list[str], list[int], lis
     for what, column in (("token types", kinds), ("scores", scores)):
         if len(column) != len(tokens):
             raise CheckpointError(f"{where} lists {len(tokens)} tokens but not as many {what}: {len(column)}; export it again")
+    if wild := [score for score in scores if not abs(score) < 1e38]:
+        raise CheckpointError(f"{where} gives a token the score {wild[0]}, which is no number to compare; export it again")
     if strange := set(kinds) - set(range(7)):
         raise CheckpointError(f"{where} holds tokens of type {min(strange)}; the types are 1 to {BYTE}; export it again")
     n = len(tokens)
