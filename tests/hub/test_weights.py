@@ -10,6 +10,7 @@ import torch
 
 from chainrule.adapt.int4 import Int4Linear, Int4Stack
 from chainrule.core.errors import CheckpointError, ConfigError
+from chainrule.eval.anatomy import take_apart
 from chainrule.hub.build import fresh
 from chainrule.hub.load import load, size_bytes
 from chainrule.hub.safetensors import Mapped, write_tensors
@@ -348,3 +349,11 @@ def test_the_experts_of_a_mixture_lie_in_four_bits_too(name, tmp_path):
             plain.get_parameter(name).copy_(torch.stack([layer[i].weight for i in range(len(layer))]))
     tokens = torch.randint(plain.vocab_size, (2, 9), generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(packed.float()(tokens), plain(tokens), atol=1e-3, rtol=1e-4)
+
+
+def test_a_mixture_as_int4_takes_the_bytes_that_its_plan_counts(tmp_path):
+    """Five bits for each weight between embedding and readout, two bytes for the rest; the readout is packed besides."""
+    published("qwen3-moe", tmp_path / "moe", num_experts=64, hidden_size=128, moe_intermediate_size=64)
+    anatomy = take_apart(load(tmp_path / "moe", device="cpu").model, "moe")
+    planned = anatomy.inner * 5 / 8 + (anatomy.total - anatomy.inner) * 2
+    assert size_bytes(load(tmp_path / "moe", device="cpu", dtype="int4").model) == pytest.approx(planned, rel=0.05)
