@@ -16,6 +16,10 @@ LLAMA3 = {
 }  # fmt: skip
 CAPS = {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 8, "num_hidden_layers": 4}
 HALF = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
+LONGROPE = {
+    "rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 4,
+    "short_factor": [1.0, 1.0, 1.25, 1.25, 1.5, 1.5, 2.0, 2.5], "long_factor": [1.0, 1.25, 1.5, 2.0, 4.0, 6.5, 8.0, 12.0],
+}  # fmt: skip
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "rope_theta": 1e4}
 MOE = {"num_hidden_layers": 3, "first_k_dense_replace": 1, "moe_intermediate_size": 32, "num_experts_per_tok": 2}
 MLA = MOE | {
@@ -38,6 +42,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma2": ("Gemma2", CAPS | {"tie_word_embeddings": True}),
     "gemma3": ("Gemma3", CAPS | {"tie_word_embeddings": True, "num_hidden_layers": 7}),
     "phi3": ("Phi3", {"pad_token_id": 0, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}),
+    "phi3-longrope": ("Phi3", {"pad_token_id": 0, "max_position_embeddings": 256, "original_max_position_embeddings": 4,
+                               "rope_parameters": LONGROPE}),
     "glm4": ("Glm4", {"head_dim": 16, "attention_bias": True, "pad_token_id": 0}),
     "olmo2": ("Olmo2", {}),
     "smollm3": ("SmolLM3", {"num_hidden_layers": 5, "pad_token_id": 0, "tie_word_embeddings": True}),

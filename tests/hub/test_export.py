@@ -235,3 +235,13 @@ def test_a_wrong_wish_exits_with_two_and_says_what_would_be_right(words, message
 def test_a_format_without_types_takes_none(stories, tmp_path):
     with pytest.raises(ConfigError, match="the weights stay as they are"):
         export(stories, tmp_path / "x", to="hf", kind="f16")
+
+
+@pytest.mark.parametrize(("to", "out"), [("hf", "out"), ("gguf", "x.gguf"), ("llama2c", "x.bin"), ("llmc", "y.bin")])
+def test_a_model_in_four_bits_is_written_in_no_format(to, out, tmp_path, capsys):
+    """Its matrices are codes and scales by then, which no other program knows by those names."""
+    published("gpt2" if to == "llmc" else "llama", tmp_path / "hf")
+    words = [str(tmp_path / "hf"), str(tmp_path / out), "--to", to, "--dtype", "int4", "--device", "cpu"]
+    assert main(["export", *words]) == 2
+    assert "load it in bf16 to save it (--dtype bf16)" in capsys.readouterr().err
+    assert not (tmp_path / out).exists()

@@ -155,6 +155,53 @@ def test_a_broken_file_is_refused_with_what_is_wrong(what, tmp_path):
     tracemalloc.stop()
 
 
+HOLLOW = {
+    "a list of numbers": (KEY + struct.pack("<IIQ", 9, 2, 2**30), "the lists longer than the 16,777,216 items allowed"),
+    "a list of truths": (KEY + struct.pack("<IIQ", 9, 7, 2**31), "the lists longer than the 16,777,216 items allowed"),
+    "a list of empty strings": (KEY + struct.pack("<IIQ", 9, 8, 2**28), "the lists longer than the 16,777,216 items allowed"),
+    "a list of lists": (KEY + struct.pack("<IIQ", 9, 9, 2**27), "the lists longer than the 16,777,216 items allowed"),
+    "a list in a list": (
+        KEY + struct.pack("<IIQ", 9, 9, 2) + struct.pack("<IQ", 4, 1) + bytes(4) + struct.pack("<IQ", 4, 2**24),
+        "16,777,216 items of a make the lists longer",
+    ),
+    "keys": (header(n_keys=2**27), "134,217,728 keys are claimed, more than the 1,048,576 and 65,536 allowed"),
+    "tensors": (header(n_tensors=2**26), "67,108,864 tensors and 0 keys are claimed"),
+}  # fmt: skip
+
+
+def hollow(path, head: bytes):
+    """A file of four gigabytes that is one hole behind its first bytes: it costs nothing to make."""
+    path.write_bytes(head)
+    with path.open("r+b") as file:
+        file.truncate(4 << 30)
+    return path
+
+
+@pytest.mark.parametrize("what", HOLLOW)
+def test_a_file_that_is_one_hole_buys_no_memory_with_its_length(what, tmp_path):
+    head, message = HOLLOW[what]
+    path = hollow(tmp_path / "hollow.gguf", head)
+    tracemalloc.start()
+    with pytest.raises(CheckpointError, match=message):
+        GGUF(path)
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
+
+
+def test_a_header_is_no_longer_than_a_model_could_need(tmp_path):
+    """Forty strings of zeros, each as long as one may be: the hole they lie in is read to the limit and no further."""
+    path = hollow(tmp_path / "hollow.gguf", KEY + struct.pack("<IIQ", 9, 8, 40))
+    with path.open("r+b") as file:
+        for i in range(40):
+            file.seek(len(KEY) + 16 + i * 10_000_008)
+            file.write(struct.pack("<Q", 10_000_000))
+    tracemalloc.start()
+    with pytest.raises(CheckpointError, match="makes the header longer than the 268,435,456 bytes allowed"):
+        GGUF(path)
+    assert tracemalloc.get_traced_memory()[1] < 300e6
+    tracemalloc.stop()
+
+
 HUGE = (2**63, 2**64 - 1, 2**32, 2**31, 255, 0)
 
 

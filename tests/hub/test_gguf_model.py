@@ -20,7 +20,7 @@ from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.byte import ByteTokenizer
 from chainrule.tokenizers.char import CharTokenizer
 from chainrule.tokenizers.chat import CHATML, IM_END, IM_START, ChatTemplate
-from tests.hub.gguf_cases import CASES, YARN, published
+from tests.hub.gguf_cases import CASES, LONGROPE, YARN, published
 
 TEXT = "low lower lowest newer. 今天我来到了仙II-212！  x = 10_000;\n\n\tdef f(n): return n + 1 😀\r\nIt's <|im_end|> "
 
@@ -57,6 +57,7 @@ def test_a_model_out_to_gguf_and_in_again_is_the_same(name, tmp_path):
         ("deepseek2", {"topk_method": "group_limited_greedy", "n_group": 2, "topk_group": 1}, "it routes otherwise"),
         ("deepseek2-no-query-rank", {"num_hidden_layers": 2}, "only if it has 26 or 27 layers"),
         ("gpt-oss", {"rope_parameters": YARN | {"truncate": False}}, "rounds the borders of YaRN's ramp"),
+        ("phi3", {"sliding_window": 8}, "beyond 8 tokens it scores otherwise"),
         ("mistral", {"sliding_window": 16}, "the file's context is the window: 16 tokens"),
     ],
 )
@@ -66,6 +67,27 @@ def test_where_llama_cpp_computes_otherwise_the_user_is_told(name, more, words, 
     assert words in " ".join(export(lm, tmp_path / "x.gguf", to="gguf", kind="f32"))
     t = 16 if name == "mistral" else 24
     assert torch.equal(logits(cr.load(tmp_path / "x.gguf"), t), logits(lm, t))
+
+
+def test_the_factors_of_phi3_are_two_tensors_as_its_converter_writes_them(tmp_path):
+    """llama.cpp's conversion/phi.py names no kind of scaling, only the size of cosines, √(1 + ln 64 / ln 4) here, and what
+    was the longest row before."""
+    published("phi3-longrope", tmp_path / "hf")
+    lm = cr.load(tmp_path / "hf")
+    export(lm, tmp_path / "x.gguf", to="gguf", kind="q8_0")
+    file = GGUF(tmp_path / "x.gguf")
+    rope = {key: value for key, value in file.metadata.items() if ".rope." in key}
+    assert rope == {
+        "phi3.rope.freq_base": 1e4, "phi3.rope.dimension_count": 16, "phi3.rope.scaling.attn_factor": 2.0,
+        "phi3.rope.scaling.original_context_length": 4,
+    }  # fmt: skip
+    assert file.tensor("rope_factors_long.weight").tolist() == LONGROPE["long_factor"]
+    assert file.tensor("rope_factors_short.weight").dtype == torch.float32
+    assert cr.load(tmp_path / "x.gguf").model.config.position == lm.model.config.position
+    with pytest.raises(CheckpointError, match=r"rope_factors_long.weight alone; .* belong together"):
+        cr.load(rewritten(tmp_path / "x.gguf", tmp_path / "y.gguf", without="rope_factors_short.weight"))
+    with pytest.raises(CheckpointError, match=r"rope_factors_long.weight of shape \(8,\) is no positive number"):
+        cr.load(rewritten(tmp_path / "x.gguf", tmp_path / "y.gguf", **{"phi3.rope.dimension_count": 8}))
 
 
 def test_layers_that_predict_further_tokens_are_left_out(tmp_path):
@@ -229,6 +251,14 @@ def test_a_sentencepiece_model_in_the_form_of_a_tokenizer_json_comes_back(tmp_pa
     assert (back.bos, back.eos) == (1, (2,))
 
 
+def test_pieces_that_fill_the_table_of_tokens_up_are_left_out(stories, tmp_path):
+    """As llama.cpp's converter pads them too: unused, with a score that never wins."""
+    back, _, keys = through(stories.tokenizer, tmp_path, rows=600)
+    assert len(keys["tokenizer.ggml.scores"]) == 600
+    assert back.vocab_size == stories.tokenizer.vocab_size == 512
+    assert back.encode(TEXT) == stories.tokenizer.encode(TEXT)
+
+
 def test_a_tokenizer_that_gguf_has_no_kind_for_is_refused():
     with pytest.raises(CheckpointError, match=r"no place for this tokenizer \(CharTokenizer\)"):
         write_vocabulary(CharTokenizer("abc"), 10)
@@ -239,15 +269,59 @@ def test_a_tokenizer_that_gguf_has_no_kind_for_is_refused():
     [
         ({"tokenizer.ggml.pre": "quen2"}, "cuts texts by 'quen2', which is not known here; did you mean 'qwen2'"),
         ({"tokenizer.ggml.model": "bert"}, "a tokenizer of kind 'bert'"),
-        ({"tokenizer.ggml.tokens": 3}, "lists no tokens"),
+        ({"tokenizer.ggml.tokens": []}, "lists no tokens"),
+        ({"tokenizer.ggml.tokens": 3}, "tokenizer.ggml.tokens is 3, which is no list of its kind"),
         ({"tokenizer.ggml.token_type": [1]}, "not as many token types"),
+        ({"tokenizer.ggml.token_type": [9] * 280}, "tokens of type 9; the types are 1 to 6"),
         ({"tokenizer.ggml.merges": ["a b c"]}, "'a b c' is no merge"),
+        ({"tokenizer.ggml.merges": 3}, "tokenizer.ggml.merges is 3, which is no list of its kind"),
     ],
 )
 def test_a_vocabulary_that_is_not_understood_is_refused(change, message, tmp_path):
     keys, _ = write_vocabulary(BPE.train([TEXT], 280, pattern="gpt2"), 280)
     with pytest.raises(CheckpointError, match=message):
         read_vocabulary(keys | change, tmp_path / "x.gguf")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tokenizer.ggml.scores": [0.5]}, "lists 512 tokens but not as many scores: 1"),
+        ({"tokenizer.ggml.scores": [1e300] * 512}, r"the score 1e\+300, which is no number to compare"),
+        ({"tokenizer.ggml.scores": "x"}, "tokenizer.ggml.scores is x, which is no list of its kind"),
+        ({"tokenizer.ggml.precompiled_charsmap": "x"}, "precompiled_charsmap is x, which is no list"),
+        ({"tokenizer.ggml.precompiled_charsmap": [1, 2]}, "the normalisation table claims"),
+        ({"tokenizer.ggml.token_type": [6] * 512}, "'<unk>' is no byte; bytes are written <0x00>"),
+    ],
+)
+def test_pieces_that_are_not_understood_are_refused(change, message, stories, tmp_path):
+    keys, _ = write_vocabulary(stories.tokenizer, 512)
+    with pytest.raises(CheckpointError, match=message):
+        read_vocabulary(keys | change, tmp_path / "x.gguf")
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_mutated_vocabularies_are_read_or_refused_and_nothing_else(kind, stories, tmp_path):
+    """Values of other kinds under every key, then bytes changed anywhere in the header of a file."""
+    tokenizer = stories.tokenizer if kind == "llama" else BPE.train([TEXT], 280, pattern="gpt2")
+    keys, _ = write_vocabulary(tokenizer, 520)
+    keys |= {"tokenizer.ggml.precompiled_charsmap": [4, 0, 0, 0, 0, 0, 0, 0, 0]} if kind == "llama" else {}
+    junk = [keys | {key: value} for key in keys for value in (3, -1, 0.5, "x", True, [], [7], ["a"], [0.5] * 520)]
+    write_gguf(tmp_path / "whole.gguf", keys, {}, {})
+    data, random, refused = (tmp_path / "whole.gguf").read_bytes(), np.random.default_rng(0), 0
+    for i in range(len(junk) + 150):
+        try:
+            if i < len(junk):
+                read_vocabulary(junk[i], tmp_path)
+                continue
+            broken = bytearray(data)
+            for at in random.integers(24, len(data), 3):
+                broken[at] = int(random.integers(0, 256))
+            (tmp_path / "m.gguf").write_bytes(broken)
+            read_vocabulary(GGUF(tmp_path / "m.gguf").metadata, tmp_path)
+        except CheckpointError:
+            refused += 1
+    assert refused > 30
 
 
 def test_the_template_and_the_chat_survive(tmp_path):
@@ -264,12 +338,13 @@ def test_the_template_and_the_chat_survive(tmp_path):
 # what is refused
 
 
-def rewritten(path, out, **changes):
-    """The file with other metadata, by the writer of the package gguf."""
+def rewritten(path, out, *, without="", more=None, **changes):
+    """The file with other metadata, ``without`` a tensor or with ``more``."""
     gguf = pytest.importorskip("gguf")
     file = GGUF(path)
     metadata = {key: value for key, value in (file.metadata | changes).items() if value is not None}
-    write_gguf(out, metadata, {name: file.tensor(name) for name in file.slots}, dict.fromkeys(file.slots, "F32"))
+    tensors = {name: file.tensor(name) for name in file.slots if name != without} | (more or {})
+    write_gguf(out, metadata, tensors, dict.fromkeys(tensors, "F32"))
     assert gguf.GGUFReader(out)
     return out
 
@@ -294,11 +369,53 @@ def llama_file(tmp_path):
         ({"llama.rope.scaling.type": "longrope"}, "scales rope by 'longrope'"),
         ({"llama.attention.head_count": [4, 2]}, "differs from layer to layer"),
         ({"split.count": 3}, "one of several parts"),
+        ({"llama.attention.causal": False}, "is not read here: llama.attention.causal = False"),
+        ({"llama.attention.scale": 0.1}, r"is not read here: llama.attention.scale = 0\.1"),
+        ({"llama.logit_scale": 0.5}, r"is not read here: llama.logit_scale = 0\.5"),
+        ({"llama.rope.scaling.attn_factor": 1.2}, r"is not read here: llama.rope.scaling.attn_factor = 1\.2"),
+        ({"llama.atention.key_length": 8}, r"atention.key_length = 8; did you mean 'attention.key_length'"),
+        ({"llama.attention.sliding_window": 16}, "is not read here: llama.attention.sliding_window = 16"),
+        ({"llama.attention.value_length": 8}, "attention.value_length is 8, which is not supported; 16 is"),
+        ({"llama.rope.freq_base_swa": 5000.0}, "layers with a window by another base"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(changes, message, llama_file, tmp_path):
     with pytest.raises(CheckpointError, match=message):
         cr.load(rewritten(llama_file, tmp_path / "bad.gguf", **changes))
+
+
+def test_tensors_of_another_architectures_rope_are_refused(llama_file, tmp_path):
+    more = {f"rope_factors_{one}.weight": torch.ones(8) for one in ("long", "short")}
+    with pytest.raises(CheckpointError, match=r"'rope_factors_long.weight' has no place in this architecture"):
+        cr.load(rewritten(llama_file, tmp_path / "bad.gguf", more=more))
+
+
+def test_keys_that_ask_for_nothing_are_passed_over(llama_file, tmp_path):
+    neutral = {
+        "attention.causal": True, "attention.scale": 0.0, "logit_scale": 1.0, "expert_count": 0, "pooling_type": 0,
+        "tensor_data_layout": "Meta AI original pth", "rope.scaling.finetuned": False, "attention.sliding_window": 0,
+        "rope.scaling.type": "none", "rope.freq_base_swa": 1e4, "rope.scaling.original_context_length": 64,
+    }  # fmt: skip
+    other = rewritten(llama_file, tmp_path / "y.gguf", **{f"llama.{key}": value for key, value in neutral.items()})
+    assert torch.equal(logits(cr.load(other)), logits(cr.load(llama_file)))
+
+
+def test_a_size_of_yarns_scores_is_read(tmp_path):
+    """llama.cpp's converter writes it where the publisher gives one."""
+    published("qwen3", tmp_path / "hf", rope_parameters=YARN)
+    export(cr.load(tmp_path / "hf"), tmp_path / "x.gguf", to="gguf", kind="f32")
+    keys = {"qwen3.rope.scaling.yarn_attn_factor": 1.5, "qwen3.rope.scaling.yarn_ext_factor": 1.0}
+    assert cr.load(rewritten(tmp_path / "x.gguf", tmp_path / "y.gguf", **keys)).model.config.position.scaling.size == 1.5
+    with pytest.raises(CheckpointError, match=r"yarn_ext_factor is 0\.5, which is not supported"):
+        cr.load(rewritten(tmp_path / "x.gguf", tmp_path / "z.gguf", **{"qwen3.rope.scaling.yarn_ext_factor": 0.5}))
+
+
+def test_only_weights_and_biases_have_names_in_a_file():
+    names = ARCHS["llama"].names
+    assert names.stored("model.layers.0.mlp.up_proj.weight") == "blk.0.ffn_up.weight"
+    for name in ("model.layers.0.mlp.up_proj.packed", "model.layers.0.mlp.up_proj.scales", "model.norm.scale"):
+        with pytest.raises(CheckpointError, match="has no place in this architecture"):
+            names.stored(name)
 
 
 def test_mutated_metadata_is_read_or_refused_and_nothing_else(llama_file, tmp_path):

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from chainrule.adapt.lora import Lora, adapters, attach, merge
 from chainrule.cli import main
 from chainrule.core.errors import CheckpointError
-from chainrule.hub.load import load
+from chainrule.hub.load import load, load_any
 from chainrule.hub.peft import CONFIG, WEIGHTS, read_adapter, write_adapter
 from chainrule.hub.safetensors import Mapped, write_tensors
 
@@ -18,6 +18,7 @@ SMALL = {"vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidd
 SMALL |= {"num_key_value_heads": 2, "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 BASES = {
     "llama": ("LlamaConfig", SMALL | {"tie_word_embeddings": False}, ["q_proj", "v_proj", "down_proj", "lm_head"]),
+    "tied": ("LlamaConfig", SMALL | {"tie_word_embeddings": True}, ["q_proj", "v_proj"]),
     "phi3": ("Phi3Config", SMALL, ["qkv_proj", "gate_up_proj", "o_proj"]),
     "gpt2": (
         "GPT2Config",
@@ -95,13 +96,88 @@ def test_an_adapter_of_peft_gives_pefts_scores_here_and_back_there(tmp_path, fam
 
 
 @torch.no_grad()
-def test_modules_saved_whole_are_replaced(tmp_path):
+@pytest.mark.parametrize(
+    ("family", "modules"),
+    [
+        ("llama", ["lm_head"]),
+        ("llama", ["model.embed_tokens"]),
+        ("llama", ["lm_head", "model.norm"]),
+        ("gpt2", ["transformer.wpe"]),
+        ("gpt2", ["transformer.ln_f"]),
+        ("tied", ["model.embed_tokens"]),
+    ],
+)
+def test_modules_saved_whole_are_replaced_and_written_again(tmp_path, family, modules):
+    peft = pytest.importorskip("peft")
+    transformers = pytest.importorskip("transformers")
+    more = {"exclude_modules": ["lm_head"], "ensure_weight_tying": family == "tied"}
+    folder, made, adapter = theirs(tmp_path, family, r=2, modules_to_save=modules, **more)
+    for name, parameter in made.named_parameters():
+        if ".modules_to_save." in name:
+            parameter.mul_(1.5)
+    made.save_pretrained(adapter)
+    expected = made(TOKENS).logits
+    lm = load(folder, adapter=adapter)
+    close(lm.model(TOKENS), expected)
+
+    write_adapter(lm.model, tmp_path / "ours", base=str(folder))
+    config = json.loads((tmp_path / "ours" / CONFIG).read_text())
+    assert (config["modules_to_save"], config["task_type"]) == (["lm_head"] * (family == "tied") + modules, "CAUSAL_LM")
+    assert set(Mapped(tmp_path / "ours" / WEIGHTS).slots) == set(Mapped(adapter / WEIGHTS).slots)
+    close(load(folder, adapter=tmp_path / "ours").model(TOKENS), expected)
+    fresh_base = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    close(peft.PeftModel.from_pretrained(fresh_base, tmp_path / "ours").eval()(TOKENS).logits, expected)
+
+
+def test_a_head_in_four_bits_is_not_replaced(tmp_path):
     folder, made, adapter = theirs(tmp_path, "llama", r=2, modules_to_save=["lm_head"], exclude_modules=["lm_head"])
     with torch.no_grad():
         made.base_model.model.lm_head.modules_to_save["default"].weight.mul_(1.5)
     made.save_pretrained(adapter)
-    lm = load(folder, adapter=adapter)
-    close(lm.model(TOKENS), made(TOKENS).logits)
+    with pytest.raises(CheckpointError, match=r"replaces lm_head.weight, which lies in four bits here; load the base in bf16"):
+        load(folder, adapter=adapter, dtype="int4")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("kind", "targets", "task"),
+    [
+        ("T5ForConditionalGeneration", ("q_proj", "v_proj"), "SEQ_2_SEQ_LM"),
+        ("BertForMaskedLM", ("q_proj", "v_proj"), None),
+        ("BertModel", ("q_proj", "v_proj"), "FEATURE_EXTRACTION"),
+    ],
+)
+def test_an_adapter_says_what_its_model_is_for(tmp_path, kind, targets, task):
+    """PEFT wraps a model by the task's name; the states or scores with it are ours."""
+    peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {
+        "vocab_size": 61,
+        "d_model": 32,
+        "d_kv": 8,
+        "d_ff": 48,
+        "num_layers": 2,
+        "num_heads": 4,
+        "decoder_start_token_id": 0,
+    }
+    bert = {"vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = transformers.T5Config(**sizes) if task == "SEQ_2_SEQ_LM" else transformers.BertConfig(**bert)
+    model = getattr(transformers, kind)(config).eval()
+    model.save_pretrained(tmp_path / "base")
+    ours = load_any(tmp_path / "base").model
+    attach(ours, Lora(rank=2), targets, torch.Generator().manual_seed(2))
+    for layer in adapters(ours).values():
+        layer.b.copy_(torch.randn(layer.b.shape, generator=torch.Generator().manual_seed(3)))
+    write_adapter(ours, tmp_path / "adapter", base=str(tmp_path / "base"))
+    assert json.loads((tmp_path / "adapter" / CONFIG).read_text())["task_type"] == task
+    wrapped = peft.PeftModel.from_pretrained(model, tmp_path / "adapter").eval()
+    assert (task is None) == (type(wrapped) is peft.PeftModel)
+    if task == "SEQ_2_SEQ_LM":
+        source = TOKENS.flip(1)
+        close(ours(TOKENS, given={"source": source}), wrapped(input_ids=source, decoder_input_ids=TOKENS).logits)
+        return
+    found = wrapped(input_ids=TOKENS)
+    close(ours.states(TOKENS) if task else ours(TOKENS), found.last_hidden_state if task else found.logits)
 
 
 @torch.no_grad()

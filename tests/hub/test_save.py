@@ -77,3 +77,10 @@ def test_from_pretrained_gives_the_model_alone(tmp_path):
         NGram.from_pretrained(folder)
     with pytest.raises(CheckpointError, match="does not exist here"):
         cr.LanguageModel.from_pretrained(tmp_path / "none")
+
+
+def test_what_lies_in_four_bits_is_not_saved(tmp_path):
+    lm = load(save(tmp_path / "in", tiny()), dtype="int4")
+    with pytest.raises(CheckpointError, match=r"loaded as int4, and layers\.0\.self_attn\.q_proj has lost"):
+        lm.save(tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -8,15 +8,18 @@ import sys
 import pytest
 import torch
 
+from chainrule.adapt.int4 import Int4Linear, Int4Stack
 from chainrule.core.errors import CheckpointError, ConfigError
+from chainrule.eval.anatomy import take_apart
 from chainrule.hub.build import fresh
-from chainrule.hub.load import load
+from chainrule.hub.load import load, size_bytes
 from chainrule.hub.safetensors import Mapped, write_tensors
 from chainrule.hub.save import save
 from chainrule.hub.trace import TensorStep
 from chainrule.models.moves import Permute, Rename, Transpose, loaded
 from chainrule.models.routes import routes
 from chainrule.tokenizers.byte import ByteTokenizer
+from tests.hub.gguf_cases import published
 
 TOKENS = torch.randint(257, (2, 9), generator=torch.Generator().manual_seed(0))
 
@@ -326,3 +329,31 @@ def test_int4_while_loading_never_holds_the_whole_in_bf16(tmp_path):
     shape = {"vocab_size": 1024, "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16}
     _, parameters, before, peak, _ = measured(hollow(tmp_path / "small", LLAMA_8B | shape | {"num_hidden_layers": 4}), "int4")
     assert peak - before < 0.9 * 2 * parameters  # 5 of 16 bits a weight, and what torch keeps of the matrix on its way
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["qwen3-moe", "gpt-oss"])
+def test_the_experts_of_a_mixture_lie_in_four_bits_too(name, tmp_path):
+    """Five bits a weight for every matrix but the table of tokens and the routers; the scores are those of the codes."""
+    published(name, tmp_path / "moe")
+    packed, plain = (load(tmp_path / "moe", device="cpu", dtype=dtype).model for dtype in ("int4", "fp32"))
+    inner = [p.numel() for name, p in plain.named_parameters() if p.ndim > 1 and ("_proj" in name or name == "lm_head.weight")]
+    rest = sum(p.numel() for p in plain.parameters()) - sum(inner)
+    assert size_bytes(packed) == sum(inner) * 5 // 8 + 2 * rest
+    for name, parameter in packed.named_parameters():
+        plain.get_parameter(name).copy_(parameter)
+    for name, layer in packed.named_modules():
+        if isinstance(layer, Int4Linear):
+            plain.get_parameter(f"{name}.weight").copy_(layer.weight)
+        if isinstance(layer, Int4Stack):
+            plain.get_parameter(name).copy_(torch.stack([layer[i].weight for i in range(len(layer))]))
+    tokens = torch.randint(plain.vocab_size, (2, 9), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(packed.float()(tokens), plain(tokens), atol=1e-3, rtol=1e-4)
+
+
+def test_a_mixture_as_int4_takes_the_bytes_that_its_plan_counts(tmp_path):
+    """Five bits for each weight between embedding and readout, two bytes for the rest; the readout is packed besides."""
+    published("qwen3-moe", tmp_path / "moe", num_experts=64, hidden_size=128, moe_intermediate_size=64)
+    anatomy = take_apart(load(tmp_path / "moe", device="cpu").model, "moe")
+    planned = anatomy.inner * 5 / 8 + (anatomy.total - anatomy.inner) * 2
+    assert size_bytes(load(tmp_path / "moe", device="cpu", dtype="int4").model) == pytest.approx(planned, rel=0.05)

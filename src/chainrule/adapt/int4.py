@@ -107,6 +107,46 @@ class Int4Linear(nn.Module):
         return f"{self.in_features} → {self.out_features}, {how}"
 
 
+class Int4Stack(nn.Module):
+    """As many matrices of one shape, such as those of a mixture's experts; ``stack[i]`` is one of them, as a layer."""
+
+    def __init__(self, packed: Int[Tensor, "e n k/2"], scales: Float[Tensor, "e k/32 n 2"], *, kernel: bool = False) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.register_buffer("packed", packed)
+        self.register_buffer("scales", scales)
+
+    packed: Tensor
+    scales: Tensor
+
+    @classmethod
+    def of(cls, weights: Float[Tensor, "e n k"], *, kernel: bool | None = None) -> "Int4Stack":
+        """Matrices in four bits, one after the other; ``kernel`` as for ``Int4Linear``."""
+        e, n, k = weights.shape
+        kernel = has_kernel(n, k, weights.device) if kernel is None else kernel
+        packed = torch.empty(e, n, k // 2, dtype=torch.uint8, device=weights.device)
+        scales = torch.empty(e, k // GROUP, n, 2, dtype=torch.bfloat16, device=weights.device)
+        for i, weight in enumerate(weights):
+            one = Int4Linear.of(weight, kernel=kernel)
+            packed[i], scales[i] = one.packed, one.scales
+        return cls(packed, scales, kernel=kernel)
+
+    def __len__(self) -> int:
+        return len(self.packed)
+
+    def __getitem__(self, i: int) -> Int4Linear:
+        return Int4Linear(self.packed[i], self.scales[i], kernel=self.kernel)
+
+    def extra_repr(self) -> str:
+        e, n, half = self.packed.shape
+        return f"{e} matrices {2 * half} → {n}, {'packed for the CPU kernel' if self.kernel else 'unpacked to multiply'}"
+
+
+def in_four_bits(model: nn.Module) -> list[str]:
+    """The names of the layers of a model that lie in four bits."""
+    return [name for name, layer in model.named_modules() if isinstance(layer, Int4Linear | Int4Stack)]
+
+
 def has_kernel(n: int, k: int, device: torch.device) -> bool:
     """Whether torch has a kernel for an ``n`` by ``k`` matrix there; it wants rows in blocks of 64."""
     names = ("_convert_weight_to_int4pack_for_cpu", "_weight_int4pack_mm_for_cpu")

@@ -13,6 +13,7 @@ from chainrule.hub.llama2c import write_llama2c
 from chainrule.hub.llmc import write_llmc
 from chainrule.hub.lm import LM
 from chainrule.hub.modelfile import write_modelfile
+from chainrule.hub.save import check_plain
 from chainrule.models.decoder import Decoder
 from chainrule.models.moves import saved
 from chainrule.tokenizers.llama2c import Llama2cTokenizer
@@ -35,6 +36,7 @@ def export(
 
     Raises ``CheckpointError`` where the format cannot hold the model, or something is there already, unless ``force``.
     """
+    check_plain(lm.model)
     if to not in TYPES:
         raise ConfigError(f"--to {to!r} is no format to export to{nearest(to, TYPES)}")
     kind = kind or ("q8_0" if to == "gguf" else next(iter(TYPES[to]), None))

@@ -19,17 +19,21 @@ from typing import Any
 import torch
 from torch import nn
 
+from chainrule.adapt.int4 import in_four_bits
 from chainrule.adapt.lora import Lora, LoraLinear, adapters, linears, put
 from chainrule.core.errors import CheckpointError, nearest
 from chainrule.core.files import read_text, whole_folder
+from chainrule.core.masked import MaskedModel
 from chainrule.core.shapes import Tensor
 from chainrule.hub.build import moves, published_config
 from chainrule.hub.safetensors import Mapped, write_tensors
 from chainrule.hub.weights import inside, some
 from chainrule.models.moves import Move, Transpose, loaded, saved
+from chainrule.models.seq2seq import Seq2Seq
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 STEM = "base_model.model."
+TABLE, HEAD = "embed_tokens.weight", "lm_head.weight"
 NO_EFFECT = {
     "task_type", "base_model_name_or_path", "revision", "inference_mode", "lora_dropout", "target_modules", "exclude_modules",
     "layers_to_transform", "layers_pattern", "auto_mapping", "peft_version", "loftq_config", "megatron_config", "megatron_core",
@@ -67,12 +71,13 @@ def read_adapter(model: nn.Module, folder: str | Path) -> list[str]:
             raise CheckpointError(
                 f"{folder}: its config gives {module} a rank of {stated}, its tensors have {part.rank}; copy both again"
             )
-    replaced = _changed(model, loaded(changes, whole))
-    _check_whole(model, replaced, config, folder)
+    replaced = _once(model, _changed(model, loaded(changes, whole)), folder)
+    _check_whole(model, replaced, folder)
     model.requires_grad_(False)
     with torch.no_grad():
         for name, tensor in replaced.items():
             model.get_parameter(name).requires_grad_(True).copy_(tensor)
+    model.replaced = tuple(sorted(replaced))  # type: ignore[assignment]
     for name, layer in ready.items():
         put(model, name, layer)
     return [*ready, *sorted(replaced)]
@@ -208,8 +213,8 @@ def _other_way(changes: tuple[Move, ...], name: str, tensor: Tensor) -> bool:
 def _changed(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors that are not the model's own, to the bit; a tied readout is the table."""
     own = dict(model.named_parameters())
-    if "lm_head.weight" not in own and "embed_tokens.weight" in own:
-        own["lm_head.weight"] = own["embed_tokens.weight"]
+    if HEAD not in own and TABLE in own:
+        own[HEAD] = own[TABLE]
     return {
         name: tensor
         for name, tensor in tensors.items()
@@ -217,16 +222,29 @@ def _changed(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tenso
     }
 
 
-def _check_whole(model: nn.Module, tensors: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path) -> None:
+def _once(model: nn.Module, tensors: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
+    """The tensors without PEFT's copy of a table that the model reads and writes with; one of the two alone is an error."""
+    both = [name for name in (TABLE, HEAD) if name in tensors]
+    if not both or not _tied(model):
+        return tensors
+    if len(both) == 1 or not torch.equal(tensors[TABLE], tensors[HEAD]):
+        raise CheckpointError(
+            f"{folder} replaces {both[0]} alone, but this model reads and writes with one table; make the adapter with "
+            "ensure_weight_tying=True, or set tie_word_embeddings to false in the base"
+        )
+    return {name: tensor for name, tensor in tensors.items() if name != HEAD}
+
+
+def _tied(model: nn.Module) -> bool:
+    return bool(getattr(model.config, "tied", False))  # type: ignore[union-attr]
+
+
+def _check_whole(model: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> None:
     parameters = dict(model.named_parameters())
-    if getattr(model.config, "tied", False) and tensors and not config.get("ensure_weight_tying"):  # type: ignore[union-attr]
-        tied = [name for name in tensors if name in ("embed_tokens.weight", "lm_head.weight")]
-        if tied:
-            raise CheckpointError(
-                f"{folder} replaces {tied[0]} alone, but this model reads and writes with one table; make the adapter with "
-                "ensure_weight_tying=True, or set tie_word_embeddings to false in the base"
-            )
+    packed = in_four_bits(model)
     for name, tensor in tensors.items():
+        if name.removesuffix(".weight") in packed:
+            raise CheckpointError(f"{folder} replaces {name}, which lies in four bits here; load the base in bf16")
         if name not in parameters:
             raise CheckpointError(f"{folder} is for another base: it replaces {name}, which this model does not have")
         if parameters[name].shape != tensor.shape:
@@ -246,12 +264,50 @@ def write_adapter(model: nn.Module, folder: str | Path, *, base: str = "", force
     tensors, parts = _published(found, changes)
     if len({(part.stabilised, part.dora) for part in parts.values()}) > 1:
         raise CheckpointError("the adapters are of different kinds (DoRA, rank-stabilised), which one config cannot say")
+    whole = _replaced(model, changes, parts)
     stored = [_other_way(changes, f"{name}.weight", tensors[f"{STEM}{name}.lora_B.weight"]) for name in parts]
-    said = _said(parts, base, any(stored))
+    said = _said(parts, base, any(stored)) | {"task_type": _task(model)} | _kept_whole(model, whole)
     with whole_folder(folder) as aside:
         (aside / CONFIG).write_text(json.dumps(said, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        write_tensors(tensors, aside / WEIGHTS)
+        write_tensors(tensors | whole, aside / WEIGHTS)
     return folder
+
+
+def _replaced(model: nn.Module, changes: tuple[Move, ...], parts: Mapping[str, Lora]) -> dict[str, Tensor]:
+    """The modules that the adapter which was read replaced whole, under PEFT's names; of an adapted one it is the base."""
+    own: dict[str, Tensor] = {}
+    for path in {name.rpartition(".")[0] for name in getattr(model, "replaced", ())}:
+        layer = model.get_submodule(path)
+        plain = layer.base if isinstance(layer, LoraLinear) else layer
+        own |= {f"{path}.{leaf}": tensor.detach().cpu() for leaf, tensor in plain.named_parameters(recurse=False)}
+    if TABLE in own and _tied(model):
+        own[HEAD] = own[TABLE]  # PEFT writes, and wants to read, both
+    try:
+        published = saved(changes, own)
+    except KeyError as missing:  # a part of a matrix whose other parts were not replaced
+        raise CheckpointError(
+            f"{some(sorted(own))} was replaced without {missing.args[0]}, with which it is one in published checkpoints; "
+            "merge the adapter and save the model itself"
+        ) from missing
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in published.items():
+        module, _, leaf = name.rpartition(".")
+        tensors[f"{STEM}{module}{'.base_layer' * (module in parts)}.{leaf}"] = tensor.contiguous()
+    return tensors
+
+
+def _kept_whole(model: nn.Module, whole: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The settings that go with what is written whole; names are in full, since PEFT takes all that end in them."""
+    modules = sorted({name.removeprefix(STEM).rpartition(".")[0] for name in whole if ".base_layer." not in name})
+    tied = _tied(model) and TABLE in getattr(model, "replaced", ())
+    return {"modules_to_save": modules or None} | ({"ensure_weight_tying": True} if tied else {})
+
+
+def _task(model: nn.Module) -> str | None:
+    """PEFT's word for what a model is for; it has none for filling in masked words."""
+    if isinstance(model, MaskedModel):
+        return None if model.fills else "FEATURE_EXTRACTION"
+    return "SEQ_2_SEQ_LM" if isinstance(model, Seq2Seq) else "CAUSAL_LM"
 
 
 def _published(found: Mapping[str, LoraLinear], changes: tuple[Move, ...]) -> tuple[dict[str, Tensor], dict[str, Lora]]:
@@ -302,10 +358,10 @@ def _said(parts: Mapping[str, Lora], base: str, other_way: bool) -> dict[str, An
     """``adapter_config.json``: what most adapters have, and the others by name."""
     first = next(iter(parts.values()))
     return {
-        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base, "revision": None,
+        "peft_type": "LORA", "base_model_name_or_path": base, "revision": None,
         "r": first.rank, "lora_alpha": _whole(first.alpha), "lora_dropout": first.dropout, "bias": "none",
         "fan_in_fan_out": other_way, "target_modules": sorted({name.split(".")[-1] for name in parts}),
-        "modules_to_save": None, "rank_pattern": {name: part.rank for name, part in parts.items() if part.rank != first.rank},
+        "rank_pattern": {name: part.rank for name, part in parts.items() if part.rank != first.rank},
         "alpha_pattern": {name: _whole(part.alpha) for name, part in parts.items() if part.alpha != first.alpha},
         "layers_to_transform": None, "layers_pattern": None, "exclude_modules": None, "use_rslora": first.stabilised,
         "use_dora": first.dora, "init_lora_weights": True, "inference_mode": True, "trainable_token_indices": None,

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from chainrule.adapt.int4 import in_four_bits
 from chainrule.adapt.lora import adapters
 from chainrule.core.errors import CheckpointError, ConfigError
 from chainrule.core.files import whole_folder
@@ -45,11 +46,7 @@ def save(
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not force:
         raise CheckpointError(f"{folder} exists already; give a new folder, or force=True (--force) to replace it")
-    if adapters(model):
-        raise CheckpointError(
-            "the model has an adapter beside its weights; merge the two first (chainrule.adapt.lora.merge), or write the "
-            "adapter alone (chainrule.hub.peft.write_adapter)"
-        )
+    check_plain(model)
     config = published_config(model)
     names = saved(moves(config), _unique(model))
     ids = _ids(tokenizer)
@@ -65,6 +62,20 @@ def save(
         if template is not None:
             (aside / "chat_template.jinja").write_text(template, encoding="utf-8")
     return folder
+
+
+def check_plain(model: Model) -> None:
+    """Raise ``CheckpointError`` for weights that no other program has a name for: an adapter beside them, or four bits."""
+    if adapters(model):
+        raise CheckpointError(
+            "the model has an adapter beside its weights; merge the two first (chainrule.adapt.lora.merge), or write the "
+            "adapter alone (chainrule.hub.peft.write_adapter)"
+        )
+    if packed := in_four_bits(model):
+        raise CheckpointError(
+            f"the model was loaded as int4, and {packed[0]} has lost what four bits do not hold; "
+            "load it in bf16 to save it (--dtype bf16)"
+        )
 
 
 def _write_weights(tensors: dict[str, Tensor], folder: Path, shard_bytes: int) -> None:

@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from chainrule.adapt.int4 import GROUP, Int4Linear
+from chainrule.adapt.int4 import GROUP, Int4Linear, Int4Stack
 from chainrule.core.errors import CheckpointError
 from chainrule.core.shapes import Tensor
 from chainrule.hub.safetensors import Mapped
 from chainrule.hub.safetensors import write_tensors as write_tensors
 from chainrule.hub.trace import Stopwatch, Way
+from chainrule.layers.moe import Experts
 from chainrule.models.moves import Move, loaded
 from chainrule.models.routes import Route, routes
 
@@ -207,11 +208,15 @@ def _take(
 def _put(model: nn.Module, name: str, tensor: Tensor, wish: Wish, pages: set[int]) -> tuple[Way, str]:
     """Put a tensor where an empty parameter or buffer is, as wished; returns its way and its number format."""
     owner, leaf = _owner(model, name)
-    if wish.int4 and type(owner) is nn.Linear and leaf == "weight" and tensor.shape[1] % GROUP == 0:
-        path = name.removesuffix(".weight")
-        parent, place = _owner(model, path)
-        setattr(parent, place, Int4Linear.of(tensor.to(wish.device), owner.bias))
-        return "quantised", "int4"
+    if wish.int4 and tensor.ndim > 1 and tensor.shape[-1] % GROUP == 0:
+        if type(owner) is nn.Linear and leaf == "weight":
+            parent, place = _owner(model, name.removesuffix(".weight"))
+            setattr(parent, place, Int4Linear.of(tensor.to(wish.device), owner.bias))
+            return "quantised", "int4"
+        if isinstance(owner, Experts) and tensor.ndim == 3:  # their biases have two dimensions
+            delattr(owner, leaf)  # torch puts no module where a parameter is registered
+            setattr(owner, leaf, Int4Stack.of(tensor.to(wish.device)))
+            return "quantised", "int4"
     given = tensor.to(wish.device, wish.dtype if wish.dtype and tensor.is_floating_point() else tensor.dtype)
     parameter = isinstance(getattr(owner, leaf), nn.Parameter)
     setattr(owner, leaf, nn.Parameter(given, requires_grad=False) if parameter else given)

@@ -9,7 +9,7 @@ arXiv:2211.15841). ``by_loop`` says the same readably, and is what the fast way 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -76,8 +76,19 @@ class MixtureLayer(nn.Module):
         return y if self.shared_experts is None else y + self.shared_experts(x)
 
 
+@runtime_checkable
+class Matrices(Protocol):
+    """Matrices that are no tensor, as where they lie in four bits: ``matrices[i]`` is a layer that multiplies by the i-th."""
+
+    def __getitem__(self, i: int, /) -> Callable[[Tensor], Tensor]: ...
+
+
 class Experts(nn.Module):
-    """The weights of all experts, stacked: gate and up ``e f d``, down ``e d f``."""
+    """The weights of all experts, stacked: gate and up ``e f d``, down ``e d f``; a loader may put ``Matrices`` there."""
+
+    gate_proj: Tensor | Matrices
+    up_proj: Tensor | Matrices
+    down_proj: Tensor | Matrices
 
     def __init__(self, part: MixtureOfExperts, d_model: int) -> None:
         super().__init__()
@@ -111,12 +122,15 @@ def by_loop(experts: Experts, x: Float[Tensor, "n d"], routed: Routed) -> Float[
     return y
 
 
-def _wide(experts: Experts) -> tuple[tuple[Tensor, Tensor | None], ...]:
+def _wide(experts: Experts) -> tuple[tuple[Tensor | Matrices, Tensor | None], ...]:
     return (experts.gate_proj, experts.gate_bias), (experts.up_proj, experts.up_bias)
 
 
-def _project(x: Tensor, weight: Tensor, bias: Tensor | None, i: int) -> Tensor:
-    return F.linear(x, weight[i], None if bias is None else bias[i])
+def _project(x: Tensor, weight: Tensor | Matrices, bias: Tensor | None, i: int) -> Tensor:
+    if isinstance(weight, Tensor):
+        return F.linear(x, weight[i], None if bias is None else bias[i])
+    y = weight[i](x)
+    return y if bias is None else y + bias[i]
 
 
 def grouped(experts: Experts, x: Float[Tensor, "n d"], routed: Routed) -> Float[Tensor, "n d"]:
@@ -136,12 +150,14 @@ def grouped(experts: Experts, x: Float[Tensor, "n d"], routed: Routed) -> Float[
 
 def _grouped_product(
     x: Float[Tensor, "n i"],
-    weight: Float[Tensor, "e o i"],
+    weight: Float[Tensor, "e o i"] | Matrices,
     bias: Tensor | None,
     ends: Int[Tensor, "e"],
     expert: Int[Tensor, "n"],
 ) -> Float[Tensor, "n o"]:
     """Rows times their own expert's matrix; the rows of expert i end at ``ends[i]``."""
+    if not isinstance(weight, Tensor):
+        return _one_by_one(x, weight, bias, ends)
     if torch.is_autocast_enabled(x.device.type):
         narrow = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(narrow), weight.to(narrow)
@@ -152,6 +168,12 @@ def _grouped_product(
         rows = x.tensor_split(ends[:-1].cpu().long())
         y = torch.cat([F.linear(part, one) for part, one in zip(rows, weight, strict=True)])
     return y if bias is None else y + bias[expert].to(y.dtype)
+
+
+def _one_by_one(x: Float[Tensor, "n i"], weight: Matrices, bias: Tensor | None, ends: Int[Tensor, "e"]) -> Float[Tensor, "n o"]:
+    """The same product where each matrix is unpacked for its own rows, and those that nobody reads not at all."""
+    rows = x.tensor_split(ends[:-1].cpu().long())
+    return torch.cat([_project(part, weight, bias, i) for i, part in enumerate(rows) if len(part) or not len(x)])
 
 
 def _aligned(x: Tensor) -> bool:

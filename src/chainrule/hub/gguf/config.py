@@ -9,11 +9,10 @@ from typing import Any
 
 from chainrule.core.errors import CheckpointError
 from chainrule.core.schema import dump
-from chainrule.core.shapes import Tensor
 from chainrule.hub.build import parts
 from chainrule.hub.difference import difference
 from chainrule.hub.gguf.keys import Said
-from chainrule.hub.gguf.rope import rope_keys, rope_of, rope_parameters
+from chainrule.hub.gguf.rope import Tables, rope_keys, rope_of, rope_parameters
 from chainrule.hub.gguf.tables import ALSO, OPTIONAL, SIGMOID, SOFTMAX, TABLES
 
 Config = dict[str, Any]
@@ -43,8 +42,11 @@ def further(arch: str, metadata: Mapping[str, Any], where: object) -> int:
     return Said(metadata, stored_name(arch), where).number("nextn_predict_layers") or 0
 
 
-def published(arch: str, metadata: Mapping[str, Any], shapes: Shapes, factors: Tensor | None, where: object) -> Config:
-    """The ``config.json`` that a file's metadata means. ``factors`` is the tensor ``rope_freqs``, if there is one."""
+def published(arch: str, metadata: Mapping[str, Any], shapes: Shapes, tables: Tables, where: object) -> Config:
+    """The ``config.json`` that a file's metadata means. ``tables`` are the tensors that belong to rope's settings.
+
+    Raises ``CheckpointError`` for a key of the architecture that was not read: it may say that this is another model.
+    """
     table, said = TABLES[arch], Said(metadata, stored_name(arch), where)
     if "token_embd.weight" not in shapes:
         raise CheckpointError(f"{where} has no tensor token_embd.weight: it is a vocabulary or a part of a model, not a model")
@@ -54,11 +56,19 @@ def published(arch: str, metadata: Mapping[str, Any], shapes: Shapes, factors: T
         if value is not None:
             config[name] = value
     config[table.keys["block_count"]] = _layers(said, shapes, further(arch, metadata, where))
+    said.ignore("nextn_predict_layers")
     config["vocab_size"] = shapes["token_embd.weight"][0]
     config["tie_word_embeddings"] = "output.weight" not in shapes
     config |= {key: tensor in shapes for key, tensor in table.seen.items()}
     config |= _own(arch, config, said)
-    return config | (rope_of(arch, said, _width(config), factors) if table.rope else {})
+    for key, value in table.written.items():
+        said.only(key, config[value] if isinstance(value, str) else value)
+    if "attention.key_length" in table.keys:
+        said.only("attention.value_length", _width(config))
+    if table.rope:
+        config |= rope_of(arch, said, _width(config), tables)
+    said.done()
+    return config
 
 
 def _layers(said: Said, shapes: Shapes, further: int) -> int:
@@ -114,6 +124,9 @@ def otherwise(arch: str, config: Config) -> list[str]:
         )
     if arch == "deepseek2" and not config.get("q_lora_rank") and config["num_hidden_layers"] not in (26, 27):
         notes.append("llama.cpp loads DeepSeek-V2 without q_lora_rank only if it has 26 or 27 layers")
+    window = config.get("sliding_window")
+    if arch == "phi3" and window and window < config["max_position_embeddings"]:
+        notes.append(f"llama.cpp gives Phi-3 no window: beyond {window} tokens it scores otherwise")
     if arch == "gpt-oss" and rope_parameters(config).get("truncate") is False:
         notes.append("llama.cpp rounds the borders of YaRN's ramp, gpt-oss does not: its angles differ a little")
     return notes
@@ -133,7 +146,10 @@ def _own(arch: str, config: Config, said: Said) -> Config:
             "first_k_dense_replace": config.get("first_k_dense_replace", 0),
             "routed_scaling_factor": config.get("routed_scaling_factor", 1.0),
         }
-    return {"use_qk_norm": config["num_local_experts"] != 128} if arch == "llama4" else {}  # as llama.cpp knows Maverick
+    if arch == "llama4":
+        said.only("attention.sliding_window")  # 0 says that no layer attends in chunks
+        return {"use_qk_norm": config["num_local_experts"] != 128}  # as llama.cpp knows Maverick
+    return {}
 
 
 def _own_keys(arch: str, config: Config) -> Config:
@@ -174,6 +190,8 @@ def _near_layers(config: Config) -> list[bool]:
 
 def _deepseek2(config: Config, said: Said) -> Config:
     """Latent attention's widths, and which of the two routers: files before 2025 name the heads' widths without ``_mla``."""
+    said.only("expert_gating_func", 0, SOFTMAX, SIGMOID)
+    said.ignore("attention.head_count_kv", "attention.key_length", "attention.value_length")  # of the latent, where new
     rope = said.needed("rope.dimension_count")
     wide = said.number("attention.key_length_mla") or said.needed("attention.key_length")
     third = said.number("expert_gating_func") == SIGMOID

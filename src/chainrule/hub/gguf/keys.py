@@ -1,4 +1,7 @@
-"""A GGUF file's numbers under the name of its architecture, each checked to be of the kind that is wanted."""
+"""A GGUF file's numbers under the name of its architecture, each checked to be of the kind that is wanted.
+
+What was asked for is remembered: a key that nobody reads may say that this is another model, and is an error in the end.
+"""
 
 import math
 from collections.abc import Mapping
@@ -6,13 +9,23 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.core.errors import CheckpointError
+from chainrule.core.errors import CheckpointError, nearest
 
 FRACTIONS = ("epsilon", "softcapping", "freq_base", "freq_base_swa", "factor", "scale_linear", "beta_fast", "beta_slow",
              "weights_scale", "log_multiplier")  # fmt: skip
 """Endings of keys that hold fractions; all others hold whole numbers."""
 FROM_ZERO = ("leading_dense_block_count", "expert_shared_count")
 LARGEST = 1 << 24
+HARMLESS = {
+    "vocab_size", "expert_shared_feed_forward_length", "tensor_data_layout", "pooling_type", "rope.scaling.finetuned",
+    "rope.scaling.original_context_length",
+}  # fmt: skip
+"""Keys that say what the tensors say too, how the model was made, or what only goes with another key."""
+NEUTRAL = {
+    "attention.causal": True, "logit_scale": 1.0, "residual_scale": 1.0, "embedding_scale": 1.0, "expert_weights_scale": 1.0,
+    "expert_group_count": 1, "expert_group_used_count": 1, "rope.scaling.attn_factor": 1.0,
+}  # fmt: skip
+"""Keys with the one value, beside 0, that asks for nothing where the architecture does not read them."""
 
 
 class Said:
@@ -20,6 +33,7 @@ class Said:
 
     def __init__(self, metadata: Mapping[str, Any], arch: str, where: object) -> None:
         self.metadata, self.arch, self.where = metadata, arch, where
+        self.known: set[str] = set()
 
     def number(self, key: str) -> Any:
         """A number, or None where there is none or it is zero, which many files write for none.
@@ -53,12 +67,39 @@ class Said:
 
     def raw(self, key: str, default: Any) -> Any:
         """The value as it stands."""
+        self.known.add(key)
         return self.metadata.get(f"{self.arch}.{key}", default)
 
+    def only(self, key: str, *values: Any) -> None:
+        """Refuse what is not implemented: a file may leave the key out, or say one of these."""
+        value = self._one(key)
+        if value is not None and value not in values:
+            right = " or ".join(map(repr, values)) or "none at all"
+            raise CheckpointError(f"{self.where}: {self.arch}.{key} is {value!r}, which is not supported; {right} is")
+
+    def ignore(self, *keys: str) -> None:
+        """Keys that are known and change nothing here."""
+        self.known |= set(keys)
+
+    def done(self) -> None:
+        """Refuse every key of the architecture that nobody read, unless its value asks for nothing."""
+        for name, value in self.metadata.items():
+            key = name.removeprefix(f"{self.arch}.")
+            if key == name or key in self.known | HARMLESS or value == NEUTRAL.get(key) or _is_zero(value):
+                continue
+            raise CheckpointError(
+                f"{self.where} has a key that changes the model and is not read here: {name} = {str(value)[:60]}"
+                f"{nearest(key, self.known)}"
+            )
+
     def _one(self, key: str) -> Any:
-        value = self.metadata.get(f"{self.arch}.{key}")
+        value = self.raw(key, None)
         if not isinstance(value, list):
             return value
         if not value or any(one != value[0] for one in value):
             raise CheckpointError(f"{self.where}: {self.arch}.{key} differs from layer to layer, which is not supported")
         return value[0]
+
+
+def _is_zero(value: Any) -> bool:
+    return type(value) in (int, float) and value == 0

@@ -19,7 +19,7 @@ from chainrule.hub.gguf.config import architecture, further, metadata_of, otherw
 from chainrule.hub.gguf.mix import FLOATS, KINDS, file_type, mix
 from chainrule.hub.gguf.names import ARCHS
 from chainrule.hub.gguf.read import DTYPES, GGUF
-from chainrule.hub.gguf.rope import rope_factors
+from chainrule.hub.gguf.rope import rope_tables, tables_read
 from chainrule.hub.gguf.tables import ARCH_OF
 from chainrule.hub.gguf.vocab import TEMPLATE, read_vocabulary
 from chainrule.hub.gguf.vocab_write import write_vocabulary
@@ -29,10 +29,6 @@ from chainrule.hub.trace import Stopwatch
 from chainrule.hub.weights import Stored, Wish, fill, left_out
 from chainrule.models.moves import saved
 from chainrule.tokenizers.chat import ChatTemplate
-
-FACTORS = "rope_freqs.weight"
-COMPUTED = (FACTORS, "rope_factors_long.weight", "rope_factors_short.weight")
-"""Tensors that belong to rope's settings and are no weights."""
 
 
 def read_model(path: Path, wish: Wish, watch: Stopwatch) -> LM:
@@ -45,16 +41,16 @@ def read_model(path: Path, wish: Wish, watch: Stopwatch) -> LM:
         )
     arch = architecture(file.metadata, path)
     shapes = {name: slot.shape for name, slot in file.slots.items()}
-    factors = file.tensor(FACTORS).float() if FACTORS in shapes else None
-    config = published(arch, file.metadata, shapes, factors, path)
+    tables = {name: file.tensor(name).float() for name in tables_read(arch) if name in shapes}
+    config = published(arch, file.metadata, shapes, tables, path)
     watch.lap("config", f"the architecture {arch} is model_type {config['model_type']!r}", file=path, made=config)
     with torch.device("meta"):
         model = build(config)
     behind = range(model_layers(config), model_layers(config) + further(arch, file.metadata, path))
     beyond = tuple(f"blk.{i}." for i in behind)
     stored = {name: _stored(file, name) for name in file.slots}
-    for name in [name for name in stored if name in COMPUTED or name.startswith(beyond)]:
-        why = "part of rope's settings" if name in COMPUTED else "of a layer that guesses further tokens"
+    for name in [name for name in stored if name in tables or name.startswith(beyond)]:
+        why = "part of rope's settings" if name in tables else "of a layer that guesses further tokens"
         watch.lap("tensor", **left_out(name, stored.pop(name), why))
     way = (*ARCHS[arch].to_published(config), *moves(config))
     fill(model, stored, way, path, replace(wish, dtype=wish.dtype or _usual(file)), watch)
@@ -88,10 +84,11 @@ def write_model(lm: LM, path: Path, kind: str) -> list[str]:
     number = file_type(kind)
     config = published_config(lm.model)
     arch, config, notes = _architecture(config)
-    tensors = stored_tensors(lm.model.state_dict(), arch, config)
+    tables = rope_tables(arch, config)
+    tensors = tables | stored_tensors(lm.model.state_dict(), arch, config)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     keys = metadata_of(arch, config)
-    says_all(config, published(arch, {"general.architecture": stored_name(arch), **keys}, shapes, tensors.get(FACTORS), path))
+    says_all(config, published(arch, {"general.architecture": stored_name(arch), **keys}, shapes, tables, path))
     tokenizer = lm.tokenizer if lm.has_tokenizer else None
     vocabulary, note = write_vocabulary(tokenizer, config["vocab_size"])
     notes += [note] if note else []
@@ -112,9 +109,7 @@ def write_model(lm: LM, path: Path, kind: str) -> list[str]:
 def stored_tensors(state: Mapping[str, Tensor], arch: str, config: Mapping[str, Any]) -> dict[str, Tensor]:
     """Our parameters as the file holds them, by GGUF's names."""
     way = (*ARCHS[arch].to_published(config), *moves(config))
-    tensors = saved(way, {name: tensor.detach() for name, tensor in state.items()})
-    factors = None if arch == "gpt2" else rope_factors(config)
-    return tensors if factors is None else {FACTORS: factors, **tensors}
+    return saved(way, {name: tensor.detach() for name, tensor in state.items()})
 
 
 def _architecture(config: dict[str, Any]) -> tuple[str, dict[str, Any], list[str]]:

@@ -50,7 +50,7 @@ def _translated(table: Mapping[str, str], word: str, name: str) -> str:
     if word in table:
         return table[word]
     stem, _, kind = word.rpartition(".")
-    if stem not in table:
+    if stem not in table or kind not in ("weight", "bias"):
         raise CheckpointError(f"the tensor {name!r} has no place in this architecture{nearest(stem, table)}")
     return f"{table[stem]}.{kind}"
 

@@ -2,9 +2,9 @@
 
     "GGUF" version tensors keys | key type value … | name dims format offset … | padding | bytes
 
-The reader trusts nothing: every count and length is checked against the bytes that are left before anything is allocated, so
-that what a file can make us remember is bounded by its own size. Tensors are mapped, not read; those in blocks
-(``adapt.blocks``) become floats one at a time, when they are asked for. Specification: ggml-org/ggml, docs/gguf.md.
+The reader trusts nothing: every count and length is checked against the bytes that are left, and against what a model could
+need, before anything is allocated: a file's length costs nothing where it is one hole. Tensors are mapped, not read; those in
+blocks (``adapt.blocks``) become floats one at a time, when they are asked for. Specification: ggml-org/ggml, docs/gguf.md.
 """
 
 import math
@@ -19,6 +19,7 @@ import torch
 from chainrule.adapt.blocks import FORMATS, NUMBERS, unpack
 from chainrule.core.errors import CheckpointError
 from chainrule.core.shapes import Tensor
+from chainrule.hub.safetensors import PRIVATE
 
 MAGIC, VERSIONS = b"GGUF", (2, 3)
 STRING, ARRAY, BOOL = 8, 9, 7
@@ -27,6 +28,8 @@ SCALARS = {
 }  # fmt: skip
 """The number of a value's type -> how NumPy spells it."""
 LONGEST_KEY, LONGEST_NAME, LONGEST_STRING = 65535, 64, 10_000_000
+LONGEST_HEADER, MOST_KEYS, MOST_ITEMS, MOST_TENSORS = 256 << 20, 1 << 16, 1 << 24, 1 << 20
+"""What is read at all before the tensors' bytes: ``MOST_ITEMS`` are those of all lists together, vocabularies and merges."""
 DIMS, NESTED = 4, 4
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 UNREAD = {
@@ -58,7 +61,7 @@ class GGUF:
         self.path = path
         try:
             with path.open("rb") as file:
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+                self._map = mmap.mmap(file.fileno(), 0, **PRIVATE)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path} cannot be read: {error}") from error
         at = Cursor(self._map, path)
@@ -83,6 +86,7 @@ class Cursor:
 
     def __init__(self, data: mmap.mmap, path: Path) -> None:
         self.data, self.path, self.at, self.end = data, path, 0, len(data)
+        self.items = 0
 
     @property
     def left(self) -> int:
@@ -97,6 +101,8 @@ class Cursor:
         """Move over ``size`` bytes; returns where they begin."""
         if size > self.left:
             raise self.wrong(f"{what} needs {size:,} bytes, but {self.left:,} are left")
+        if self.at + size > LONGEST_HEADER:
+            raise self.wrong(f"{what} makes the header longer than the {LONGEST_HEADER:,} bytes allowed")
         self.at += size
         return self.at - size
 
@@ -114,6 +120,14 @@ class Cursor:
         n = self.number("<u8", f"the number of {what}")
         if n > self.left // each:
             raise self.wrong(f"{n:,} {what} are claimed, but {self.left:,} bytes are left")
+        return n
+
+    def list_items(self, each: int, what: str) -> int:
+        """How many items of a list follow; those of all lists are counted together."""
+        n = self.count(each, what)
+        self.items += n
+        if self.items > MOST_ITEMS:
+            raise self.wrong(f"{n:,} {what} make the lists longer than the {MOST_ITEMS:,} items allowed")
         return n
 
     def text(self, longest: int, what: str) -> str:
@@ -141,6 +155,10 @@ def _counts(at: Cursor) -> tuple[int, int]:
     n_keys = at.count(13, "keys")
     if n_tensors > at.left // 24:
         raise at.wrong(f"{n_tensors:,} tensors are claimed, but {at.left:,} bytes are left")
+    if n_tensors > MOST_TENSORS or n_keys > MOST_KEYS:
+        raise at.wrong(
+            f"{n_tensors:,} tensors and {n_keys:,} keys are claimed, more than the {MOST_TENSORS:,} and {MOST_KEYS:,} allowed"
+        )
     return n_tensors, n_keys
 
 
@@ -176,10 +194,10 @@ def _array(at: Cursor, key: str, depth: int) -> list[Any]:
     kind = at.number("<u4", f"the type of the list {key}")
     if kind in (STRING, ARRAY):
         each = 8 if kind == STRING else 12
-        return [_value(at, kind, key, depth + 1) for _ in range(at.count(each, f"items of {key}"))]
+        return [_value(at, kind, key, depth + 1) for _ in range(at.list_items(each, f"items of {key}"))]
     if kind not in SCALARS:
         raise at.wrong(f"the list {key} has items of type {kind}, which GGUF does not know")
-    n = at.count(np.dtype(SCALARS[kind]).itemsize, f"items of {key}")
+    n = at.list_items(np.dtype(SCALARS[kind]).itemsize, f"items of {key}")
     values = at.numbers(SCALARS[kind], n, key)
     return [bool(value) for value in values] if kind == BOOL else values
 

@@ -1,7 +1,7 @@
 """How positions are turned, as GGUF's keys say it and as ``config.json`` does (``rope_parameters``, as in transformers 5).
 
-LLaMA 3's scaling has no keys: the file holds a tensor ``rope_freqs`` of how much slower each frequency turns, from which the
-four numbers of the config are found again.
+Two scalings have no keys but tensors of how much slower each frequency turns: LLaMA 3's ``rope_freqs``, from which the four
+numbers of the config are found again, and the two of Phi-3's LongRoPE, one for short rows and one for long ones.
 """
 
 import math
@@ -12,40 +12,94 @@ import torch
 
 from chainrule.core.errors import CheckpointError
 from chainrule.core.shapes import Tensor
+from chainrule.hub.build import parts
 from chainrule.hub.gguf.keys import Said
+from chainrule.layers.rope import Rope
+from chainrule.layers.scaling import LongRope
 
 Config = dict[str, Any]
+Tables = Mapping[str, Tensor]
+FREQS, LONG, SHORT = "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"
 YARN = {"yarn_beta_fast": "beta_fast", "yarn_beta_slow": "beta_slow"}
 
 
-def rope_of(arch: str, said: Said, width: int, factors: Tensor | None) -> Config:
-    """``rope_parameters`` of a file, for heads of which ``width`` channels could turn."""
-    rope: Config = {"rope_type": "default", "rope_theta": said.number("rope.freq_base") or 10000.0}
-    rope |= _llama3(said, rope["rope_theta"], factors) if factors is not None else _scaled(arch, said)
+def rope_of(arch: str, said: Said, width: int, tables: Tables) -> Config:
+    """``rope_parameters`` of a file that holds these ``tables``, for heads of which ``width`` channels could turn."""
+    theta = said.number("rope.freq_base") or 10000.0
     turned = said.number("rope.dimension_count") or width
+    rope: Config = {"rope_type": "default", "rope_theta": theta} | _scaling_of(arch, said, theta, turned, tables)
     if turned != width:
         rope["partial_rotary_factor"] = turned / width
+    near = said.number("rope.freq_base_swa")
     if arch == "gemma3":
-        near = {"rope_type": "default", "rope_theta": said.number("rope.freq_base_swa") or 10000.0}
-        return {"rope_parameters": {"full_attention": rope, "sliding_attention": near}}
+        windows = {"rope_type": "default", "rope_theta": near or 10000.0}
+        return {"rope_parameters": {"full_attention": rope, "sliding_attention": windows}}
+    if near not in (None, theta):
+        raise CheckpointError(
+            f"{said.where} turns layers with a window by another base ({near:g}) than the others ({theta:g}), "
+            f"which is not supported for {arch}"
+        )
     return {"rope_parameters": rope}
 
 
+def tables_read(arch: str) -> tuple[str, ...]:
+    """The tensors of an architecture's files that belong to rope's settings and are no weights."""
+    return {"phi3": (LONG, SHORT), "gpt2": ()}.get(arch, (FREQS,))
+
+
+def _scaling_of(arch: str, said: Said, theta: float, turned: int, tables: Tables) -> Config:
+    for name, table in tables.items():
+        if table.shape != (turned // 2,) or not torch.all((table > 0) & table.isfinite()):
+            raise CheckpointError(
+                f"{said.where}: {name} of shape {tuple(table.shape)} is no positive number for each of the {turned // 2} "
+                "pairs of channels that turn; export the file again"
+            )
+    if not tables:
+        return _scaled(arch, said)
+    said.only("rope.scaling.factor", 0.0, 1.0)
+    return _longrope(said, tables) if arch == "phi3" else _llama3(said, theta, tables[FREQS])
+
+
+def _longrope(said: Said, tables: Tables) -> Config:
+    """Phi-3's two lists, as they stand in the file."""
+    if len(tables) != 2:
+        raise CheckpointError(f"{said.where} holds {min(tables)} alone; {LONG} and {SHORT} belong together, export it again")
+    said.only("rope.scaling.type", "none", "linear", "longrope")
+    return {
+        "rope_type": "longrope",
+        "short_factor": tables[SHORT].tolist(),
+        "long_factor": tables[LONG].tolist(),
+        "original_max_position_embeddings": said.needed("rope.scaling.original_context_length"),
+        "attention_factor": said.number("rope.scaling.attn_factor") or 1.0,
+    }
+
+
 def _scaled(arch: str, said: Said) -> Config:
-    kind = said.word("rope.scaling.type", "none")
-    factor = said.number("rope.scaling.factor") or said.number("rope.scale_linear") or 1.0
+    kind = said.word("rope.scaling.type", "linear")
+    factors = (said.number("rope.scaling.factor"), said.number("rope.scale_linear"))
+    factor = next((one for one in factors if one), 1.0)
+    said.ignore(*(f"rope.scaling.{key}" for key in (*YARN, "yarn_log_multiplier")))  # which go with yarn alone
     if kind == "yarn":
-        original = said.needed("rope.scaling.original_context_length")
-        rope: Config = {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original}
-        rope |= {name: value for key, name in YARN.items() if (value := said.number(f"rope.scaling.{key}"))}
-        if arch == "gpt-oss":
-            rope["truncate"] = False
-        if (louder := said.number("rope.scaling.yarn_log_multiplier")) is not None:
-            rope |= dict.fromkeys(("mscale", "mscale_all_dim"), round(10 * louder, 6))  # the file holds a tenth of it
-        return rope
+        return _yarn(arch, said, factor)
     if kind not in ("none", "linear"):
-        raise CheckpointError(f"{said.where} scales rope by {kind!r}; read are linear, yarn and the factors of LLaMA 3")
-    return {} if factor == 1 else {"rope_type": "linear", "factor": factor}
+        raise CheckpointError(
+            f"{said.where} scales rope by {kind!r}; read are linear, yarn, the factors of LLaMA 3 and those of Phi-3"
+        )
+    return {} if factor == 1 or kind == "none" else {"rope_type": "linear", "factor": factor}
+
+
+def _yarn(arch: str, said: Said, factor: float) -> Config:
+    original = said.needed("rope.scaling.original_context_length")
+    rope: Config = {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original}
+    rope |= {name: value for key, name in YARN.items() if (value := said.number(f"rope.scaling.{key}"))}
+    said.only("rope.scaling.yarn_ext_factor", -1.0, 1.0)
+    if arch == "gpt-oss":
+        rope["truncate"] = False
+    if (size := said.number("rope.scaling.yarn_attn_factor")) is not None:
+        rope["attention_factor"] = size
+    if (louder := said.number("rope.scaling.yarn_log_multiplier")) is not None:
+        rope |= dict.fromkeys(("mscale", "mscale_all_dim"), round(10 * louder, 6))  # the file holds a tenth of it
+    return rope
 
 
 def rope_keys(arch: str, config: Config, width: int) -> Config:
@@ -57,6 +111,8 @@ def rope_keys(arch: str, config: Config, width: int) -> Config:
     keys: Config = {"rope.freq_base": float(rope["rope_theta"]), "rope.dimension_count": _turned(arch, config, rope, width)}
     if arch == "gemma3":
         keys["rope.freq_base_swa"] = float(near["rope_theta"] if near else config.get("rope_local_base_freq", 10000.0))
+    if (long := long_rope(arch, config)) is not None:
+        return keys | {"rope.scaling.original_context_length": long.original, "rope.scaling.attn_factor": long.size}
     if kind in ("linear", "yarn"):
         keys |= {"rope.scaling.type": kind, "rope.scaling.factor": float(rope["factor"])}
     if kind in ("yarn", "llama3"):
@@ -67,6 +123,20 @@ def rope_keys(arch: str, config: Config, width: int) -> Config:
         if arch == "deepseek2" and rope.get("mscale_all_dim"):
             keys["rope.scaling.yarn_log_multiplier"] = 0.1 * rope["mscale_all_dim"]
     return keys
+
+
+def long_rope(arch: str, config: Mapping[str, Any]) -> LongRope | None:
+    """Phi-3's scaling, which published configs call by several names; None where there is another one or none."""
+    position = parts(config).position if arch == "phi3" else None
+    return position.scaling if isinstance(position, Rope) and isinstance(position.scaling, LongRope) else None
+
+
+def rope_tables(arch: str, config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors that say a config's rope where keys cannot."""
+    if (long := long_rope(arch, config)) is not None:
+        return {LONG: torch.tensor(long.long), SHORT: torch.tensor(long.short)}
+    factors = rope_factors(config) if FREQS in tables_read(arch) else None
+    return {} if factors is None else {FREQS: factors}
 
 
 def _turned(arch: str, config: Config, rope: Config, width: int) -> int:
@@ -106,6 +176,7 @@ def _slower(theta: float, width: int, factor: float, low: float, high: float, or
 
 def _llama3(said: Said, theta: float, factors: Tensor) -> Config:
     """LLaMA 3's four numbers, of which the file holds the factors that they lead to: found, then checked."""
+    said.only("rope.scaling.type", "none", "linear")
     if torch.all(factors == 1):
         return {}
     factor, low, high = float(factors.max()), 1.0, 4.0

@@ -87,7 +87,7 @@ TABLES = {
         keys=BASIC | ROUTED | {"attention.q_lora_rank": "q_lora_rank", "attention.kv_lora_rank": "kv_lora_rank"},
         seen=BIAS,
     ),
-    "phi3": Table(model_type="phi3"),
+    "phi3": Table(model_type="phi3", keys=SIZES | {"attention.sliding_window": "sliding_window"}),
     "glm4": Table(model_type="glm4", seen=BIAS),
     "glm4moe": Table(
         model_type="glm4_moe",

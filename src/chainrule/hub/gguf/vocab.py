@@ -7,6 +7,7 @@
 A ``pre`` that is not known here is an error: another pattern would give other ids, and nobody would notice.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,25 +77,41 @@ def read_vocabulary(metadata: Metadata, where: Path) -> Tokenizer | None:
         raise CheckpointError(
             f"{where} holds a tokenizer of kind {kind!r}; read are gpt2 (byte-level BPE) and llama (SentencePiece)"
         )
-    tokens, kinds = _tokens(metadata, where)
+    tokens, kinds, scores = _columns(metadata, where)
     try:
-        return _byte_level(metadata, tokens, kinds, where) if kind == "gpt2" else _pieces(metadata, tokens, kinds)
+        if kind == "gpt2":
+            return _byte_level(metadata, tokens, kinds, where)
+        return _pieces(metadata, list(zip(tokens, scores, kinds, strict=True)), where)
     except TokenizerError as error:
         raise CheckpointError(f"the tokenizer in {where} cannot be used: {error}") from error
 
 
-def _tokens(metadata: Metadata, where: Path) -> tuple[list[str], list[int]]:
-    """(tokens, types); what pads the list to the size of the embedding table is left out."""
-    tokens = metadata.get(GGML + "tokens")
-    if not isinstance(tokens, list) or not tokens or not all(isinstance(token, str) for token in tokens):
+def _columns(metadata: Metadata, where: Path) -> tuple[list[str], list[int], list[float]]:
+    """(tokens, types, scores); what pads the three to the size of the embedding table is left out."""
+    tokens = _list(metadata, "tokens", str, where)
+    if not tokens:
         raise CheckpointError(f"{where} names a tokenizer but lists no tokens; export it again")
-    kinds = metadata.get(GGML + "token_type", [NORMAL] * len(tokens))
-    if not isinstance(kinds, list) or len(kinds) != len(tokens):
-        raise CheckpointError(f"{where} lists {len(tokens)} tokens but not as many token types; export it again")
+    kinds = _list(metadata, "token_type", int, where) or [NORMAL] * len(tokens)
+    scores = _list(metadata, "scores", (int, float), where) or [0.0] * len(tokens)
+    for what, column in (("token types", kinds), ("scores", scores)):
+        if len(column) != len(tokens):
+            raise CheckpointError(f"{where} lists {len(tokens)} tokens but not as many {what}: {len(column)}; export it again")
+    if wild := [score for score in scores if not abs(score) < 1e38]:
+        raise CheckpointError(f"{where} gives a token the score {wild[0]}, which is no number to compare; export it again")
+    if strange := set(kinds) - set(range(7)):
+        raise CheckpointError(f"{where} holds tokens of type {min(strange)}; the types are 1 to {BYTE}; export it again")
     n = len(tokens)
     while n > 1 and kinds[n - 1] == UNUSED:
         n -= 1
-    return tokens[:n], kinds[:n]
+    return tokens[:n], kinds[:n], scores[:n]
+
+
+def _list(metadata: Metadata, key: str, kind: Any, where: Path) -> list[Any]:
+    """A list of the tokenizer's, empty where the file has none; raises ``CheckpointError`` for anything but such a list."""
+    items = metadata.get(GGML + key, [])
+    if not isinstance(items, list) or not all(isinstance(item, kind) for item in items):
+        raise CheckpointError(f"{where}: {GGML}{key} is {str(items)[:60]}, which is no list of its kind; export it again")
+    return items
 
 
 def _ends(metadata: Metadata, n: int) -> tuple[int | None, tuple[int, ...]]:
@@ -120,7 +137,7 @@ def _byte_level(metadata: Metadata, tokens: list[str], kinds: list[int], where: 
     }
     source = byte_level_json(
         {token: id for id, token in enumerate(tokens)},
-        [_pair(line) for line in metadata.get(GGML + "merges", [])],
+        [_pair(line) for line in _list(metadata, "merges", str, where)],
         patterns=pre.patterns,
         added=added,
         specials={token for token, id in added.items() if kinds[id] != DEFINED},
@@ -130,21 +147,21 @@ def _byte_level(metadata: Metadata, tokens: list[str], kinds: list[int], where: 
     return LibraryTokenizer(source, bos=bos if metadata.get(GGML + "add_bos_token", pre.adds_bos) else None, eos=eos)
 
 
-def _pair(line: object) -> tuple[str, str]:
-    halves = line.split(" ") if isinstance(line, str) else []
+def _pair(line: str) -> tuple[str, str]:
+    halves = line.split(" ")
     if len(halves) != 2 or not all(half and all(letter in letter_bytes() for letter in half) for half in halves):
         raise TokenizerError(f"{line!r} is no merge; a merge is two symbols in GPT-2's letters with a space between")
     return halves[0], halves[1]
 
 
-def _pieces(metadata: Metadata, tokens: list[str], kinds: list[int]) -> SentencePiece:
-    scores = metadata.get(GGML + "scores", [0.0] * len(tokens))
-    bos, eos = _ends(metadata, len(tokens))
+def _pieces(metadata: Metadata, pieces: list[tuple[str, float, int]], where: Path) -> SentencePiece:
+    for piece in (piece for piece, _, kind in pieces if kind == BYTE and not re.fullmatch(r"<0x[0-9A-Fa-f]{2}>", piece)):
+        raise TokenizerError(f"{piece!r} is no byte; bytes are written <0x00> to <0xFF>")
+    bos, eos = _ends(metadata, len(pieces))
     ids = {"bos": -1 if bos is None else bos, "eos": eos[0] if eos else -1}
     prefix = bool(metadata.get(GGML + "add_space_prefix", True))
     tidy = bool(metadata.get(GGML + "remove_extra_whitespaces", False))
-    table = bytes(byte & 255 for byte in metadata.get(GGML + "precompiled_charsmap", []))
-    pieces = [(token, float(score), kind) for token, score, kind in zip(tokens, scores, kinds, strict=True)]
+    table = bytes(byte & 255 for byte in _list(metadata, "precompiled_charsmap", int, where))
     raw = model_bytes(pieces, MERGING, ids, table, prefix=prefix, tidy=tidy)
     model = Model(pieces, MERGING, ids, table, prefix, tidy, raw)
     tokenizer = SentencePiece(model, adds_bos=bool(metadata.get(GGML + "add_bos_token", True)))
