@@ -55,3 +55,14 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match=r"cannot write .*file/out\.txt"):
         write_text(tmp_path / "file" / "out.txt", "x")
+
+
+def test_a_path_without_a_name_of_its_own_cannot_be_written() -> None:
+    for path in (Path("/"), Path(".")):
+        with pytest.raises(DataError, match="without a name of its own"):
+            write_text(path, "x")
+
+
+def test_a_name_that_no_file_system_takes_is_no_file_and_says_why(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"cannot use /.*…a{20} \(\d+ characters\): File name too long; a name has 255 bytes"):
+        read_text(tmp_path / ("a" * 300))

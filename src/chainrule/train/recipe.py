@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from chainrule.core.errors import ConfigError
-from chainrule.core.files import read_text
+from chainrule.core.files import exists, read_text
 from chainrule.core.schema import dump, parse
 from chainrule.train.schedule import Schedule
 
@@ -302,13 +302,13 @@ def write_recipe(recipe: Recipe) -> str:
 
 
 def _find(name: str) -> Path:
-    shipped = SHIPPED / f"{name}.yaml"
-    if Path(name).exists() or not shipped.exists():
-        if not Path(name).exists():
-            known = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.yaml")))
-            raise ConfigError(f"there is no recipe {name!r}; give a YAML file, or one that ships: {known}")
-        return Path(name)
-    return shipped
+    path, shipped = Path(name), SHIPPED / f"{name}.yaml"
+    if exists(path):
+        return path
+    if exists(shipped):
+        return shipped
+    known = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.yaml")))
+    raise ConfigError(f"there is no recipe {name!r}; give a YAML file, or one that ships: {known}")
 
 
 def _keep(table: dict[str, Any], choice: str, kind: Any) -> None:
