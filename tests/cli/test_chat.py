@@ -1,0 +1,111 @@
+"""A conversation in the terminal: it streams, it remembers, it takes back, and a bad question does not end it."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import chainrule as cr
+from chainrule.cli import main
+from chainrule.core.datum import Batch
+from chainrule.data.chats import Talk, encode_chats
+from chainrule.hub.build import fresh
+from chainrule.logprobs.losses import cross_entropy
+from chainrule.tokenizers.bpe import BPE
+from chainrule.tokenizers.chat import CHATML, IM_END, IM_START, ChatTemplate
+from chainrule.train.objective import Objective
+from chainrule.train.optim import Muon
+
+SAID = [
+    {"role": "user", "content": "hi"},
+    {"role": "assistant", "content": "yes and"},
+    {"role": "user", "content": "hi"},
+    {"role": "assistant", "content": "no more"},
+]
+"""The same question twice: only who remembers the first answer knows the second."""
+
+
+@pytest.fixture(scope="module")
+def chatty(tmp_path_factory) -> Path:
+    """A model that has learned the conversation by heart, turn by turn."""
+    tokenizer = BPE.train(["hi yes and no more"], 259, pattern="gpt2", specials=("<|endoftext|>", IM_START, IM_END))
+    template = ChatTemplate(CHATML, tokenizer)
+    ((ids, mask),) = encode_chats([Talk(SAID)], template)
+    model = fresh(
+        vocab_size=tokenizer.vocab_size, context=128, n_layers=2, d_model=32, n_heads=2, n_kv_heads=2, d_ff=64, rope_theta=1e4,
+        tied=True, init="normal", seed=0,
+    )  # fmt: skip
+    batch = Batch(torch.tensor(ids)[None].long(), torch.tensor(mask)[None].float())
+    objective, optimizer = Objective(model, cross_entropy), Muon(model, lr=0.02, adam_lr=0.01)
+    for _ in range(60):
+        loss = objective(batch)
+        (loss.total / loss.weight).backward()
+        optimizer.step(1.0)
+        model.zero_grad()
+    return cr.LM(model, tokenizer, template).save(tmp_path_factory.mktemp("models") / "chatty")
+
+
+class Keyboard(io.StringIO):
+    """What a person types."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class Screen(io.StringIO):
+    """What a person sees, and in which pieces it came."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pieces: list[str] = []
+
+    def write(self, piece: str) -> int:
+        self.pieces.append(piece)
+        return super().write(piece)
+
+
+def session(monkeypatch, chatty, *lines) -> tuple[str, Screen]:
+    """All that stands on the screen after these lines, and what was never read."""
+    monkeypatch.setattr(sys, "stdin", keyboard := Keyboard("".join(f"{line}\n" for line in lines)))
+    monkeypatch.setattr(sys, "stdout", screen := Screen())
+    assert main(["chat", str(chatty), "--max-tokens", "12", "--device", "cpu"]) == 0
+    return keyboard.read(), screen
+
+
+def test_a_conversation_streams_and_remembers(monkeypatch, chatty, tmp_path):
+    left, screen = session(monkeypatch, chatty, "hi", "hi", f"/save {tmp_path / 'said.jsonl'}", "/exit", "never read")
+    assert screen.getvalue() == "> yes and\n> no more\n> > "
+    assert left == "never read\n"
+    assert len([piece for piece in screen.pieces if piece.strip() and piece in "yes and"]) > 1
+    assert json.loads((tmp_path / "said.jsonl").read_text()) == {"messages": SAID}
+
+
+def test_what_was_said_can_be_taken_back_or_forgotten(monkeypatch, chatty):
+    _, screen = session(monkeypatch, chatty, "hi", "hi", "/undo", "hi", "/new", "hi", "/history", "/undo", "/undo", "/history")
+    assert screen.getvalue() == ("> yes and\n> no more\n> > no more\n> > yes and\n> user: hi\nassistant: yes and\n> > > > \n")
+
+
+@pytest.mark.parametrize("line", ["/help", "/save", "/what"])
+def test_the_commands_are_told(monkeypatch, chatty, line):
+    _, screen = session(monkeypatch, chatty, line)
+    assert all(command in screen.getvalue() for command in ("/help", "/new", "/history", "/undo", "/save FILE", "/exit"))
+
+
+def test_a_question_that_cannot_be_answered_is_taken_back(monkeypatch, chatty, capsys, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    _, screen = session(monkeypatch, chatty, "too long " * 200, f"/save {tmp_path / 'file' / 'x'}", "/save /", "/history", "hi")
+    assert screen.getvalue() == "> > > > > yes and\n> \n"
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("chainrule: ")]
+    assert len(told) == 3
+    assert "tokens long" in told[0]
+    assert "cannot write" in told[1]
+    assert "cannot write" in told[2]
+
+
+def test_a_pipe_is_one_question(monkeypatch, chatty, capsys):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hi\n"))
+    assert main(["chat", str(chatty), "--max-tokens", "12", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"messages": SAID[:2]}
