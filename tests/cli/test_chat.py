@@ -109,3 +109,9 @@ def test_a_pipe_is_one_question(monkeypatch, chatty, capsys):
     monkeypatch.setattr(sys, "stdin", io.StringIO("hi\n"))
     assert main(["chat", str(chatty), "--max-tokens", "12", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"messages": SAID[:2]}
+
+
+def test_a_pipe_in_another_encoding_is_refused(monkeypatch, chatty, capsys):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("你好".encode("gbk")), encoding="utf-8"))
+    assert main(["chat", str(chatty)]) == 2
+    assert "is no text in utf-8; convert it first" in capsys.readouterr().err

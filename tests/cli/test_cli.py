@@ -313,10 +313,11 @@ def test_what_is_too_long_for_a_name_is_refused(capsys, checkpoint, monkeypatch,
     refused(capsys, *(str(checkpoint) if word == "MODEL" else word for word in argv), because="File name too long")
 
 
-@pytest.mark.parametrize("argv", [("tokenize", "bytes", "-"), ("score", "MODEL", "-"), ("chat", "MODEL")])
-def test_standard_input_that_is_no_text_is_refused(capsys, checkpoint, monkeypatch, argv):
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("你好".encode("gbk")), encoding="utf-8"))
-    because = "the input is no text in utf-8 (it holds the byte 0xc4); convert it first, as iconv -f GBK -t UTF-8 does"
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])  # as in en_US.UTF-8, as in C.UTF-8
+@pytest.mark.parametrize("argv", [("tokenize", "bytes", "-"), ("score", "MODEL", "-"), ("generate", "MODEL", "-")])
+def test_standard_input_that_is_no_text_is_refused(capsys, checkpoint, monkeypatch, argv, errors):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("你好".encode("gbk")), encoding="utf-8", errors=errors))
+    because = "is no text in utf-8; convert it first, as iconv -f GBK -t UTF-8 does"
     refused(capsys, *(str(checkpoint) if word == "MODEL" else word for word in argv), because=because)
 
 

@@ -62,13 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _told(error: OSError | UnicodeError) -> str | None:
     """What to say where the system refuses a text or a file that the user gave; None where the fault is ours."""
-    if isinstance(error, UnicodeEncodeError):
+    if isinstance(error, UnicodeEncodeError | UnicodeDecodeError):  # input in another encoding; files are read by core.files
         bad = error.object[error.start : error.end]
-        mend = "give it in UTF-8" if error.encoding == "utf-8" else "the terminal does not know it: say PYTHONIOENCODING=utf-8"
-        return f"{bad!r} is no text in {error.encoding}; {mend}"
-    if isinstance(error, UnicodeDecodeError):  # as of standard input: what is read by core.files says which file
         mend = "convert it first, as iconv -f GBK -t UTF-8 does" if error.encoding == "utf-8" else "say PYTHONIOENCODING=utf-8"
-        return f"the input is no text in {error.encoding} (it holds the byte 0x{error.object[error.start]:02x}); {mend}"
+        return f"{bad!r} is no text in {error.encoding}; {mend}"
     if isinstance(error, UnicodeError):
         return None
     if error.errno == errno.ENOSPC:
