@@ -1,84 +1,117 @@
-"""``chainrule chat`` at a terminal and in a pipe: nothing that a person types ends the session but /exit."""
+"""A conversation in the terminal: it streams, it remembers, it takes back, and a bad question does not end it."""
 
 import io
+import json
+import sys
+from pathlib import Path
 
 import pytest
+import torch
 
+import chainrule as cr
 from chainrule.cli import main
+from chainrule.core.datum import Batch
+from chainrule.data.chats import Talk, encode_chats
 from chainrule.hub.build import fresh
-from chainrule.hub.lm import LM
-from chainrule.tokenizers.byte import ByteTokenizer
-from chainrule.tokenizers.chat import ChatTemplate
+from chainrule.logprobs.losses import cross_entropy
+from chainrule.tokenizers.bpe import BPE
+from chainrule.tokenizers.chat import CHATML, IM_END, IM_START, ChatTemplate
+from chainrule.train.objective import Objective
+from chainrule.train.optim import Muon
 
-TEMPLATE = "{% for m in messages %}{{ m.role[0] + ':' + m.content }}{% endfor %}"
+SAID = [
+    {"role": "user", "content": "hi"},
+    {"role": "assistant", "content": "yes and"},
+    {"role": "user", "content": "hi"},
+    {"role": "assistant", "content": "no more"},
+]
+"""The same question twice: only who remembers the first answer knows the second."""
 
 
-class Terminal(io.StringIO):
-    """Lines that a person types."""
+@pytest.fixture(scope="module")
+def chatty(tmp_path_factory) -> Path:
+    """A model that has learned the conversation by heart, turn by turn."""
+    tokenizer = BPE.train(["hi yes and no more"], 259, pattern="gpt2", specials=("<|endoftext|>", IM_START, IM_END))
+    template = ChatTemplate(CHATML, tokenizer)
+    ((ids, mask),) = encode_chats([Talk(SAID)], template)
+    model = fresh(
+        vocab_size=tokenizer.vocab_size, context=128, n_layers=2, d_model=32, n_heads=2, n_kv_heads=2, d_ff=64, rope_theta=1e4,
+        tied=True, init="normal", seed=0,
+    )  # fmt: skip
+    batch = Batch(torch.tensor(ids)[None].long(), torch.tensor(mask)[None].float())
+    objective, optimizer = Objective(model, cross_entropy), Muon(model, lr=0.02, adam_lr=0.01)
+    for _ in range(60):
+        loss = objective(batch)
+        (loss.total / loss.weight).backward()
+        optimizer.step(1.0)
+        model.zero_grad()
+    return cr.LM(model, tokenizer, template).save(tmp_path_factory.mktemp("models") / "chatty")
+
+
+class Keyboard(io.StringIO):
+    """What a person types."""
 
     def isatty(self) -> bool:
         return True
 
 
-@pytest.fixture
-def chatty(tmp_path) -> str:
-    """A model that reads 64 bytes and was taught nothing."""
-    model = fresh(vocab_size=257, context=64, n_layers=1, d_model=16, n_heads=2, n_kv_heads=2, d_ff=16, rope_theta=1e4,
-                  tied=True, init="normal", seed=0)  # fmt: skip
-    tokenizer = ByteTokenizer()
-    return str(LM(model, tokenizer, ChatTemplate(TEMPLATE, tokenizer)).save(tmp_path / "chatty"))
+class Screen(io.StringIO):
+    """What a person sees, and in which pieces it came."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pieces: list[str] = []
+
+    def write(self, piece: str) -> int:
+        self.pieces.append(piece)
+        return super().write(piece)
 
 
-def typed(capsys, monkeypatch, model, *lines, kind=Terminal, more=()):
-    monkeypatch.setattr("sys.stdin", kind("".join(f"{line}\n" for line in lines)))
-    code = main(["chat", model, "--max-tokens", "1", *more])
-    out = capsys.readouterr()
-    return code, out.out, out.err
+def session(monkeypatch, chatty, *lines) -> tuple[str, Screen]:
+    """All that stands on the screen after these lines, and what was never read."""
+    monkeypatch.setattr(sys, "stdin", keyboard := Keyboard("".join(f"{line}\n" for line in lines)))
+    monkeypatch.setattr(sys, "stdout", screen := Screen())
+    assert main(["chat", str(chatty), "--max-tokens", "12", "--device", "cpu"]) == 0
+    return keyboard.read(), screen
 
 
-def test_a_place_that_cannot_be_saved_to_does_not_end_the_session(capsys, monkeypatch, chatty, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    code, _, err = typed(
-        capsys, monkeypatch, chatty, "hi", "/save .", "/save /", "/save chatty", "/save chatty/config.json/x", "/save kept"
-    )
-    assert code == 0
-    assert err.count("has no name to write under") == 2
-    assert err.count("cannot write") == 2
-    assert "saved kept" in err
-    assert (tmp_path / "kept").read_text().startswith('{"messages": [{"role": "user", "content": "hi"}')
+def test_a_conversation_streams_and_remembers(monkeypatch, chatty, tmp_path):
+    left, screen = session(monkeypatch, chatty, "hi", "hi", f"/save {tmp_path / 'said.jsonl'}", "/exit", "never read")
+    assert screen.getvalue() == "> yes and\n> no more\n> > "
+    assert left == "never read\n"
+    assert len([piece for piece in screen.pieces if piece.strip() and piece in "yes and"]) > 1
+    assert json.loads((tmp_path / "said.jsonl").read_text()) == {"messages": SAID}
 
 
-def test_a_conversation_that_grew_too_long_is_told_from_a_question_that_is(capsys, monkeypatch, chatty):
-    question = "x" * 40
-    code, _, err = typed(capsys, monkeypatch, chatty, question, question, "/undo", question, "/new", question, "y" * 70)
-    assert code == 0
-    told = [line for line in err.splitlines() if line.startswith("chainrule: ")]
-    assert len(told) == 2
-    assert "the conversation is " in told[0]
-    assert (
-        "the model reads 64 with its answer; /undo takes back the last question and its answer, /new forgets them all"
-        in told[0]
-    )
-    assert "shorten it to 63 or fewer" in told[1]
+def test_what_was_said_can_be_taken_back_or_forgotten(monkeypatch, chatty):
+    _, screen = session(monkeypatch, chatty, "hi", "hi", "/undo", "hi", "/new", "hi", "/history", "/undo", "/undo", "/history")
+    assert screen.getvalue() == ("> yes and\n> no more\n> > no more\n> > yes and\n> user: hi\nassistant: yes and\n> > > > \n")
 
 
-@pytest.mark.parametrize(
-    ("lines", "kind", "more", "because"),
-    [
-        (("hi",), Terminal, ("--json",), "--json prints the answer to one question; give it"),
-        ((), io.StringIO, (), "standard input is empty"),
-        ((" ",), io.StringIO, ("-",), "standard input is empty"),
-        ((), Terminal, ("",), "QUESTION is empty"),
-    ],
-)
-def test_where_nothing_is_asked_nothing_is_answered(capsys, monkeypatch, lines, kind, more, because):
-    code, out, err = typed(capsys, monkeypatch, "nowhere", *lines, kind=kind, more=more)  # known before anything is loaded
-    assert (code, out) == (2, "")
-    assert because in err
-    assert len(err.splitlines()) == 1
+@pytest.mark.parametrize("line", ["/help", "/save", "/what"])
+def test_the_commands_are_told(monkeypatch, chatty, line):
+    _, screen = session(monkeypatch, chatty, line)
+    assert all(command in screen.getvalue() for command in ("/help", "/new", "/history", "/undo", "/save FILE", "/exit"))
 
 
-def test_a_question_by_a_pipe_is_answered(capsys, monkeypatch, chatty):
-    code, out, _ = typed(capsys, monkeypatch, chatty, "hi", kind=io.StringIO, more=("--json",))
-    assert code == 0
-    assert '"content": "hi"' in out
+def test_a_question_that_cannot_be_answered_is_taken_back(monkeypatch, chatty, capsys, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    _, screen = session(monkeypatch, chatty, "too long " * 200, f"/save {tmp_path / 'file' / 'x'}", "/save /", "/history", "hi")
+    assert screen.getvalue() == "> > > > > yes and\n> \n"
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("chainrule: ")]
+    assert len(told) == 3
+    assert "tokens long" in told[0]
+    assert "cannot write" in told[1]
+    assert "has no name to write under" in told[2]
+
+
+def test_a_pipe_is_one_question(monkeypatch, chatty, capsys):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hi\n"))
+    assert main(["chat", str(chatty), "--max-tokens", "12", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"messages": SAID[:2]}
+
+
+def test_a_pipe_in_another_encoding_is_refused(monkeypatch, chatty, capsys):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("你好".encode("gbk")), encoding="utf-8"))
+    assert main(["chat", str(chatty)]) == 2
+    assert "is no text in utf-8; convert it first" in capsys.readouterr().err

@@ -63,3 +63,8 @@ def test_a_place_without_a_name_is_refused(name: str) -> None:
         write_text(Path(name), "x")
     with pytest.raises(DataError, match="has no name"), whole_folder(Path(name)):
         pass
+
+
+def test_a_name_that_no_file_system_takes_is_no_file_and_says_why(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"cannot use /.*…a{20} \(\d+ characters\): File name too long; a name has 255 bytes"):
+        read_text(tmp_path / ("a" * 300))

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from chainrule.core.errors import ChainruleError, nearest
+from chainrule.core.files import unusable
 
 VERBS = {
     "quickstart": "a language model from nothing: trained, taught to chat, measured, reported",
@@ -49,17 +50,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has left, as in `chainrule ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except UnicodeEncodeError as error:
-        bad = error.object[error.start : error.end]
-        mend = "give it in UTF-8" if error.encoding == "utf-8" else "the terminal does not know it: say PYTHONIOENCODING=utf-8"
-        print(f"chainrule: {bad!r} is no text in {error.encoding}; {mend}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except (OSError, UnicodeError) as error:
+        told = _told(error)
+        if told is None:
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try again as it leaves
-        print(f"chainrule: the disk is full: {error}; make room, and say it again", file=sys.stderr)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try again as it leaves
+        print(f"chainrule: {told}", file=sys.stderr)
         return 2
+
+
+def _told(error: OSError | UnicodeError) -> str | None:
+    """What to say where the system refuses a text or a file that the user gave; None where the fault is ours."""
+    if isinstance(error, UnicodeEncodeError | UnicodeDecodeError):  # input in another encoding; files are read by core.files
+        bad = error.object[error.start : error.end]
+        mend = "convert it first, as iconv -f GBK -t UTF-8 does" if error.encoding == "utf-8" else "say PYTHONIOENCODING=utf-8"
+        return f"{bad!r} is no text in {error.encoding}; {mend}"
+    if isinstance(error, UnicodeError):
+        return None
+    if error.errno == errno.ENOSPC:
+        return f"the disk is full: {error}; make room, and say it again"
+    return str(unusable(error)) if isinstance(error.filename, str | bytes) else None
 
 
 def _run(argv: list[str]) -> int:

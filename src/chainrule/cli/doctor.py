@@ -6,6 +6,7 @@ import platform
 import shutil
 import sys
 from argparse import ArgumentParser, Namespace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -56,20 +57,23 @@ def machine() -> dict[str, Any]:
     return found | {f"{name} matmul": f"{rate:,.0f} GFLOP/s" for name, rate in rates().items()}
 
 
-def rates(n: int = 1024) -> dict[str, float]:
-    """Measured matrix products a second, by number format, in GFLOP."""
-    import time
+def rates() -> dict[str, float]:
+    """Measured matrix products a second, by number format, in GFLOP; they grow until one takes long enough to be timed.
 
+    A processor without bf16 is so slow at it that the usual size would take many seconds.
+    """
     import torch
+
+    from chainrule.eval.stopwatch import seconds_of
 
     found: dict[str, float] = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        a = torch.ones(n, n, dtype=dtype)
-        torch.mm(a, a)
-        began = time.perf_counter()
-        for _ in range(5):
-            torch.mm(a, a)
-        found[name] = 5 * 2 * n**3 / (time.perf_counter() - began) / 1e9
+        n, seconds = 128, 0.0
+        while n < 1024 and seconds < 0.02:
+            n *= 2
+            a = torch.ones(n, n, dtype=dtype)
+            seconds = seconds_of(partial(torch.mm, a, a))
+        found[name] = 2 * n**3 / seconds / 1e9
     return found
 
 

@@ -1,5 +1,6 @@
 """Files that are complete or absent, never half: write aside, fsync, rename. Imports no torch."""
 
+import errno
 import os
 import shutil
 from collections.abc import Generator
@@ -8,11 +9,18 @@ from pathlib import Path
 
 from chainrule.core.errors import DataError
 
+MENDS = {
+    errno.ENAMETOOLONG: "a name has 255 bytes at most; give a shorter one, or the file that holds the text",
+    errno.EACCES: "see with ls -ld who may use it, or give another place",
+    errno.EPERM: "see with ls -ld who may use it, or give another place",
+}
+"""What to do where the system refuses a file, by its reason."""
+
 
 @contextmanager
 def whole_file(path: Path) -> Generator[Path, None, None]:
     """A path to write to; it takes the name ``path`` only once it is complete and on the disk."""
-    aside = named(path).with_name(f".{path.name}.{os.getpid()}.part")
+    aside = _beside(path, "part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield aside
@@ -29,7 +37,7 @@ def whole_file(path: Path) -> Generator[Path, None, None]:
 @contextmanager
 def whole_folder(path: Path) -> Generator[Path, None, None]:
     """A folder to fill; it takes the name ``path``, replacing what was there, only once every file is on the disk."""
-    aside = named(path).with_name(f".{path.name}.{os.getpid()}.part")
+    aside = _beside(path, "part")
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
@@ -37,7 +45,7 @@ def whole_folder(path: Path) -> Generator[Path, None, None]:
         for file in sorted(aside.rglob("*")):
             sync(file)
         sync(aside)
-        old = path.with_name(f".{path.name}.{os.getpid()}.old")
+        old = _beside(path, "old")
         if path.exists():
             os.replace(path, old)
         os.replace(aside, path)
@@ -54,6 +62,11 @@ def named(path: Path) -> Path:
     if path.name in ("", ".."):
         raise DataError(f"{path} has no name to write under; give one, for example {path / 'out'}")
     return path
+
+
+def _beside(path: Path, ending: str) -> Path:
+    """A hidden neighbour, of this process alone."""
+    return named(path).with_name(f".{path.name}.{os.getpid()}.{ending}")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -73,7 +86,7 @@ def sync(path: Path) -> None:
 
 def read_text(path: Path) -> str:
     """A text file's content; a ``DataError`` says why it cannot be read (missing, empty, binary, not UTF-8)."""
-    if not path.exists():
+    if not exists(path):
         raise DataError(f"{path} does not exist; check the spelling, or give another file")
     if path.is_dir():
         raise DataError(f"{path} is a folder; give a file")
@@ -97,3 +110,19 @@ def read_text(path: Path) -> str:
 def unwritable(path: Path, error: OSError) -> DataError:
     """What to say where a file cannot be written: no room, no permission, not a folder."""
     return DataError(f"cannot write {path}: {error.strerror}; nothing was left half-written")
+
+
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder; a ``DataError`` where the system will not say: a name too long, a shut folder."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise unusable(error) from error
+
+
+def unusable(error: OSError) -> DataError:
+    """What to say of an error of the system that names a file: which, why, and what to do about it."""
+    name = os.fsdecode(error.filename)
+    shown = name if len(name) <= 120 else f"{name[:60]}…{name[-20:]} ({len(name)} characters)"
+    mend = MENDS.get(error.errno or 0, "check the spelling, or give another place")
+    return DataError(f"cannot use {shown}: {error.strerror}; {mend}")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from chainrule.core.errors import DataError, MissingExtra
-from chainrule.core.files import read_text
+from chainrule.core.files import exists, read_text, unusable
 
 PLAIN = {".txt", ".md", ".text"}
 """Files of these names are meant as texts: one that cannot be read is an error, wherever it lies."""
@@ -22,7 +22,7 @@ PLAIN = {".txt", ".md", ".text"}
 def read_documents(path: str | Path) -> list[str]:
     """The documents of a file or a folder (its files in the order of their names)."""
     path = Path(path)
-    if not path.exists():
+    if not exists(path):
         raise DataError(f"{path} does not exist; give a text file, a folder, a .jsonl or a .parquet file")
     documents = [document for file in _files(path) for document in _read(file)] if path.is_dir() else list(_read(path))
     if not any(documents):
@@ -32,7 +32,10 @@ def read_documents(path: str | Path) -> list[str]:
 
 def _files(path: Path) -> list[Path]:
     """The texts in a folder, in the order of their names."""
-    files = sorted(file for file in path.rglob("*") if file.is_file() and not _hidden(file.relative_to(path)))
+    try:
+        files = sorted(_visible(path))
+    except OSError as error:
+        raise unusable(error) from error
     texts = [file for file in files if file.suffix in (".jsonl", ".parquet") or _holds_text(file)]
     if not texts:
         kinds = ", ".join(sorted({file.suffix or file.name for file in files})) or "nothing"
@@ -41,8 +44,15 @@ def _files(path: Path) -> list[Path]:
     return texts
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _visible(folder: Path) -> Iterator[Path]:
+    """The files of a folder and of those in it that are not hidden; a folder that may not be read is an error, not empty."""
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            yield from _visible(path)
+        elif path.is_file():
+            yield path
 
 
 def _holds_text(path: Path) -> bool:

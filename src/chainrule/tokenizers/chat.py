@@ -21,6 +21,7 @@ from typing import Any
 
 from chainrule.core.chat import Message
 from chainrule.core.errors import TokenizerError
+from chainrule.core.files import read_text
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.tokenizers.library import LibraryTokenizer
 
@@ -222,14 +223,18 @@ class ChatTemplate:
 
 
 def find_template(folder: Path) -> str | None:
-    """The chat template published in a folder, or None."""
-    if (folder / "chat_template.jinja").exists():
-        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    config = folder / "tokenizer_config.json"
-    template = json.loads(config.read_text(encoding="utf-8")).get("chat_template") if config.exists() else None
+    """The chat template published in a folder, or None; raises ``ChainruleError`` where it is damaged."""
+    file, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
+    if file.exists():
+        return read_text(file)
+    template = json.loads(read_text(config)).get("chat_template") if config.exists() else None
     if isinstance(template, list):
-        named = {entry["name"]: entry["template"] for entry in template}
-        return named.get("default", template[0]["template"])
+        named = {str(entry.get("name")): entry.get("template") for entry in template if isinstance(entry, dict)}
+        template = named.get("default", next(iter(named.values()), template))
+    if not isinstance(template, str | None):
+        raise TokenizerError(
+            f"{config}: chat_template is a {type(template).__name__}, not the text of a template; copy it again"
+        )
     return template
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from chainrule.core.errors import TokenizerError
-from chainrule.core.files import read_text
+from chainrule.core.files import exists, read_text
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.byte import END_OF_TEXT, ByteTokenizer
@@ -39,7 +39,7 @@ KIMI, RESERVED = "tokenization_kimi", 256
 def load(path: str | Path) -> Tokenizer:
     """The tokenizer in a file or folder; raises ``TokenizerError`` saying what was found and what would be right."""
     path = Path(path)
-    if not path.exists():
+    if not exists(path):
         raise TokenizerError(f"{path} does not exist; give a tokenizer file or a folder that holds one")
     return _from_folder(path) if path.is_dir() else _from_file(path)
 

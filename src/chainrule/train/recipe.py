@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from chainrule.core.errors import ConfigError
-from chainrule.core.files import read_text
+from chainrule.core.files import exists, read_text
 from chainrule.core.schema import dump, parse
 from chainrule.train.schedule import Schedule
 
@@ -315,8 +315,8 @@ def write_recipe(recipe: Recipe) -> str:
 def _find(name: str) -> Path:
     """The file of that name, else the recipe that ships; a folder of a recipe's name does not hide it."""
     path, shipped = Path(name), SHIPPED / f"{name}.yaml"
-    if path.is_file() or not shipped.exists():
-        if not path.exists():
+    if (exists(path) and path.is_file()) or not exists(shipped):
+        if not exists(path):
             known = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.yaml")))
             raise ConfigError(f"there is no recipe {name!r}; give a YAML file, or one that ships: {known}")
         return path
