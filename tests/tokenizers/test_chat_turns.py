@@ -140,5 +140,5 @@ def test_the_end_is_never_called_the_beginning():
 def test_a_template_that_asks_for_the_date_is_told_it():
     template = ChatTemplate("{{ strftime_now('%d %b %Y') }}{{ messages[0].content }}", TOKENIZER)
     assert template.dated(date(2024, 7, 26)).render(TURNS) == "26 Jul 2024hello"
-    with pytest.raises(TokenizerError, match=r"data\.date=2024-07-26"):
+    with pytest.raises(TokenizerError, match=r"data\.day=2024-07-26"):
         template.render(TURNS)

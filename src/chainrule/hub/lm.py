@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -190,13 +191,13 @@ class LM:
                 yield said[-1]
 
     def chat_ids(self, messages: Sequence[Message | Mapping[str, Any]]) -> list[int]:
-        """The conversation as the model reads it before it answers."""
+        """The conversation as the model reads it before it answers; a template that asks for the date is told today's."""
         if self.template is None:
             raise RequestError(
                 f"{self.name} has no chat template, so it was not taught to chat; use generate, or fine-tune it first: "
                 "chainrule train sft model.path=..."
             )
-        ids = self.template.prompt(messages)
+        ids = self.template.dated(date.today()).prompt(messages)
         bos = self.tokenizer.bos
         return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
 

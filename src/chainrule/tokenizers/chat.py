@@ -391,5 +391,5 @@ def _environment() -> Any:
 def _no_clock(format: str) -> str:
     raise TokenizerError(
         "the chat template asks for the date, and a run does not hang on the clock; say which day to tell it: "
-        "data.date=2024-07-26 (in Python: template.dated(date(2024, 7, 26)))"
+        "data.day=2024-07-26 (in Python: template.dated(date(2024, 7, 26)))"
     )
