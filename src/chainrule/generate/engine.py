@@ -11,6 +11,7 @@ the text that has become certain.
 from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Literal
 
 import torch
@@ -26,7 +27,7 @@ from chainrule.generate.text import TextStream
 from chainrule.logprobs.filters import MinP, Temperature, TopK, TopP, repetition_penalty
 
 Done = Literal["stop", "length"]
-MILDEST, HARSHEST = 1e-4, 1e4
+SMALLEST, LARGEST = 1e-4, 1e4
 """Between these lie temperatures and penalties; beyond them scores run out of numbers."""
 ROOM = 1024
 """A model that reads rows of any length gets room for so many new tokens first, and twice the room when that is used."""
@@ -52,15 +53,15 @@ class Request:
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
             raise RequestError(f"max_tokens is {self.max_tokens}; it must be 1 or more")
-        if self.temperature != 0 and not MILDEST <= self.temperature <= HARSHEST:
+        if self.temperature != 0 and not SMALLEST <= self.temperature <= LARGEST:
             raise RequestError(
-                f"temperature is {self.temperature}; it must be 0 (greedy), or between {MILDEST:g} and {HARSHEST:g}"
+                f"temperature is {self.temperature}; it must be 0 (greedy), or between {SMALLEST:g} and {LARGEST:g}"
             )
         if not -(2**63) <= self.seed < 2**63:
             raise RequestError(f"seed is {self.seed}; it must be a number of 64 bits, from -2^63 to 2^63 - 1")
-        if not MILDEST <= self.repetition_penalty <= HARSHEST:
+        if not SMALLEST <= self.repetition_penalty <= LARGEST:
             raise RequestError(
-                f"repetition_penalty is {self.repetition_penalty}; it must be between {MILDEST:g} and {HARSHEST:g}, and 1 "
+                f"repetition_penalty is {self.repetition_penalty}; it must be between {SMALLEST:g} and {LARGEST:g}, and 1 "
                 "changes nothing"
             )
         if any(not stop for stop in self.stop):
@@ -175,7 +176,7 @@ class Engine:
         if self._running or not self._waiting:
             return
         kind = self._kind(self._waiting[0])
-        self._running = [row for row in self._waiting if self._kind(row) == kind][: self.rows]
+        self._running = list(islice((row for row in self._waiting if self._kind(row) == kind), self.rows))
         ids = {row.id for row in self._running}
         self._waiting = deque(row for row in self._waiting if row.id not in ids)
         self._make_cache(ROOM)

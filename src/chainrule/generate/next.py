@@ -42,7 +42,7 @@ def next_pieces(model: LanguageModel, tokenizer: Tokenizer, ids: list[int], k: i
     for _ in range(BEGINNINGS * max(k, 1)):
         for text, logp in search.certain():
             found[text] = found.get(text, 0.0) + math.exp(logp)
-        if len(found) >= k or search.over:
+        if len(found) >= k or not search.waiting:
             return sorted(found.items(), key=lambda piece: -piece[1])[:k]
         search.go_on()
     raise RequestError(f"{BEGINNINGS * k} beginnings gave only {len(found)} pieces; ask for fewer: k={max(len(found), 1)}")
@@ -57,11 +57,6 @@ class _Search:
         self.waiting: list[tuple[float, list[int]]] = [(0.0, [])]
         self.done: list[tuple[float, str]] = []
 
-    @property
-    def over(self) -> bool:
-        """Whether there is nothing left to look at."""
-        return not self.waiting and not self.done
-
     def certain(self) -> list[tuple[str, float]]:
         """The pieces that no beginning can overtake, with their log p; each is given once."""
         pieces: list[tuple[str, float]] = []
@@ -72,8 +67,6 @@ class _Search:
 
     def go_on(self) -> None:
         """Look at the most probable beginning: it becomes a piece, or all that may follow it are beginnings."""
-        if not self.waiting:
-            return
         negative, piece = heapq.heappop(self.waiting)
         if self.begun(piece):
             text, logp = self.grown(piece, -negative)
