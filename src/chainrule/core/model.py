@@ -6,6 +6,7 @@ Transformer logits, and every consumer normalises.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Hashable
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
@@ -107,6 +108,10 @@ class LanguageModel(nn.Module, ABC):
             raise ConfigError(f"a cache of {capacity} tokens does not suit a model that reads 1 to {self.context}")
         return capacity
 
+    def length_kind(self, capacity: int) -> Hashable:
+        """What the declared length of a row decides about how it is read; rows of one kind may share a cache."""
+        return None
+
     def check_given(self, given: Given | None, rows: int = 1) -> None:
         """Raises ``ConfigError`` where the model cannot be conditioned so; asked before any work."""
         missing = [name for name in self.needs if given is None or name not in given]
@@ -173,3 +178,6 @@ class Conditioned(LanguageModel):
 
     def cache(self, rows: int, capacity: int, given: Given | None = None, pool: object | None = None) -> Cache:
         return self.model.cache(rows, capacity, self.x if given is None else given, pool)
+
+    def length_kind(self, capacity: int) -> Hashable:
+        return self.model.length_kind(capacity)

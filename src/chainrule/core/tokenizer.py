@@ -41,7 +41,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def token_bytes(self, id: int) -> bytes:
-        """The bytes an id contributes to a text (a special token: none). Partial UTF-8 is normal."""
+        """The bytes an id contributes to a text (a special token, or one beyond the table: none). Partial UTF-8 is normal."""
 
     @abstractmethod
     def save(self, folder: Path) -> None:

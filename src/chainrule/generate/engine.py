@@ -3,13 +3,15 @@
     step:  admit what waits → one forward pass over all rows → filter, draw, report → drop what is done
 
 Rows are ragged: in one pass a new request brings its whole prompt and a running one its last token. Each request has its
-own seed and settings, and gets exactly what it would get alone. The engine is synchronous and sees ids; with a tokenizer
-it also reports the text that has become certain.
+own seed and settings, and gets exactly what it would get alone: where a model reads rows otherwise that are declared to
+grow long, only requests of one kind run together. The engine is synchronous and sees ids; with a tokenizer it also reports
+the text that has become certain.
 """
 
-import math
 from collections import deque
+from collections.abc import Hashable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Literal
 
 import torch
@@ -25,6 +27,10 @@ from chainrule.generate.text import TextStream
 from chainrule.logprobs.filters import MinP, Temperature, TopK, TopP, repetition_penalty
 
 Done = Literal["stop", "length"]
+SMALLEST, LARGEST = 1e-4, 1e4
+"""Between these lie temperatures and penalties; beyond them scores run out of numbers."""
+ROOM = 1024
+"""A model that reads rows of any length gets room for so many new tokens first, and twice the room when that is used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +53,17 @@ class Request:
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
             raise RequestError(f"max_tokens is {self.max_tokens}; it must be 1 or more")
-        if not 0 <= self.temperature < math.inf:
-            raise RequestError(f"temperature is {self.temperature}; it must be 0 (greedy) or above, and finite")
+        if self.temperature != 0 and not SMALLEST <= self.temperature <= LARGEST:
+            raise RequestError(
+                f"temperature is {self.temperature}; it must be 0 (greedy), or between {SMALLEST:g} and {LARGEST:g}"
+            )
         if not -(2**63) <= self.seed < 2**63:
             raise RequestError(f"seed is {self.seed}; it must be a number of 64 bits, from -2^63 to 2^63 - 1")
-        if not self.repetition_penalty > 0:
-            raise RequestError(f"repetition_penalty is {self.repetition_penalty}; it must be above 0")
+        if not SMALLEST <= self.repetition_penalty <= LARGEST:
+            raise RequestError(
+                f"repetition_penalty is {self.repetition_penalty}; it must be between {SMALLEST:g} and {LARGEST:g}, and 1 "
+                "changes nothing"
+            )
         if any(not stop for stop in self.stop):
             raise RequestError("a stop string is empty; it would stop every text before it begins")
         if not self.tokens:
@@ -128,11 +139,16 @@ class Engine:
         if request.stop and self.tokenizer is None:
             raise RequestError("stop strings need a tokenizer; this model came without one, so use stop_ids")
         generator = torch.Generator().manual_seed(request.seed)
-        text = None if self.tokenizer is None else TextStream(self.tokenizer, request.stop)
+        text = None if self.tokenizer is None else self._text(self.tokenizer, request)
         row = _Row(self._next_id, request, list(request.tokens), list(request.tokens), generator, text)
         self._waiting.append(row)
         self._next_id += 1
         return row.id
+
+    @staticmethod
+    def _text(tokenizer: Tokenizer, request: Request) -> TextStream:
+        """What the request will say; it begins a text where its prompt says nothing."""
+        return TextStream(tokenizer, request.stop, begins=not any(map(tokenizer.token_bytes, request.tokens)))
 
     def cancel(self, id: int) -> None:
         """Forget a request, wherever it is."""
@@ -156,18 +172,37 @@ class Engine:
         return events
 
     def _admit(self) -> None:
-        """A full house reads on; when every row is done, the next requests get a fresh cache of the size they need."""
+        """A full house reads on; when every row is done, the next requests of one kind get a fresh cache."""
         if self._running or not self._waiting:
             return
-        self._running = [self._waiting.popleft() for _ in range(min(self.rows, len(self._waiting)))]
-        longest = max(len(row.seen) + row.request.max_tokens for row in self._running)
-        limit = self.model.context
-        capacity = longest if limit is None else min(longest, limit)
+        kind = self._kind(self._waiting[0])
+        self._running = list(islice((row for row in self._waiting if self._kind(row) == kind), self.rows))
+        ids = {row.id for row in self._running}
+        self._waiting = deque(row for row in self._waiting if row.id not in ids)
+        self._make_cache(ROOM)
+
+    def _need(self, row: _Row) -> int:
+        """How many tokens a row may come to hold."""
+        need = len(row.request.tokens) + row.request.max_tokens
+        return need if self.model.context is None else min(need, self.model.context)
+
+    def _kind(self, row: _Row) -> Hashable:
+        return self.model.length_kind(self._need(row))
+
+    def _make_cache(self, room: int) -> None:
+        """A cache for the running rows: for all they may need or, where the model sets no limit, for ``room`` more tokens."""
+        capacity = max(map(self._need, self._running))
+        if self.model.context is None:
+            capacity = min(capacity, max(len(row.seen) for row in self._running) + room)
         self._cache = self.model.cache(len(self._running), capacity, _stack([row.request.given for row in self._running]))
+        for row in self._running:
+            row.unread = list(row.seen)
 
     def _read(self) -> Float[Tensor, "b v"]:
         """Let the model read what is unread; the scores after each row's last token."""
         assert self._cache is not None
+        if max(len(row.seen) for row in self._running) > self._cache.capacity:
+            self._make_cache(room=self._cache.capacity)
         device = self.model.device
         lengths = torch.tensor([len(row.unread) for row in self._running], device=device)
         t = int(lengths.max())
@@ -201,6 +236,11 @@ class Engine:
         logp = one.log_softmax(-1)
         for filter in request.filters():
             logp = filter(logp)
+        if bool(logp.isnan().any()):
+            raise RequestError(
+                f"temperature={request.temperature} and repetition_penalty={request.repetition_penalty} leave no numbers to "
+                f"draw from after {len(row.seen)} tokens; set both nearer to 1"
+            )
         if request.temperature == 0:
             return int(logp.argmax())
         return int(torch.multinomial(logp[0].exp(), 1, generator=row.generator))

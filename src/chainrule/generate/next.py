@@ -4,7 +4,9 @@ A piece is the next token and whatever is nearly certain to follow it within the
 and of word pieces can be asked the same question: 今天我来到了___?
 """
 
+import codecs
 import heapq
+import math
 import unicodedata
 
 import torch
@@ -15,98 +17,110 @@ from chainrule.core.model import LanguageModel
 from chainrule.core.tokenizer import Tokenizer
 
 SURE = 0.9
-"""A token that follows with at least this probability belongs to the piece."""
-MOST_PASSES = 200
-"""So many prefixes are looked at, at most."""
+"""A character that follows with at least this probability belongs to the piece."""
+LONGEST = 64
+"""A piece ends after so many tokens at the latest."""
+BEGINNINGS = 100
+"""So many beginnings are looked at, at most, for each piece that is asked for."""
 
 
 @torch.inference_mode()
 def next_pieces(model: LanguageModel, tokenizer: Tokenizer, ids: list[int], k: int = 5) -> list[tuple[str, float]]:
     """The ``k`` most probable pieces after ``ids``, with their probabilities; special tokens by their names.
 
-    Best-first search: prefixes are extended in the order of their probability, so the first k finished are the best k. Where
-    a character is still incomplete, every continuation is followed, not only the sure one. A piece ends where the model's
-    context does. Raises ``RequestError`` for a prompt longer than the context.
+    Best-first search: beginnings are looked at in the order of their probability, so the first k found are the best k. Until
+    a beginning holds a whole character, every continuation of it is followed; then only what is sure, a whole character at a
+    time. Two ways to say one piece are one piece. A piece ends where the model's context does. Raises ``RequestError`` for
+    an empty prompt, for one longer than the context, and where the search finds no end.
     """
+    if not ids:
+        raise RequestError("the prompt is empty and the model has no begin token; give at least one character")
     if model.context is not None and len(ids) > model.context:
         raise RequestError(f"the prompt is {len(ids)} tokens long, but the model reads {model.context}; give its end alone")
-    found: list[tuple[str, float]] = []
-    queue: list[tuple[float, list[int]]] = [(0.0, [])]
-    done: list[tuple[float, str]] = []
-    for _ in range(MOST_PASSES):
-        while done and (not queue or done[0][0] <= queue[0][0]):
-            negative, text = heapq.heappop(done)
-            found.append((text, float(torch.tensor(-negative).exp())))
-        if len(found) >= k or not queue:
-            break
-        negative, piece = heapq.heappop(queue)
-        _extend(model, tokenizer, ids, -negative, piece, queue, done, width=max(2 * k, 8))
-    while done and len(found) < k:
-        negative, text = heapq.heappop(done)
-        found.append((text, float(torch.tensor(-negative).exp())))
-    return found[:k]
+    search = _Search(model, tokenizer, ids, width=max(2 * k, 8))
+    found: dict[str, float] = {}
+    for _ in range(BEGINNINGS * max(k, 1)):
+        for text, logp in search.certain():
+            found[text] = found.get(text, 0.0) + math.exp(logp)
+        if len(found) >= k or not search.waiting:
+            return sorted(found.items(), key=lambda piece: -piece[1])[:k]
+        search.go_on()
+    raise RequestError(f"{BEGINNINGS * k} beginnings gave only {len(found)} pieces; ask for fewer: k={max(len(found), 1)}")
 
 
-def _extend(
-    model: LanguageModel,
-    tokenizer: Tokenizer,
-    ids: list[int],
-    logp: float,
-    piece: list[int],
-    queue: list[tuple[float, list[int]]],
-    done: list[tuple[float, str]],
-    *,
-    width: int,
-) -> None:
-    """Look one token further: a piece ends, or grows by what is sure, or (mid-character) by whatever is likely."""
-    if model.context is not None and len(ids) + len(piece) > model.context:
-        said = b"".join(map(tokenizer.token_bytes, piece)).decode(errors="replace")
-        heapq.heappush(done, (-logp, said))
-        return
-    after = _logp(model, [*ids, *piece])
-    best = after.topk(min(width, len(after)))
-    options = [(value, token) for value, token in zip(best.values.tolist(), best.indices.tolist(), strict=True) if value > -50]
-    data = b"".join(tokenizer.token_bytes(token) for token in piece)
-    if piece and _complete(data):
-        value, token = options[0]
-        grown = data + tokenizer.token_bytes(token)
-        special = token in tokenizer.specials.values()
-        if special or value < torch.tensor(SURE).log() or not _within_word(data, grown):
-            heapq.heappush(done, (-logp, _word(data.decode())))
+class _Search:
+    """Beginnings that wait to be looked at, and pieces that are done, each with its log p."""
+
+    def __init__(self, model: LanguageModel, tokenizer: Tokenizer, ids: list[int], *, width: int) -> None:
+        self.model, self.tokenizer, self.ids, self.width = model, tokenizer, ids, width
+        self.specials = set(tokenizer.specials.values())
+        self.waiting: list[tuple[float, list[int]]] = [(0.0, [])]
+        self.done: list[tuple[float, str]] = []
+
+    def certain(self) -> list[tuple[str, float]]:
+        """The pieces that no beginning can overtake, with their log p; each is given once."""
+        pieces: list[tuple[str, float]] = []
+        while self.done and (not self.waiting or self.done[0][0] <= self.waiting[0][0]):
+            negative, text = heapq.heappop(self.done)
+            pieces.append((text, -negative))
+        return pieces
+
+    def go_on(self) -> None:
+        """Look at the most probable beginning: it becomes a piece, or all that may follow it are beginnings."""
+        negative, piece = heapq.heappop(self.waiting)
+        if self.begun(piece):
+            text, logp = self.grown(piece, -negative)
+            self.end(text, logp)
+        elif self.full(piece):
+            self.end(self.text(piece, final=True), -negative)
         else:
-            heapq.heappush(queue, (-(logp + value), [*piece, token]))
-        return
-    for value, token in options:
-        if token in tokenizer.specials.values():
-            heapq.heappush(done, (-(logp + value), data.decode(errors="replace") + tokenizer.piece(token)))
-        else:
-            heapq.heappush(queue, (-(logp + value), [*piece, token]))
+            for value, token in self.options(piece):
+                if token in self.specials:
+                    self.end(self.text(piece, final=True) + self.tokenizer.piece(token), value - negative)
+                else:
+                    heapq.heappush(self.waiting, (negative - value, [*piece, token]))
 
+    def grown(self, piece: list[int], logp: float) -> tuple[str, float]:
+        """The piece with all that is sure to follow it within the word, and the log p of that."""
+        text, now, begun = self.text(piece), logp, logp
+        while not _ends_word(text[-1]) and not self.full(piece):
+            value, token = self.options(piece)[0]
+            piece, now = [*piece, token], now + value
+            longer = self.text(piece)
+            if token in self.specials or now - begun < math.log(SURE) or any(map(_ends_word, longer[len(text) :])):
+                break
+            if longer != text:
+                text, logp, begun = longer, now, now
+        return text, logp
 
-def _logp(model: LanguageModel, ids: list[int]) -> torch.Tensor:
-    tokens = torch.tensor([ids], device=model.device)
-    hidden = model.hidden(tokens, layout=Layout.plain(tokens))
-    scores = model.readout(hidden[:, -1])[0]
-    return scores.to(torch.promote_types(scores.dtype, torch.float32)).log_softmax(-1).cpu()
+    def end(self, text: str, logp: float) -> None:
+        """A piece is done; punctuation that one token brings along behind a word is no part of it."""
+        word = text[:-1] if _ends_word(text[-1:]) and text[:-1].strip() else text
+        heapq.heappush(self.done, (-logp, word))
 
+    def begun(self, piece: list[int]) -> bool:
+        """Whether the piece holds a whole character, or more white space than matters."""
+        text = self.text(piece)
+        return bool(text.strip()) or len(text) > 8
 
-def _complete(data: bytes) -> bool:
-    try:
-        return bool(data.decode().strip()) or len(data) > 8
-    except UnicodeDecodeError:
-        return False
+    def full(self, piece: list[int]) -> bool:
+        """Whether the piece must end here: it is long enough, or the model reads no more."""
+        context = self.model.context
+        return len(piece) >= LONGEST or (context is not None and len(self.ids) + len(piece) > context)
 
+    def text(self, piece: list[int], *, final: bool = False) -> str:
+        """The whole characters of a piece; with ``final`` a part of one stands as U+FFFD."""
+        data = b"".join(map(self.tokenizer.token_bytes, piece))
+        return codecs.getincrementaldecoder("utf-8")(errors="replace").decode(data, final=final)
 
-def _within_word(data: bytes, grown: bytes) -> bool:
-    """Whether what was added carries on the word: no space, no sentence punctuation."""
-    new = grown.decode(errors="ignore")[len(data.decode()) :]
-    return not any(_ends_word(character) for character in new) and not _ends_word(data.decode()[-1])
+    def options(self, piece: list[int]) -> list[tuple[float, int]]:
+        """The likeliest next tokens with their log p, the best first; none that all but cannot be."""
+        tokens = torch.tensor([[*self.ids, *piece]], device=self.model.device)
+        scores = self.model.readout(self.model.hidden(tokens, layout=Layout.plain(tokens))[:, -1])[0]
+        logp = scores.to(torch.promote_types(scores.dtype, torch.float32)).log_softmax(-1).cpu()
+        best = logp.topk(min(self.width, len(logp)))
+        return [(value, id) for value, id in zip(best.values.tolist(), best.indices.tolist(), strict=True) if value > -50]
 
 
 def _ends_word(character: str) -> bool:
-    return character.isspace() or unicodedata.category(character) in ("Po", "Pe", "Ps")
-
-
-def _word(text: str) -> str:
-    """A piece without the punctuation that a character of several tokens turned out to be."""
-    return text[:-1] if len(text) > 1 and _ends_word(text[-1]) and not text[-1].isspace() else text
+    return character.isspace() or (character != "" and unicodedata.category(character) in ("Po", "Pe", "Ps"))

@@ -1,7 +1,7 @@
 """Ids to text that may be shown: whole characters only, and nothing of a stop string.
 
 A Chinese character is three bytes and may be several tokens; it is shown when it is complete. A text that might be the
-beginning of a stop string is held back until that is clear.
+beginning of a stop string is held back until that is clear. What is shown is what ``decode`` says of all the ids.
 """
 
 import codecs
@@ -12,16 +12,20 @@ from chainrule.core.tokenizer import Tokenizer
 class TextStream:
     """Takes ids one at a time and gives the text that has become certain."""
 
-    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...] = (), *, trim: bool = False) -> None:
-        """``trim`` drops one space in front, which SentencePiece tokenizers put there."""
-        self._bytes = tokenizer.token_bytes
+    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...] = (), *, begins: bool = False) -> None:
+        """``begins``: nothing stands before this text, so the space that SentencePiece tokenizers put in front is dropped."""
+        self._bytes, self._decode = tokenizer.token_bytes, tokenizer.decode
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._stop, self._held, self._trim = stop, "", trim
+        self._stop, self._held, self._begins = stop, "", begins
         self.stopped = False
 
     def feed(self, id: int) -> str:
         """The text that may be shown after this id; afterwards ``stopped`` tells whether a stop string was met."""
-        return self._release(self._utf8.decode(self._bytes(id)))
+        data = self._bytes(id)
+        if self._begins and data:
+            self._begins = False
+            data = data[1:] if data.startswith(b" ") and not self._decode([id]).startswith(" ") else data
+        return self._release(self._utf8.decode(data))
 
     def flush(self) -> str:
         """What is still held back, when no more ids come; an unfinished character becomes U+FFFD."""
@@ -35,8 +39,6 @@ class TextStream:
         if self.stopped:
             return ""
         text = self._held + new
-        if self._trim and text:
-            text, self._trim = text.removeprefix(" "), False
         found = [at for at in (text.find(stop) for stop in self._stop) if at >= 0]
         if found:
             self.stopped, self._held = True, ""

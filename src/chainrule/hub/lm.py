@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +87,14 @@ class LM:
         return Score(ids, [self.tokenizer.piece(id) for id in ids], logp, total, bits, judged.unjudged_bytes)
 
     def logp(self, text: str, *, prompt: str = "") -> float:
-        """log p(text | prompt) in nats; the two are tokenised apart. The prompt of an encoder–decoder is the source."""
+        """log p(text | prompt) in nats; the two are tokenised apart. The prompt of an encoder–decoder is the source.
+
+        Without a prompt the text is judged as in ``score``, given its beginning.
+        """
         given = self._given(prompt) if self.model.needs else None
-        head = self._prompt(prompt) if given is None else [self._start()]
-        return math.fsum(self._logp([*head, *self.tokenizer.encode(text)], given)[len(head) :])
+        head = (self._prompt(prompt) or self._begin()) if given is None else [self._start()]
+        ids = [*head, *self.tokenizer.encode(text)]
+        return math.fsum(self._logp(ids, given)[len(head) :]) if ids else 0.0
 
     @torch.inference_mode()
     def logp_begins(self, text: str) -> float:
@@ -190,13 +195,13 @@ class LM:
                 yield said[-1]
 
     def chat_ids(self, messages: Sequence[Message | Mapping[str, Any]]) -> list[int]:
-        """The conversation as the model reads it before it answers."""
+        """The conversation as the model reads it before it answers; a template that asks for the date is told today's."""
         if self.template is None:
             raise RequestError(
                 f"{self.name} has no chat template, so it was not taught to chat; use generate, or fine-tune it first: "
                 "chainrule train sft model.path=..."
             )
-        ids = self.template.prompt(messages)
+        ids = self.template.dated(date.today()).prompt(messages)
         bos = self.tokenizer.bos
         return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
 
@@ -242,14 +247,19 @@ class LM:
         end = [] if self.tokenizer.end is None else [self.tokenizer.end]
         return {"source": torch.tensor([self.tokenizer.encode(text) + end])}
 
+    def _begin(self) -> list[int]:
+        """The token that a text's probability is conditioned on; nothing where there is none."""
+        begin = self.tokenizer.begin if self.model.start is None else self.model.start
+        return [] if begin is None else [begin]
+
     def _start(self) -> int:
         """What every target begins with."""
-        start = self.tokenizer.begin if self.model.start is None else self.model.start
-        if start is None:
+        begin = self._begin()
+        if not begin:
             raise RequestError(
                 f"neither {self.name} nor its tokenizer names a token that begins a text; set start in its config"
             )
-        return start
+        return begin[0]
 
     def _stream(self, request: Request) -> Iterator[str]:
         engine = Engine(self.model, self.tokenizer)

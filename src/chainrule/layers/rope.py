@@ -9,6 +9,7 @@ stretches a model over rows longer than those it was trained on.
 Tables are float32 whatever the model's format, and are computed once per forward pass for all layers.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -58,6 +59,10 @@ class Rope:
     def stretches(self) -> bool:
         """Whether the frequencies depend on the declared length, so that any length may be declared."""
         return isinstance(self.scaling, Dynamic)
+
+    def length_kind(self, length: int) -> Hashable:
+        """What a declared length decides about the frequencies; None where it decides nothing."""
+        return self.scaling.length_kind(length) if isinstance(self.scaling, Dynamic | LongRope) else None
 
     def frequencies(self, c: int, length: int, device: torch.device | None = None) -> Float[Tensor, "half"]:
         """Radians per position of each pair of a head of width ``c``, for rows declared to hold ``length`` tokens."""

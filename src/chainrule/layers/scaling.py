@@ -55,9 +55,13 @@ class Dynamic:
     def __post_init__(self) -> None:
         _check(self.factor, self.original)
 
+    def length_kind(self, length: int) -> int:
+        """What a declared length decides: beyond the original one every length has a base of its own."""
+        return max(length, self.original)
+
     def base(self, theta: float, c: int, length: int) -> float:
         """The base for rows of a declared length."""
-        ratio = max(length, self.original) / self.original
+        ratio = self.length_kind(length) / self.original
         return theta * (self.factor * ratio - (self.factor - 1)) ** (c / (c - 2))
 
     def apply(self, plain: Float[Tensor, "n"], theta: float, length: int) -> Float[Tensor, "n"]:
@@ -140,9 +144,13 @@ class LongRope:
                 f"a rope scaling has {len(self.short)} short and {len(self.long)} long factors; give as many of each"
             )
 
+    def length_kind(self, length: int) -> bool:
+        """What a declared length decides: whether the row is a long one."""
+        return length > self.original
+
     def apply(self, plain: Float[Tensor, "n"], theta: float, length: int) -> Float[Tensor, "n"]:
         """The frequencies, each slower by its own factor."""
-        factors = self.long if length > self.original else self.short
+        factors = self.long if self.length_kind(length) else self.short
         if len(factors) != len(plain):
             raise ConfigError(f"a rope scaling has {len(factors)} factors, but {len(plain)} pairs of channels are turned")
         return plain / torch.tensor(factors, dtype=plain.dtype, device=plain.device)

@@ -28,7 +28,8 @@ class Temperature:
             raise RequestError(f"temperature is {self.t}; it must be above 0 (0 asks for greedy decoding: draw nothing)")
 
     def __call__(self, logp: Float[Tensor, "b v"]) -> Float[Tensor, "b v"]:
-        return (logp / self.t).log_softmax(-1)
+        best = logp.max(-1, keepdim=True).values  # taken off first: the best of all stays 0, however small t is
+        return ((logp - best) / self.t).log_softmax(-1)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ names of published LLaMA weights, so that loading needs almost no map. What all 
 computed once per forward pass; rows that are one causal document each need no mask tensor at all.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -205,6 +205,9 @@ class Decoder(LanguageModel):
     def checked_capacity(self, capacity: int) -> int:
         """``capacity``, unless the model cannot read rows that long; a dynamic rope stretches to any."""
         return capacity if self.stretches and capacity >= 1 else super().checked_capacity(capacity)
+
+    def length_kind(self, capacity: int) -> Hashable:
+        return tuple(position.length_kind(capacity) for position, _ in self.positions if isinstance(position, Rope))
 
     def _own(self, cache: Cache | None, given: Given | None) -> KVCache | None:
         """The cache as this model's own; anything else, and any condition, is refused."""

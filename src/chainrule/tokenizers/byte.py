@@ -24,10 +24,10 @@ class ByteTokenizer(Tokenizer):
 
     def decode(self, ids: Iterable[int], *, specials: bool = False) -> str:
         end = END_OF_TEXT.encode() if specials else b""
-        return b"".join(end if id == 256 else bytes([id]) for id in ids).decode(errors="replace")
+        return b"".join(end if id == 256 else self.token_bytes(id) for id in ids).decode(errors="replace")
 
     def token_bytes(self, id: int) -> bytes:
-        return b"" if id == 256 else bytes([id])
+        return bytes([id]) if 0 <= id < 256 else b""
 
     def save(self, folder: Path) -> None:
         write_text(folder / "tokenizer_config.json", json.dumps({"tokenizer_class": "ByteTokenizer"}, indent=2))

@@ -7,19 +7,21 @@ later ones follow (a system message that moves to the last question); there the 
 marks around its words. Only where neither shows it is it an error.
 
 Special-token strings inside contents are text: while the template runs they are replaced by stand-ins, which are put back
-after the special tokens of the template itself have been found. So no content can open a turn.
+after the special tokens of the template itself have been found. So no content can open a turn. That holds also for tokens
+that a publisher forgot to call special, where the template writes them around turns.
 """
 
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from chainrule.core.chat import Message
+from chainrule.core.chat import ROLES, Message
 from chainrule.core.errors import TokenizerError
 from chainrule.core.files import read_text
 from chainrule.core.tokenizer import Tokenizer
@@ -86,7 +88,7 @@ class ChatTemplate:
         """
         turns = [Message.of(message) for message in messages]
         text = self._run(turns, tools, generate)
-        if "generation %}" in self.source:
+        if _marks_itself(self.source):
             return self._encode_marked(text)
         spans = [self._span(text, turns, tools, i) for i, turn in enumerate(turns) if turn.role == "assistant"]
         return self._encode_spans(text, spans)
@@ -96,24 +98,40 @@ class ChatTemplate:
         text = self._run([Message.of(message) for message in messages], tools, True)
         return self._encode_spans(text.replace(_MARK_ON, "").replace(_MARK_OFF, ""), []).ids
 
+    def dated(self, day: date) -> "ChatTemplate":
+        """The same template, told this day where it asks for the date."""
+        return replace(self, variables={"strftime_now": day.strftime, **self.variables})
+
+    @cached_property
+    def _strict(self) -> Tokenizer:
+        """The tokenizer with every token special that opens or closes a turn, whatever its file calls it."""
+        if not isinstance(self.tokenizer, LibraryTokenizer):
+            return self.tokenizer
+        added = self.tokenizer.added
+        forgotten = [name for name in added if name not in self.tokenizer.specials and _opens_turns(name, added, self.source)]
+        return self.tokenizer.with_specials(frozenset(forgotten)) if forgotten else self.tokenizer
+
     @cached_property
     def _stand_ins(self) -> dict[str, str]:
         """What stands for each special-token string, and for each of our own marks, in contents; longer names first."""
-        names = sorted(_all_specials(self.tokenizer), key=len, reverse=True)
+        names = sorted(_all_specials(self._strict), key=len, reverse=True)
         return {name: f"{_OPEN}{i}{_CLOSE}" for i, name in enumerate([*names, *_MARKS])}
 
     def _run(self, turns: list[Message], tools: Sequence[Any] | None, generate: bool, under: int | None = None) -> str:
         """The template's text, contents shielded; marks stand around the words of message ``under``."""
         rows = [_shield(turn.as_dict(), self._stand_ins) for turn in turns]
         rows = [_underline(row) if i == under else row for i, row in enumerate(rows)]
-        names = {f"{name}_token": self._name(id) for name, id in (("bos", self.tokenizer.begin), ("eos", self.tokenizer.end))}
-        known = {**names, **self.variables}
+        known = {**self._names, **self.variables}
         return _render(
             self.source, messages=rows, tools=_shield(tools, self._stand_ins), add_generation_prompt=generate, **known
         )
 
-    def _name(self, id: int | None) -> str:
-        return next((name for name, special in _all_specials(self.tokenizer).items() if special == id), "")
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        """``bos_token``, ``eos_token`` and their like, for the template to write; empty where the tokenizer has none."""
+        of: dict[int | None, str] = {id: name for name, id in _all_specials(self.tokenizer).items()}
+        own = {f"{name}_token": of.get(id, "") for name, id in (("bos", self.tokenizer.bos), ("eos", self.tokenizer.end))}
+        return own | (self.tokenizer.published_names if isinstance(self.tokenizer, LibraryTokenizer) else {})
 
     def _span(self, text: str, turns: list[Message], tools: Sequence[Any] | None, i: int) -> tuple[int, int]:
         """Where the i-th message's own words stand in the rendered text."""
@@ -161,7 +179,7 @@ class ChatTemplate:
 
     @cached_property
     def _special(self) -> re.Pattern[str]:
-        names = sorted(_all_specials(self.tokenizer), key=len, reverse=True)
+        names = sorted(_all_specials(self._strict), key=len, reverse=True)
         return re.compile("|".join(map(re.escape, names)) or r"(?!)")
 
     def _encode_marked(self, text: str) -> Encoded:
@@ -179,7 +197,7 @@ class ChatTemplate:
         if whole is not None:
             ids, places = whole
             return Encoded(ids, [int(any(a < stop and start < b for a, b in spans)) for start, stop in places])
-        specials = _all_specials(self.tokenizer)
+        specials = _all_specials(self._strict)
         ids, mask = [], []
         for start, stop in _between(text, self._special):
             piece = text[start:stop]
@@ -194,16 +212,16 @@ class ChatTemplate:
 
         None for other tokenizers, and where a content spells a special token, which the library would take for one.
         """
-        if isinstance(self.tokenizer, LibraryTokenizer) and _OPEN not in text:
-            return self.tokenizer.encode_rendered(text)
+        if isinstance(self._strict, LibraryTokenizer) and _OPEN not in text:
+            return self._strict.encode_rendered(text)
         return None
 
     def _words(self, piece: str, inside: list[tuple[int, int]]) -> tuple[list[int], list[bool]]:
         """The ids of a text without special tokens, and which of them hold a character of the spans ``inside``."""
-        ids = self.tokenizer.encode(_restore(piece, self._stand_ins))
+        ids = self._strict.encode(_restore(piece, self._stand_ins))
         whole = _restore(piece, self._stand_ins).encode()
         spans = [tuple(len(_restore(piece[:at], self._stand_ins).encode()) for at in span) for span in inside]
-        data = [self.tokenizer.token_bytes(id) for id in ids]
+        data = [self._strict.token_bytes(id) for id in ids]
         ends = list(itertools.accumulate(map(len, data)))
         lead = len(b"".join(data)) - len(whole)  # the space that some tokenizers put in front
         if lead < 0 or not b"".join(data).endswith(whole):
@@ -216,7 +234,7 @@ class ChatTemplate:
         cuts = sorted({0, len(piece), *itertools.chain(*inside)})
         ids, counts = [], []
         for start, stop in itertools.pairwise(cuts):
-            new = self.tokenizer.encode(_restore(piece[start:stop], self._stand_ins))
+            new = self._strict.encode(_restore(piece[start:stop], self._stand_ins))
             ids += new
             counts += [any(a <= start and stop <= b for a, b in inside)] * len(new)
         return ids, counts
@@ -248,12 +266,25 @@ def _all_specials(tokenizer: Tokenizer) -> dict[str, int]:
     return {name: id for name, id in tokenizer.specials.items() if name}
 
 
+def _opens_turns(name: str, added: Container[str], source: str) -> bool:
+    """Whether an added token that is not called special is one that the template writes around turns, as DeepSeek's <｜User｜>.
+
+    What comes in pairs, <think> and </think>, is for messages to say: templates look for it there. Words and spaces that
+    were added are no marks.
+    """
+    letters = "".join(filter(str.isalnum, name)).lower()
+    if not letters or not any(bracket in name for bracket in "<>[]{}|"):
+        return False
+    partner = name[0] + name[2:] if name[1:2] == "/" else f"{name[0]}/{name[1:]}"
+    return partner not in added and (name in source or letters in ROLES)
+
+
 def _shield(value: Any, stand_ins: Mapping[str, str]) -> Any:
     """The same data with every special-token string in it replaced by its stand-in."""
     if isinstance(value, str):
         return re.sub("|".join(map(re.escape, stand_ins)), lambda found: stand_ins[found[0]], value)
     if isinstance(value, Mapping):
-        return {key: _shield(item, stand_ins) for key, item in value.items()}
+        return {_shield(key, stand_ins): _shield(item, stand_ins) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_shield(item, stand_ins) for item in value]
     return value
@@ -319,6 +350,15 @@ def _compiled(source: str) -> Any:
     return _environment().from_string(source)
 
 
+@lru_cache(maxsize=16)
+def _marks_itself(source: str) -> bool:
+    """Whether the template holds a ``{% generation %}``, in whatever form; no other extension here makes a block."""
+    from jinja2 import nodes
+
+    blocks = _environment().parse(source).find_all(nodes.CallBlock)
+    return any(isinstance(block.call.node, nodes.ExtensionAttribute) for block in blocks)
+
+
 def _environment() -> Any:
     """Jinja as chat templates expect it: sandboxed, blocks trimmed, with ``raise_exception`` and plain JSON."""
     from jinja2 import TemplateError, nodes
@@ -355,6 +395,6 @@ def _environment() -> Any:
 
 def _no_clock(format: str) -> str:
     raise TokenizerError(
-        "the chat template asks for today's date; pass it, so that a run does not hang on the clock: "
-        "ChatTemplate(..., variables={'strftime_now': lambda format: '26 Jul 2024'})"
+        "the chat template asks for the date, and a run does not hang on the clock; say which day to tell it: "
+        "data.day=2024-07-26 (in Python: template.dated(date(2024, 7, 26)))"
     )

@@ -37,9 +37,27 @@ class LibraryTokenizer(Tokenizer):
         self.specials = {token["content"]: token["id"] for token in added if token["special"]}
         self.added = {token["content"]: token["id"] for token in added}
         self._names = {id: name for name, id in self.added.items()}
+        self._stricter: dict[frozenset[str], LibraryTokenizer] = {}
         self.vocab_size = max(self._engine.get_vocab(with_added_tokens=True).values()) + 1
         self.bos, self.eos = bos, eos
         self.lossless = self.byte_level and not self._json.get("normalizer")
+
+    def with_specials(self, names: frozenset[str]) -> "LibraryTokenizer":
+        """The same tokenizer with these of the added tokens special too: no text yields them any more."""
+        if names not in self._stricter:
+            added = [
+                {**token, "special": token["special"] or token["content"] in names} for token in self._json["added_tokens"]
+            ]
+            source = json.dumps({**self._json, "added_tokens": added}, ensure_ascii=False)
+            self._stricter[names] = LibraryTokenizer(source, bos=self.bos, eos=self.eos, config=self._config)
+        return self._stricter[names]
+
+    @property
+    def published_names(self) -> dict[str, str]:
+        """``bos_token``, ``eos_token`` and their like as the publisher names them, which chat templates write."""
+        named = {key: value for key, value in self._config.items() if key.endswith("_token")}
+        texts = {key: value.get("content") if isinstance(value, dict) else value for key, value in named.items()}
+        return {key: text for key, text in texts.items() if isinstance(text, str)}
 
     @cached_property
     def byte_level(self) -> bool:

@@ -6,7 +6,6 @@ characters (a character without a piece into its bytes), and the neighbours whos
 until none is left (karpathy/llama2.c, run.c).
 """
 
-import itertools
 import struct
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from chainrule.core.errors import TokenizerError
 from chainrule.core.files import whole_file
 from chainrule.core.tokenizer import Tokenizer
+from chainrule.tokenizers.merging import merge_best
 
 FIRST_BYTE = 3
 
@@ -30,6 +30,7 @@ class Llama2cTokenizer(Tokenizer):
         self.pieces, self.scores, self.vocab_size = pieces, scores, len(pieces)
         first = FIRST_BYTE + 256
         self._ids = {piece: id for id, piece in reversed(list(enumerate(pieces))) if id >= first}
+        self._best = {piece: scores[id] for piece, id in self._ids.items()}
 
     @classmethod
     def read(cls, path: Path) -> "Llama2cTokenizer":
@@ -53,17 +54,13 @@ class Llama2cTokenizer(Tokenizer):
     def encode(self, text: str) -> list[int]:
         if not text:
             return []
-        ids: list[int] = []
+        symbols: list[bytes] = []
         for character in " " + text:
             data = character.encode()
-            ids += [self._ids[data]] if data in self._ids else [FIRST_BYTE + byte for byte in data]
-        while True:
-            mergers = [self._ids.get(self.token_bytes(a) + self.token_bytes(b)) for a, b in itertools.pairwise(ids)]
-            found = [(-self.scores[new], i, new) for i, new in enumerate(mergers) if new is not None]
-            if not found:
-                return ids
-            _, i, new = min(found)
-            ids[i : i + 2] = [new]
+            symbols += [data] if data in self._ids else [bytes([byte]) for byte in data]
+        return [
+            self._ids[symbol] if symbol in self._ids else FIRST_BYTE + symbol[0] for symbol in merge_best(symbols, self._best)
+        ]
 
     def decode(self, ids: Iterable[int], *, specials: bool = False) -> str:
         names = {id: name.encode() for name, id in self.specials.items()} if specials else {}
@@ -71,7 +68,7 @@ class Llama2cTokenizer(Tokenizer):
         return data.removeprefix(b" ").decode(errors="replace")
 
     def token_bytes(self, id: int) -> bytes:
-        if id < FIRST_BYTE:
+        if not FIRST_BYTE <= id < self.vocab_size:
             return b""
         return bytes([id - FIRST_BYTE]) if id < FIRST_BYTE + 256 else self.pieces[id]
 

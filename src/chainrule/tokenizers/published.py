@@ -70,6 +70,9 @@ def has_tokenizer(folder: Path) -> bool:
 def _from_file(path: Path) -> Tokenizer:
     for names, read in _FORMATS:
         if path.name in names:
+            missing = [name for name in names if not path.with_name(name).exists()]
+            if missing:
+                raise TokenizerError(f"{path} is one of two files and needs {missing[0]} beside it; copy that there too")
             return read(path.with_name(names[0]))
     if path.suffix == ".tiktoken":
         return _tiktoken(path)
@@ -86,7 +89,7 @@ def _from_file(path: Path) -> Tokenizer:
 
 def _tokenizer_json(path: Path) -> Tokenizer:
     source = read_text(path)
-    config = _json(path.with_name("tokenizer_config.json"))
+    config = _json(path.with_name("special_tokens_map.json")) | _json(path.with_name("tokenizer_config.json"))
     bare = LibraryTokenizer(source)
     bos, eos = _begin_and_end(path.parent, bare.added, _adds_bos(json.loads(source), config))
     return LibraryTokenizer(source, bos=bos, eos=eos, config=config)
@@ -132,17 +135,30 @@ def _json(path: Path) -> Any:
 def _vocab_and_merges(vocab: Path, merges: Path, *, pattern: str, nfc: bool, specials: dict[str, int]) -> BPE:
     ids: dict[str, int] = _json(vocab)
     lines = [line for line in read_text(merges).splitlines() if line and not line.startswith("#version")]
-    pairs = [tuple(unspell(half) for half in line.split(" ")) for line in lines]
+    pairs = [tuple(_unspelt(half, merges) for half in line.split(" ")) for line in lines]
     if bad := next((line for line, pair in zip(lines, pairs, strict=True) if len(pair) != 2), None):
         raise TokenizerError(f"{merges}: {bad!r} is no merge; a merge is two symbols with a space between")
     named = {name: id for name, id in ids.items() if name in specials} | specials
-    symbols = {unspell(name): id for name, id in ids.items() if name not in named}
+    symbols = {_unspelt(name, vocab): id for name, id in ids.items() if name not in named}
     end = END_OF_TEXT if END_OF_TEXT in named else None
     return BPE(symbols, [(a, b) for a, b in pairs], pattern=split_pattern(pattern), specials=named, eos=end, nfc=nfc)
 
 
+def _unspelt(letters: str, where: Path) -> bytes:
+    """The bytes of a symbol; only byte-level vocabularies are written in GPT-2's letters."""
+    try:
+        return unspell(letters)
+    except KeyError as error:
+        raise TokenizerError(
+            f"{where} is no byte-level vocabulary: {letters!r} holds {error.args[0]!r}, which is no byte's letter; give the "
+            "model's tokenizer.json instead"
+        ) from None
+
+
 def _gpt2(encoder: Path) -> BPE:
     ids: dict[str, int] = _json(encoder)
+    if END_OF_TEXT not in ids:
+        raise TokenizerError(f"{encoder} has no {END_OF_TEXT}, which GPT-2's holds; copy it again from where it came")
     merges = encoder.with_name("vocab.bpe")
     return _vocab_and_merges(encoder, merges, pattern="gpt2", nfc=False, specials={END_OF_TEXT: ids[END_OF_TEXT]})
 

@@ -7,7 +7,6 @@ table is a double-array trie (Aoe 1989). A character without a piece becomes its
 <unk>.
 """
 
-import itertools
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 from chainrule.core.errors import TokenizerError
 from chainrule.core.files import whole_file
 from chainrule.core.tokenizer import Tokenizer
+from chainrule.tokenizers.merging import merge_best
 from chainrule.tokenizers.unigram import best_cut
 
 SPACE = "▁"
@@ -70,8 +70,9 @@ class SentencePiece(Tokenizer):
 
     def encode(self, text: str) -> list[int]:
         prepared = self.prepare(text)
-        cut = best_cut(prepared, self._scores, self._longest) if self.model.algorithm == UNIGRAM else self._merge(prepared)
-        return list(self._spell(cut))
+        if self.model.algorithm == UNIGRAM:
+            return list(self._spell(best_cut(prepared, self._scores, self._longest)))
+        return list(self._spell(merge_best(self._characters(prepared), self._scores)))
 
     def prepare(self, text: str) -> str:
         """The text as it is cut: replaced, tidied, its spaces written ▁."""
@@ -81,17 +82,6 @@ class SentencePiece(Tokenizer):
         if text and self.model.prefix:
             text = " " + text
         return text.replace(" ", SPACE)
-
-    def _merge(self, text: str) -> list[str]:
-        """Neighbours merged, best score first and leftmost among equals, until no merger is a piece."""
-        parts = list(self._characters(text))
-        while len(parts) > 1:
-            scored = [(-self._scores[a + b], i) for i, (a, b) in enumerate(itertools.pairwise(parts)) if a + b in self._scores]
-            if not scored:
-                break
-            _, i = min(scored)
-            parts[i : i + 2] = [parts[i] + parts[i + 1]]
-        return parts
 
     def _characters(self, text: str) -> Iterator[str]:
         at = 0
@@ -124,7 +114,8 @@ class SentencePiece(Tokenizer):
     def token_bytes(self, id: int) -> bytes:
         if id in self._byte_of:
             return bytes([self._byte_of[id]])
-        return b"" if id in self.specials.values() else self.model.pieces[id][0].replace(SPACE, " ").encode()
+        said = 0 <= id < self.vocab_size and id not in self.specials.values()
+        return self.model.pieces[id][0].replace(SPACE, " ").encode() if said else b""
 
     def normalize(self, text: str) -> str:
         return self.decode(self.encode(text))

@@ -70,13 +70,13 @@ class WordPiece(Tokenizer):
 
     def decode(self, ids: Iterable[int], *, specials: bool = False) -> str:
         hidden = set() if specials else set(self.specials.values())
-        return " ".join(self.pieces[id] for id in ids if id not in hidden).replace(" ##", "")
+        return " ".join(self.piece(id) for id in ids if id not in hidden and self.piece(id)).replace(" ##", "")
 
     def token_bytes(self, id: int) -> bytes:
-        return b"" if id in self.specials.values() else self.pieces[id].removeprefix("##").encode()
+        return b"" if id in self.specials.values() else self.piece(id).removeprefix("##").encode()
 
     def piece(self, id: int) -> str:
-        return self.pieces[id]  # a ## shows that it goes on a word
+        return self.pieces[id] if 0 <= id < self.vocab_size else ""  # a ## shows that it goes on a word
 
     def normalize(self, text: str) -> str:
         return " ".join(UNKNOWN if self.cut(word) == [UNKNOWN] else word for word in self.words(text))

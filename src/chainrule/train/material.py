@@ -145,6 +145,8 @@ def _for_chats(recipe: Recipe) -> Material:
             f"{recipe.model.path} is an encoder: it fills in words and cannot learn to chat; start from a decoder"
         )
     tokenizer, template = start.tokenizer, start.template or _chatml(start.tokenizer, recipe.model.path)
+    assert isinstance(recipe.data, Chats | WorldChats)
+    template = template.dated(recipe.data.day) if recipe.data.day else template
     train, held = _chats(recipe)
     chats, held_chats = encode_chats(train, template), encode_chats(held, template)
     limit = start.model.context

@@ -7,6 +7,7 @@ recipe depends on the wall clock: a run is so many steps.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -150,6 +151,8 @@ class Chats:
     kind: Literal["chats"] = "chats"
     path: str
     held_out: float = 0.05
+    day: date | None = None
+    """What a chat template is told that asks for the date."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +180,7 @@ class WorldChats:
     chats: int = 20_000
     documents: int = 4_000
     beginnings: int = 0
+    day: date | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

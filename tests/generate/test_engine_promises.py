@@ -1,0 +1,122 @@
+"""What the engine promises in odd corners: rows declared to be long, rows without a limit, settings that leave no numbers,
+and a text that begins under a tokenizer which puts a space in front."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from chainrule.core.errors import RequestError
+from chainrule.generate import engine as engines
+from chainrule.generate.engine import Engine, Request, run
+from chainrule.generate.text import TextStream
+from chainrule.layers.rope import Rope
+from chainrule.layers.scaling import Dynamic, LongRope
+from chainrule.logprobs.filters import Temperature
+from chainrule.models.decoder import Decoder, DecoderConfig
+from chainrule.models.ngram import NGram
+from chainrule.models.rnn import Recurrent, RecurrentConfig
+from chainrule.tokenizers.byte import ByteTokenizer
+from chainrule.tokenizers.sentencepiece import BPE, CONTROL, NORMAL, UNKNOWN, Model, SentencePiece
+
+LONG = LongRope(short=(1.0, 1.5, 2.0, 2.5), long=(1.0, 3.0, 5.0, 9.0), original=12)
+DYNAMIC = Dynamic(factor=4.0, original=12)
+PLAN = DecoderConfig.uniform(vocab_size=31, context=40, d_model=16, n_layers=2, n_heads=2)
+
+
+def turned_by(scaling: LongRope | Dynamic) -> Decoder:
+    """A model with weights large enough for positions to matter."""
+    model = Decoder(replace(PLAN, position=Rope(scaling=scaling)), torch.Generator().manual_seed(0)).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight *= 15 if weight.ndim == 2 else 1
+    return model
+
+
+@pytest.mark.parametrize("scaling", [LONG, DYNAMIC], ids=["longrope", "dynamic"])
+def test_a_short_request_beside_longer_ones_gets_what_it_gets_alone(scaling):
+    model = turned_by(scaling)
+    requests = [Request(tokens=[*range(2, 8)], max_tokens=n, temperature=0.0) for n in (5, 25, 4, 20)]
+    alone = [[event.logp for event in run(Engine(model), [request])[0]] for request in requests]
+    together = [[event.logp for event in events] for events in run(Engine(model), requests)]
+    for expected, found in zip(alone, together, strict=True):
+        assert found == pytest.approx(expected, abs=1e-5)
+    assert alone[0][:4] == pytest.approx(alone[2], abs=1e-5)
+    assert alone[0][:4] != pytest.approx(alone[1][:4], abs=1e-5)  # the declared length does decide
+
+
+def test_requests_of_one_kind_still_run_together():
+    engine = Engine(turned_by(LONG))
+    for n in (5, 25, 4):
+        engine.submit(Request(tokens=[1, 2], max_tokens=n))
+    assert [event.id for event in engine.step()] == [0, 2]
+
+
+def endless(name: str) -> NGram | Recurrent:
+    if name == "ngram":
+        return NGram.fit([[256, *(b"one two three. " * 4), 256]], order=4, vocab_size=257)
+    return Recurrent(
+        RecurrentConfig.uniform(vocab_size=257, cell="lstm", n_layers=1, d_model=8), torch.Generator().manual_seed(0)
+    ).eval()
+
+
+@pytest.mark.parametrize("name", ["ngram", "recurrent"])
+def test_a_row_without_a_limit_takes_memory_as_it_grows_and_says_the_same(name, monkeypatch):
+    model = endless(name)
+    engine = Engine(model)
+    engine.submit(Request(tokens=[256, 111], max_tokens=10**9))
+    assert len(engine.step()) == 1
+    assert engine._cache.capacity == 2 + engines.ROOM
+    requests = [Request(tokens=[256, 111], max_tokens=20, seed=1), Request(tokens=[256, *b"three"], max_tokens=9, seed=2)]
+    expected = run(Engine(model), requests)
+    monkeypatch.setattr(engines, "ROOM", 3)
+    found = run(Engine(model), requests)
+    assert [[event.token for event in events] for events in found] == [[event.token for event in events] for events in expected]
+
+
+@pytest.mark.parametrize("settings", [{"temperature": 1e-40}, {"temperature": 1e9}, {"repetition_penalty": 1e-40},
+                                      {"repetition_penalty": float("inf")}, {"temperature": float("nan")}])  # fmt: skip
+def test_settings_beyond_all_numbers_are_refused(settings):
+    with pytest.raises(RequestError, match=r"between 0\.0001 and 10000"):
+        Request(tokens=[1], **settings)
+
+
+def test_the_coldest_temperature_draws_the_best_token():
+    logp = (torch.randn(3, 50, generator=torch.Generator().manual_seed(0)) * 50).log_softmax(-1)
+    for t in (1e-4, 1e-40):
+        cold = Temperature(t)(logp).exp()
+        assert not cold.isnan().any()
+        assert torch.equal(cold.argmax(-1), logp.argmax(-1))
+
+
+def test_scores_that_no_setting_survives_are_refused():
+    model = NGram.fit([[256, 1, 2, 256]], order=2, vocab_size=257)
+    engine = Engine(model)
+    engine.submit(Request(tokens=[1], repetition_penalty=1e-4))
+    monster = torch.zeros(257)
+    monster[1] = 1e38
+    with pytest.raises(RequestError, match=r"repetition_penalty=0\.0001 leave no numbers"):
+        engine._choose(engine._waiting[0], monster)
+
+
+def pieces(prefix: bool) -> SentencePiece:
+    words = ["▁", "a", "b", "▁a", "▁b", "▁ab"]
+    rows = [("<unk>", 0.0, UNKNOWN), ("<s>", 0.0, CONTROL), ("</s>", 0.0, CONTROL)]
+    rows += [(word, -float(i), NORMAL) for i, word in enumerate(words)]
+    return SentencePiece(Model(rows, BPE, {"bos": 1, "eos": 2}, b"", prefix, True, b""))
+
+
+@pytest.mark.parametrize("prefix", [True, False])
+def test_a_text_that_begins_is_what_decode_says_and_one_that_goes_on_keeps_its_space(prefix):
+    tokenizer = pieces(prefix)
+    said = [tokenizer._ids[word] for word in ("▁ab", "▁a", "b")]
+    model = NGram.fit([[1, *said, 2]], order=4, vocab_size=tokenizer.vocab_size, smoothing="mle")
+    for prompt in ([1], [1, said[0]]):
+        request = Request(tokens=prompt, temperature=0.0, stop_ids=frozenset({2}))
+        text = "".join(event.text for event in run(Engine(model, tokenizer), [request])[0])
+        assert text == (tokenizer.decode(said) if prompt == [1] else " ab")
+
+
+def test_a_space_that_is_said_stays():
+    stream = TextStream(ByteTokenizer(), begins=True)
+    assert "".join(map(stream.feed, b"  a")) == "  a"
