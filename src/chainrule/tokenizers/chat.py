@@ -244,11 +244,11 @@ def _all_specials(tokenizer: Tokenizer) -> dict[str, int]:
 
 
 def _shield(value: Any, stand_ins: Mapping[str, str]) -> Any:
-    """The same data with every special-token string in it replaced by its stand-in."""
+    """The same data with every special-token string in it, keys too, replaced by its stand-in."""
     if isinstance(value, str):
         return re.sub("|".join(map(re.escape, stand_ins)), lambda found: stand_ins[found[0]], value)
     if isinstance(value, Mapping):
-        return {key: _shield(item, stand_ins) for key, item in value.items()}
+        return {_shield(key, stand_ins): _shield(item, stand_ins) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_shield(item, stand_ins) for item in value]
     return value
