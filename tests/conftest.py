@@ -2,15 +2,28 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jaxtyping import install_import_hook
 
+SOURCE = Path(__file__).parents[1] / "src"
+ROOMS = ("core", "layers", "logprobs", "models", "generate")
+"""The rooms of tensors: every signature in them is enforced."""
+
+
+def enforced() -> list[str]:
+    """The modules whose signatures are enforced: the rooms of tensors, and whatever else speaks of shapes."""
+    files = sorted((SOURCE / "chainrule").rglob("*.py"))
+    shaped = [file for file in files if "from chainrule.core.shapes import" in file.read_text(encoding="utf-8")]
+    names = [".".join(file.relative_to(SOURCE).with_suffix("").parts) for file in shaped]
+    return [*(f"chainrule.{room}" for room in ROOMS), *(name for name in names if name.split(".")[1] not in ROOMS)]
+
+
+CHECKED = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+"""An int may stand for a float, as type checkers have it."""
 # the hook must be in place before any room is imported: wrong shapes then raise where they happen
-_HOOK = install_import_hook(
-    ["chainrule.core", "chainrule.layers", "chainrule.logprobs", "chainrule.models", "chainrule.generate"],
-    "beartype.beartype",
-)
+_HOOK = install_import_hook(enforced(), CHECKED)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -22,7 +35,16 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
     """Where CHAINRULE_STRICT is set, a skip for a missing package is a failure."""
-    report = yield
+    return _strict((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector):
+    """The same for a whole file that is skipped."""
+    return _strict((yield))
+
+
+def _strict(report: Any) -> Any:
     if os.environ.get("CHAINRULE_STRICT") and report.skipped and "could not import" in str(report.longrepr):
         report.outcome = "failed"
     return report

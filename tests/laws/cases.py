@@ -38,8 +38,9 @@ class Case:
     name: str
     build: Callable[[], LanguageModel]
     rows: Callable[[int, int], torch.Tensor]
-    trainable: bool = False
     sources: Callable[[int], torch.Tensor] | None = None
+    untrained: str = ""
+    """Why no gradient can teach it; empty for a model that learns."""
 
     def given(self, *rows: int) -> Given | None:
         """What these rows are conditioned on: a source each, of its own length; None for a model that needs nothing."""
@@ -132,28 +133,28 @@ def attention(**rest) -> GroupedQuery:
 
 
 GATED = Gated(d_ff=24)
+COUNTED = "its table is counted, not learned"
 LATENT = MultiHeadLatent(n_heads=2, d_nope=6, d_rope=4, d_value=5, kv_rank=7, q_rank=9)
 CASES = {
     case.name: case
     for case in (
-        Case("unigram", ngram(1, "kneser-ney"), random_rows),
-        Case("bigram-mle", ngram(2, "mle"), random_rows),
-        Case("trigram-laplace", ngram(3, "laplace"), random_rows),
-        Case("4-gram-kneser-ney", ngram(4, "kneser-ney"), random_rows),
-        Case("oracle", Oracle, world_rows),
-        Case("bengio", neural_ngram(), random_rows, True),
-        Case("bengio-direct", neural_ngram(order=3, direct=True), random_rows, True),
-        Case("rnn", recurrent("rnn"), random_rows, True),
-        Case("lstm", recurrent("lstm"), random_rows, True),
+        Case("unigram", ngram(1, "kneser-ney"), random_rows, untrained=COUNTED),
+        Case("bigram-mle", ngram(2, "mle"), random_rows, untrained=COUNTED),
+        Case("trigram-laplace", ngram(3, "laplace"), random_rows, untrained=COUNTED),
+        Case("4-gram-kneser-ney", ngram(4, "kneser-ney"), random_rows, untrained=COUNTED),
+        Case("oracle", Oracle, world_rows, untrained="it knows the truth and has no parameters"),
+        Case("bengio", neural_ngram(), random_rows),
+        Case("bengio-direct", neural_ngram(order=3, direct=True), random_rows),
+        Case("rnn", recurrent("rnn"), random_rows),
+        Case("lstm", recurrent("lstm"), random_rows),
         Case("lstm-stacked-untied", recurrent("lstm", n_layers=2, d_hidden=20, tied=False), random_rows),
-        Case("gru-untied", recurrent("gru", d_hidden=40, tied=False), random_rows, True),
-        Case("llama", decoder(Block(attention=attention(), mlp=GATED)), random_rows, True),
-        Case("llama-gqa-untied", decoder(Block(attention=attention(n_kv_heads=1), mlp=GATED), tied=False), random_rows, True),
+        Case("gru-untied", recurrent("gru", d_hidden=40, tied=False), random_rows),
+        Case("llama", decoder(Block(attention=attention(), mlp=GATED)), random_rows),
+        Case("llama-gqa-untied", decoder(Block(attention=attention(n_kv_heads=1), mlp=GATED), tied=False), random_rows),
         Case(
             "llama-biases",
             decoder(Block(attention=attention(qkv_bias=True, o_bias=True), mlp=Gated(d_ff=24, bias=True))),
             random_rows,
-            True,
         ),
         Case("linear-rope", decoder(Block(attention=attention(), mlp=GATED), position=Rope(scaling=Linear(factor=2.0))), random_rows),
         Case(
@@ -162,46 +163,43 @@ CASES = {
             random_rows,
         ),
         Case("window", decoder(Block(attention=attention(window=3), mlp=GATED)), random_rows),
-        Case("q-k-norm", decoder(Block(attention=attention(qk_norm=QKNorm(norm=RMSNorm())), mlp=GATED)), random_rows, True),
+        Case("q-k-norm", decoder(Block(attention=attention(qk_norm=QKNorm(norm=RMSNorm())), mlp=GATED)), random_rows),
         Case("soft-cap", decoder(Block(attention=attention(soft_cap=2.0), mlp=GATED)), random_rows),
         Case(
             "layer-norm-plain",
             decoder(Block(attention=attention(), mlp=Plain(d_ff=24), norm=LayerNorm()), norm=LayerNorm()),
             random_rows,
-            True,
         ),
         Case("sandwich-gemma", decoder(
             SandwichBlock(attention=attention(scale=0.3), mlp=GATED, norm=OffsetRMSNorm()), embedding_scale=4.0, logit_cap=5.0,
-            norm=OffsetRMSNorm()), random_rows, True),
+            norm=OffsetRMSNorm()), random_rows),
         Case("post-norm-olmo", decoder(PostNormBlock(
-            attention=attention(qk_norm=QKNorm(norm=RMSNorm(), over="row")), mlp=GATED)), random_rows, True),
+            attention=attention(qk_norm=QKNorm(norm=RMSNorm(), over="row")), mlp=GATED)), random_rows),
         Case("no-residual", decoder(BareBlock(attention=attention(), mlp=GATED)), random_rows),
         Case("no-norm", decoder(Block(attention=attention(), mlp=GATED, norm=NoNorm())), random_rows),
-        Case("learned-places", decoder(Block(attention=attention(), mlp=GATED), position=Learned()), random_rows, True),
+        Case("learned-places", decoder(Block(attention=attention(), mlp=GATED), position=Learned()), random_rows),
         Case("chunks-temperature", decoder(Block(attention=attention(chunk=4, qk_norm=QKNorm(norm=UnitRMSNorm(), after_rope=True)),
             mlp=GATED), position=Temperature(floor=3.0, scale=0.5)), random_rows),
         Case("neighbours-partial-yarn", decoder(Block(attention=attention(), mlp=GATED),
             position=Rope(pairs="neighbours", d_rotary=4, scaling=Yarn(factor=4.0, original=16, size=1.1))), random_rows),
-        Case("sinks", decoder(Block(attention=attention(sinks=True, window=4), mlp=GATED)), random_rows, True),
-        Case("latent", decoder(Block(attention=LATENT, mlp=GATED)), random_rows, True),
+        Case("sinks", decoder(Block(attention=attention(sinks=True, window=4), mlp=GATED)), random_rows),
+        Case("latent", decoder(Block(attention=LATENT, mlp=GATED)), random_rows),
         Case("experts", decoder(Block(attention=attention(), mlp=MixtureOfExperts(
-            n_experts=4, d_ff=12, router=Router(k=2), d_shared=8))), random_rows, True),
+            n_experts=4, d_ff=12, router=Router(k=2), d_shared=8))), random_rows),
         Case("experts-in-groups", decoder(Block(attention=attention(), mlp=MixtureOfExperts(
             n_experts=8, d_ff=12, router=Router(k=2, score="sigmoid", correction=True, groups=4, kept=2, scale=2.0), bias=True,
             clamp=1.0))), random_rows),
-        Case("transformer-2017", seq2seq(Seq2SeqConfig.original(**SMALL)), random_rows, True, random_source),
-        Case("t5", seq2seq(Seq2SeqConfig.t5(**SMALL), head_scale=0.25), random_rows, False, random_source),
+        Case("transformer-2017", seq2seq(Seq2SeqConfig.original(**SMALL)), random_rows, sources=random_source),
+        Case("t5", seq2seq(Seq2SeqConfig.t5(**SMALL), head_scale=0.25), random_rows, sources=random_source),
         Case(
             "t5-untied-near",
             seq2seq(Seq2SeqConfig.t5(**SMALL), tied=False, position=RelativeBias(n_buckets=4, max_distance=6)),
             random_rows,
-            False,
-            random_source,
+            sources=random_source,
         ),
         Case("no-position", decoder(Block(attention=attention(), mlp=GATED), position=NoPosition()), random_rows),
     )
 }  # fmt: skip
-TRAINABLE = [name for name, case in CASES.items() if case.trainable]
 
 
 @cache

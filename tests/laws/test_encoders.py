@@ -7,6 +7,7 @@ from torch.testing import assert_close
 import chainrule as cr
 from chainrule.core.datum import PADDING, Batch, Layout
 from chainrule.core.errors import ConfigError, RequestError
+from chainrule.core.masked import MaskedModel
 from chainrule.hub.save import save
 from chainrule.layers.attention import GroupedQuery
 from chainrule.layers.init import Normal
@@ -63,6 +64,10 @@ def logp(model, tokens, **rest):
 
 def close(a, b, atol=1e-5):
     assert_close(a, b, atol=atol, rtol=1e-5)
+
+
+def test_every_encoder_of_the_project_is_here():
+    assert {one for one in MaskedModel.__subclasses__() if one.__module__.startswith("chainrule.")} == {Encoder}
 
 
 def test_probabilities_sum_to_one_at_every_place(model):

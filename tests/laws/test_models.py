@@ -1,16 +1,20 @@
 """What is true of every language model, from the unigram to the Transformer and the truth itself."""
 
+import importlib
 import importlib.util
 import math
+import pkgutil
 from pathlib import Path
 
 import pytest
 import torch
 from torch.testing import assert_close
 
+import chainrule.models
 from chainrule.core.cache import TokenCache
 from chainrule.core.datum import PADDING, Batch, Layout
 from chainrule.core.errors import CheckpointError
+from chainrule.core.model import Conditioned, LanguageModel
 from chainrule.logprobs.scoring import token_logprobs
 
 _SPEC = importlib.util.spec_from_file_location("law_cases", Path(__file__).with_name("cases.py"))
@@ -43,6 +47,15 @@ def close(a, b, atol=1e-5):
 
 def batch(tokens, layout=None, given=None):
     return Batch(tokens, torch.ones(tokens.shape), layout, given)
+
+
+def test_every_model_of_the_project_is_here():
+    """But for encoders, which have laws of their own, and a model with its condition filled in, which is another one's face."""
+    for module in pkgutil.walk_packages(chainrule.models.__path__, "chainrule.models."):
+        importlib.import_module(module.name)
+    models = {one for one in LanguageModel.__subclasses__() if one.__module__.startswith("chainrule.")} - {Conditioned}
+    assert models == {type(cases.model(name)) for name in NAMES}
+    assert not [one for model in models for one in model.__subclasses__()]
 
 
 def test_1_probabilities_sum_to_one(model, case):
@@ -173,18 +186,20 @@ def test_8_a_batch_of_two_is_two_batches_of_one(model, case):
     close(logp(model, rows, given=case.given(0, 1)), torch.cat(alone))
 
 
-@pytest.mark.parametrize("name", cases.TRAINABLE)
-def test_9_one_repeated_sentence_is_learned(name):
-    case = cases.CASES[name]
+def test_9_one_repeated_sentence_is_learned(case):
+    if case.untrained:
+        pytest.skip(case.untrained)
     model = case.build().train()
     rows = cases.random_rows(1, T)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    for _ in range(120):
+    for _ in range(400):
         loss = -token_logprobs(model, batch(rows, given=case.given(0))).sum() / (T - 1)
+        if loss.item() < 0.1:
+            return
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert loss.item() < 0.1
+    pytest.fail(f"after 400 steps a token still costs {loss.item():.2f} nats")
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "gram" in name])

@@ -1,13 +1,47 @@
-"""BPE: merges a reader can follow by hand, then the same ids as the libraries that published them."""
+"""BPE: merges a reader can follow by hand, then the same merges and ids as the libraries that published them."""
+
+import json
 
 import pytest
 
 from chainrule.core.errors import TokenizerError
 from chainrule.tokenizers import load
 from chainrule.tokenizers.bpe import BPE
-from chainrule.tokenizers.patterns import split_pattern
+from chainrule.tokenizers.patterns import PATTERNS, compiled, spell, split_pattern
+from chainrule.tokenizers.published import TIKTOKEN
 
 TEXT = "low lower lowest newer newest wider. 今天我来到了仙II-212，今天的天气很好！  x = 10_000;\n\n\tdef f(n): return n + 1 😀\r\n"
+VARIED = (
+    TEXT,
+    "I'm sure they'll say DON'T, you'Ve, O'Neill's, it'ſ and rock'n'roll",
+    "camelCaseWORDAndHTMLParser ÀÉÎ straße ǅ ʰ ॐ नमस्ते e\u0301te\u0301 ﬁne ①²³ Ⅷ",
+    "2024-07-26 1234567 3.14159 1e-9 ٣٤٥ 一二三 ½",
+    "   three\n\n  \n\tand\r\n\r\n  more \u00a0\u3000 spaces \n",
+    "a/b//c/\n//d https://example.org/x?y=z#w {'k': [1, 2]} <|endoftext|> -->\r\n---\n",
+    "👩‍👩‍👧 🇨🇳 ✈️!!! ??…— «quoted» 「引号」，。；\u200b\ufeff",
+    "trailing   ",
+    "\n",
+    " ",
+    "",
+)
+TAIL = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+WRITTEN = {
+    # openai/gpt-2, src/encoder.py
+    "gpt2": r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+""",
+    # meta-llama/llama3, llama/tokenizer.py
+    "llama3": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}" + TAIL,
+    # Qwen/Qwen2-7B, tokenizer.json
+    "qwen2": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}" + TAIL,
+}
+
+
+@pytest.fixture
+def published(monkeypatch):
+    """What tiktoken says of an encoding, but for its ranks, which it would download."""
+    openai = pytest.importorskip("tiktoken_ext.openai_public")
+    monkeypatch.setattr(openai, "load_tiktoken_bpe", lambda *address, **hashes: {})
+    monkeypatch.setattr(openai, "data_gym_to_mergeable_bpe_ranks", lambda **addresses: {})
+    return lambda name: openai.ENCODING_CONSTRUCTORS[name]()
 
 
 def test_the_most_frequent_pair_is_merged_first():
@@ -31,11 +65,13 @@ def test_training_gives_the_merges_and_ids_of_the_library(pattern):
         vocab_size=420 - 1, initial_alphabet=library.pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
     theirs.train_from_iterator(texts, trainer)
+    learned = json.loads(theirs.to_str())["model"]["merges"]
+    assert [[spell(left), spell(right)] for left, right in ours.merges or ()] == learned
+    assert len(learned) > 100
     for text in (*texts, "unseen: naïve façade 123 你好世界"):
-        expected = [theirs.id_to_token(id) for id in theirs.encode(text).ids]
-        from chainrule.tokenizers.patterns import spell
-
-        assert [spell(ours.token_bytes(id)) for id in ours.encode(text)] == expected
+        encoded = theirs.encode(text)
+        assert [spell(ours.token_bytes(id)) for id in ours.encode(text)] == encoded.tokens
+        assert [id - 1 for id in ours.encode(text)] == encoded.ids  # ours begin with the special token
         assert ours.encode(text) == ours.fast().encode(text)
 
 
@@ -52,16 +88,35 @@ def test_every_conformance_case_gives_the_exact_ids(material, name, folder):
         assert tokenizer.encode(text) == ids == fast.encode(text)
 
 
-def test_cl100k_agrees_with_tiktoken(material):
+@pytest.mark.parametrize("name", [*TIKTOKEN, "gpt2"])
+def test_texts_are_cut_as_tiktoken_says_and_the_special_tokens_are_its_own(published, name):
+    theirs = published(name)
+    pattern, specials = TIKTOKEN.get(name, ("gpt2", TIKTOKEN["r50k_base"][1]))
+    for text in VARIED:
+        assert compiled(split_pattern(pattern)).findall(text) == compiled(theirs["pat_str"]).findall(text)
+    assert specials == theirs["special_tokens"]
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_texts_are_cut_as_the_publishers_wrote(name):
+    for text in VARIED:
+        assert compiled(split_pattern(name)).findall(text) == compiled(WRITTEN[name]).findall(text)
+
+
+def test_every_pattern_is_compared_with_a_published_one_but_ours():
+    assert set(PATTERNS) - {"world"} == {pattern for pattern, _ in TIKTOKEN.values()} | set(WRITTEN)
+
+
+@pytest.mark.parametrize("name", ["cl100k_base", "o200k_base"])
+def test_ids_agree_with_tiktoken(material, published, name):
+    """Of o200k the pattern alone: its ranks are not at hand, and those of cl100k show the cuts as well."""
     tiktoken = pytest.importorskip("tiktoken")
     path = material / "tokenizers" / "openai" / "cl100k_base.tiktoken"
     ours = load(path)
-    from tiktoken.load import load_tiktoken_bpe
-
-    theirs = tiktoken.Encoding(
-        "cl100k", pat_str=split_pattern("cl100k"), mergeable_ranks=load_tiktoken_bpe(str(path)), special_tokens={}
-    )
-    for text in (TEXT, "", " ", "a" * 40, "don't DON'T 'll", "print(f'{x:>10}')"):
+    if name == "o200k_base":
+        ours = BPE(ours.vocab, None, pattern=split_pattern("o200k"))
+    theirs = tiktoken.Encoding(name, pat_str=published(name)["pat_str"], mergeable_ranks=ours.vocab, special_tokens={})
+    for text in (*VARIED, "a" * 40, "print(f'{x:>10}')"):
         assert ours.encode(text) == theirs.encode(text)
 
 
@@ -81,8 +136,6 @@ def test_a_saved_tokenizer_is_the_same_tokenizer(tmp_path):
 
 
 def test_in_the_worlds_pattern_numbers_and_quoted_words_are_the_same_tokens_everywhere_and_nouns_keep_their_articles():
-    from chainrule.tokenizers.patterns import compiled
-
     cut = compiled(split_pattern("world")).findall
     assert cut("Tom has 3 hats. 3 + 4 = 12") == ["Tom", " has ", "3", " hats", ". ", "3", " + ", "4", " = ", "1", "2"]
     assert cut("print(3 + 4)") == ["print", "(", "3", " + ", "4", ")"]

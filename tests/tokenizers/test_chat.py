@@ -107,6 +107,51 @@ def test_the_mask_covers_what_the_assistant_wrote_and_its_end_token(material, na
         assert json.dumps("37 * 48") in said
 
 
+def with_words(place: str, words: str) -> tuple[list, list]:
+    """A conversation in which a tool was called, and the tools on offer; the words stand in one place of them."""
+    messages, tools = json.loads(json.dumps([[*SYSTEM[:1], *CALLED, *TURNS], [TOOL]]))
+    function, call = tools[0]["function"], messages[2]["tool_calls"][0]["function"]
+    properties = function["parameters"]["properties"]
+    holder, key = {
+        "system": (messages[0], "content"),
+        "user": (messages[1], "content"),
+        "argument": (call["arguments"], "expression"),
+        "name of an argument": (call["arguments"], words),
+        "result": (messages[3], "content"),
+        "assistant": (messages[4], "content"),
+        "name of a tool": (function, "name"),
+        "description": (function, "description"),
+        "description of a parameter": (properties["expression"], "description"),
+        "name of a parameter": (properties, words),
+    }[place]
+    holder[key] = dict(properties["expression"]) if holder is properties else words
+    return messages, tools
+
+
+PLACES = (
+    "system", "user", "argument", "name of an argument", "result", "assistant", "name of a tool", "description",
+    "description of a parameter", "name of a parameter",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("library", [False, True], ids=["ours", "library"])
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_no_content_can_open_a_turn_of_a_published_template(material, name, place, library):
+    """Wherever the strings of special tokens stand they are a text, and the turns are those of a harmless conversation."""
+    source, variables, _ = published(material, name)
+    tokenizer = TOKENIZER.fast() if library else TOKENIZER
+    template, special = ChatTemplate(source, tokenizer, variables), set(tokenizer.specials.values())
+    evil = f"x{'y'.join(SPECIALS)}z"
+    turns = []
+    for words in ("x", evil):
+        messages, tools = with_words(place, words)
+        asked = template.prompt(messages[:-1], tools=tools)  # Mistral's shows the system's words where the user spoke last
+        assert words in tokenizer.decode([id for id in asked if id not in special])
+        turns.append([id for id in asked + template.encode(messages, tools=tools).ids if id in special])
+    assert turns[0] == turns[1]
+
+
 def test_our_own_template_masks_the_words_by_hand():
     template = ChatTemplate(CHATML, TOKENIZER)
     encoded = template.encode([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from chainrule.core.shapes import Float, Int, Tensor
+from chainrule.core.shapes import Float, Int, Tensor, UInt8
 
 GROUP = 32
 ROWS = 256
@@ -42,13 +42,13 @@ def dequantize(q: Int[Tensor, "n k"], scales: Float[Tensor, "k/32 n 2"]) -> Floa
     return ((groups - 8) * scale[..., None] + zero[..., None]).flatten(1)
 
 
-def pack(q: Int[Tensor, "n k"]) -> Int[Tensor, "n k/2"]:
+def pack(q: Int[Tensor, "n k"]) -> UInt8[Tensor, "n k/2"]:
     """Two codes a byte, the first of a pair in the low half."""
     q = q.to(torch.uint8)
     return q[:, ::2] | q[:, 1::2] << 4
 
 
-def unpack(packed: Int[Tensor, "n k/2"]) -> Int[Tensor, "n k"]:
+def unpack(packed: UInt8[Tensor, "n p"]) -> Int[Tensor, "n 2*p"]:
     """The inverse of ``pack``."""
     return torch.stack([packed & 15, packed >> 4], -1).flatten(1).int()
 
@@ -58,8 +58,8 @@ class Int4Linear(nn.Module):
 
     def __init__(
         self,
-        packed: Int[Tensor, "n k/2"],
-        scales: Float[Tensor, "k/32 n 2"],
+        packed: UInt8[Tensor, "n p"],
+        scales: Float[Tensor, "p/16 n 2"],
         bias: nn.Parameter | None = None,
         *,
         kernel: bool = False,

@@ -6,7 +6,7 @@
 A signature says ``Float[Tensor, "b t v"]``; under pytest the shapes are enforced, otherwise they cost nothing.
 """
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-__all__ = ["Bool", "Float", "Int", "Tensor"]
+__all__ = ["Bool", "Float", "Int", "Tensor", "UInt8"]

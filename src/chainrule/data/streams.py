@@ -7,7 +7,7 @@ between steps, so a run that goes on from a checkpoint sees exactly what it woul
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from chainrule.core.errors import DataError
 from chainrule.data.packing import Rows
 
 
+@runtime_checkable
 class Stream(Protocol):
     """What the loop asks of data."""
 

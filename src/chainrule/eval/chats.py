@@ -1,11 +1,13 @@
 """How many questions a model answers exactly: held-out chats of the world, by language and kind.
 
 A reply counts if it is one of the right ones, letter for letter. Beside the model stand those whom it must beat: the majority
-answer, which says what was most often right, and an n-gram that has read the same chats.
+answer, which is given the sentence and puts in the value that was most often right, and n-grams that have read the same chats.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from itertools import islice
 from typing import Any, Literal
 
@@ -15,6 +17,7 @@ from chainrule.generate.engine import Engine
 from chainrule.hub.lm import LM
 from chainrule.world import chats as world_chats
 from chainrule.world.chats import ASKED, Chat, grade
+from chainrule.world.texts import TONGUES
 
 Role = Literal["majority", "ngram", "before", "after"]
 Answer = Callable[[Sequence[Chat]], list[str]]
@@ -58,16 +61,61 @@ def answering(lm: LM) -> Answer:
 
 
 def majority(known: Iterable[Chat]) -> Answer:
-    """Answers every question with the most frequent right answer to its kind and language."""
-    counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    """Says to every question the value that was most often right where the same was asked, whatever the story.
+
+    Whom and what the question is about it is told: it gets the right answer with its value taken out (``told``), and puts in
+    the most frequent place, job, count, result or program.
+    """
+    counts: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
     for chat in known:
-        counts[chat.language, chat.kind].update(chat.accepts)
+        what, value = told(chat)
+        counts[chat.language, chat.kind, what][chat.accepts[0][value]] += 1
+    best = {key: values.most_common(1)[0][0] for key, values in counts.items()}
 
-    def answer(asked: Sequence[Chat]) -> list[str]:
-        best = {key: said.most_common(1)[0][0] for key, said in counts.items()}
-        return [best.get((chat.language, chat.kind), "") for chat in asked]
+    def said(chat: Chat) -> str:
+        what, value = told(chat)
+        right = chat.accepts[0]
+        return right[: value.start] + best.get((chat.language, chat.kind, what), "") + right[value.stop :]
 
-    return answer
+    return lambda asked: [said(chat) for chat in asked]
+
+
+def told(chat: Chat) -> tuple[str, slice]:
+    """What a right answer tells, and where the value stands in it; of a program the whole is the value."""
+    right = chat.accepts[0]
+    for what, frame in _frames(chat.language).items():
+        found = frame.fullmatch(right)
+        if found:
+            return what, slice(*found.span("value"))
+    return "program", slice(0, len(right))
+
+
+@cache
+def _frames(language: str) -> dict[str, re.Pattern[str]]:
+    """The answers of a language by what they tell."""
+    t = TONGUES[language]
+    number = r"(?P<value>\d+)"
+    return {
+        "place": _frame(t.is_at, place="(?P<value>.+)"),
+        "job": _frame(t.has_job, job="(?P<value>.+)"),
+        "count": _frame(t.holds, things=f"{number}.+"),
+        "sum": _frame(t.plus + t.result, c=number),
+        "difference": _frame(t.minus + t.result, c=number),
+    }
+
+
+def _frame(pattern: str, **slots: str) -> re.Pattern[str]:
+    """A pattern of the world as a regular expression; slots that are not given hold anything."""
+    return re.compile(re.sub(r"\\\{(\w+)\\\}", lambda slot: slots.get(slot[1], ".+"), re.escape(pattern.strip())))
+
+
+def best(systems: Sequence[list[ChatScore]]) -> list[ChatScore]:
+    """In each language the scores of the system that answers most of its questions."""
+    found: list[ChatScore] = []
+    for language in dict.fromkeys(row.language for scores in systems for row in scores):
+        each = [[row for row in scores if row.language == language] for scores in systems]
+        found += max(each, key=lambda rows: sum(row.right for row in rows))
+    return found
 
 
 def score(system: str, role: Role, answer: Answer, asked: Sequence[Chat]) -> list[ChatScore]:

@@ -174,8 +174,8 @@ def chats(results: Results) -> Section | None:
         return None
     drawings: list[tuple[str, Drawn]] = [(found.spoken(language), _chat_bars(results, language)) for language in spoken]
     text = (
-        "Held-out questions by kind: the answer counts if it is exactly right. The majority answer always gives the "
-        "reply that was most frequent in training."
+        "Held-out questions by kind: the answer counts if it is exactly right. The majority answer is given the right "
+        "sentence without its value, and puts in the value that was most frequent in training."
     )
     figure = beside(drawings)
     return Section(title="Chat · 对话", blocks=[Prose(paragraphs=[text]), figure, Data(table=tables.chats(results.chats))])

@@ -93,14 +93,14 @@ def _how(config: dict[str, Any], folder: Path) -> Literal["mean", "cls"]:
     return found[0]
 
 
-def _modules(folder: Path) -> list[dict[str, str]]:
+def _modules(folder: Path) -> list[dict[str, Any]]:
     modules = _json(folder / MODULES)
     if not isinstance(modules, list) or not all(isinstance(row, dict) and {"type", "path"} <= set(row) for row in modules):
         raise CheckpointError(f"{folder / MODULES} is no list of modules with a type and a path; copy it again")
     return modules
 
 
-def _kind(module: dict[str, str]) -> str:
+def _kind(module: dict[str, Any]) -> str:
     return module["type"].rpartition(".")[2]
 
 

@@ -54,6 +54,8 @@ from chainrule.eval.results import (
 )
 from chainrule.hub.lm import LM
 from chainrule.hub.load import load
+from chainrule.models.ngram import NGram
+from chainrule.models.ngram_counts import count_ngrams
 from chainrule.recipes.ladder import foot, head
 from chainrule.recipes.staged import PLAN, read_plan
 from chainrule.tokenizers.bpe import BPE
@@ -75,6 +77,9 @@ CHATS_READ = 0.03
 DOCUMENTS_IN_SFT, BEGINNINGS_IN_SFT = 0.1, 0.3
 """The shares of documents, and of documents' beginnings, in the text of the fine-tuning: with fewer, what was learned of
 their odds drifts away."""
+CHAT_ORDERS = (2, 4, 6, 20)
+"""The n-grams that are asked the questions of the chats: between a question and its answer stand ten tokens of the template, so
+that only the longest sees any of it."""
 PROMPTS = (("en", "Today "), ("zh", "今天"))
 DIALOGUE = ("你是谁？", "3 + 4 = ?", "Write a program that prints kite 3 times.", "37 * 48 = ?", "Who wrote Hamlet?")
 
@@ -218,16 +223,16 @@ class _Quickstart:
         return tokenizer
 
     def count_chats(self) -> None:
-        """The baselines of the chats: the majority answer, and an n-gram that read them."""
+        """The baselines of the chats: the majority answer, and the best of the n-grams that read them."""
         known = list(islice(world_chats(self.plan.seed), 8000))
         self.asked = chat_eval.questions(self.plan.questions, LANGUAGES, seed=self.plan.seed + 1000)
-        template = ChatTemplate(CHATML, self.tokenizer)
-        ids = [template.encode(chat.messages).ids for chat in known]
-        ngram = counted_ids(ids, self.tokenizer)
-        few = chat_eval.questions(max(4, self.plan.questions // 4), LANGUAGES, seed=self.plan.seed + 1000)
         self.chat_scores += chat_eval.score("majority answer", "majority", chat_eval.majority(known), self.asked)
-        answer = chat_eval.answering(LM(ngram, self.tokenizer, template, name="n-gram"))
-        self.chat_scores += chat_eval.score("6-gram of the chats", "ngram", answer, few)
+        template = ChatTemplate(CHATML, self.tokenizer)
+        few = chat_eval.questions(max(4, self.plan.questions // 4), LANGUAGES, seed=self.plan.seed + 1000)
+        ids = [template.encode(chat.messages).ids for chat in known]
+        ngrams = {f"{ngram.config.order}-gram of the chats": ngram for ngram in counted_ids(ids, self.tokenizer)}
+        answers = {name: chat_eval.answering(LM(ngram, self.tokenizer, template)) for name, ngram in ngrams.items()}
+        self.chat_scores += chat_eval.best([chat_eval.score(name, "ngram", answer, few) for name, answer in answers.items()])
 
     # training
 
@@ -411,14 +416,11 @@ class _Quickstart:
         return (f"chainrule chat {run}", f'chainrule next {run} "今天我来到了"', f"chainrule ladder {run}")
 
 
-def counted_ids(ids: list[list[int]], tokenizer: Tokenizer) -> LanguageModel:
-    """A 6-gram of chats that are ids already; each begins as every row does, with the begin token."""
-    from chainrule.models.ngram import NGram
-
+def counted_ids(ids: list[list[int]], tokenizer: Tokenizer) -> list[NGram]:
+    """The n-grams of chats that are ids already; each begins as every row does, with the begin token."""
     begin = [] if tokenizer.begin is None else [tokenizer.begin]
-    import numpy as np
-
-    return NGram.fit([np.array([*begin, *one]) for one in ids], order=6, vocab_size=tokenizer.vocab_size)
+    levels = count_ngrams([[*begin, *one] for one in ids], max(CHAT_ORDERS), tokenizer.vocab_size)
+    return [NGram.of_levels(levels[:order], vocab_size=tokenizer.vocab_size) for order in CHAT_ORDERS]
 
 
 def seeds(plan: Plan, n: int, *, resume: bool = False, force: bool = False) -> Results:

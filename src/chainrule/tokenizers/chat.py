@@ -280,7 +280,7 @@ def _opens_turns(name: str, added: Container[str], source: str) -> bool:
 
 
 def _shield(value: Any, stand_ins: Mapping[str, str]) -> Any:
-    """The same data with every special-token string in it replaced by its stand-in."""
+    """The same data with every special-token string in it, keys too, replaced by its stand-in."""
     if isinstance(value, str):
         return re.sub("|".join(map(re.escape, stand_ins)), lambda found: stand_ins[found[0]], value)
     if isinstance(value, Mapping):

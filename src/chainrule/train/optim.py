@@ -14,7 +14,7 @@ by chance. The mean of many steps does not.
 """
 
 from collections import defaultdict
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -27,6 +27,7 @@ A, B, C = 3.4445, -4.7750, 2.0315
 """The quintic whose iteration drives singular values towards one (Jordan 2024)."""
 
 
+@runtime_checkable
 class Optimizer(Protocol):
     """What the loop asks of an optimizer."""
 
