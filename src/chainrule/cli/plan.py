@@ -25,6 +25,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Take apart, reckon, print."""
+    from chainrule.eval.counted import Counted, plan_counted
     from chainrule.eval.devices import device
     from chainrule.eval.memory import TARGETS, Setting
     from chainrule.eval.plan import plan
@@ -46,7 +47,10 @@ def run(args: Namespace) -> None:
         tensor=args.tensor,
     )
     place = measured() if args.device == "this" else device(args.device)
-    made = plan(about.anatomy, setting, place)
+    if isinstance(about.anatomy, Counted):
+        made = plan_counted(about.anatomy, setting, place)
+    else:
+        made = plan(about.anatomy, setting, place)
     if args.json:
         options.dump(made)
     else:
