@@ -2,14 +2,16 @@
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from chainrule.core.errors import ConfigError
-from chainrule.eval.anatomy import take_apart
-from chainrule.eval.brick_times import BrickTimes
-from chainrule.eval.bricks import Orthogonal, Pass, Product, bricks, learning_bricks, update_bricks
+from chainrule.eval.anatomy import attention_of, take_apart
+from chainrule.eval.brick_times import BrickTimes, _scores, least_block
+from chainrule.eval.bricks import Frame, Orthogonal, Pass, Product, Scores, bricks, learning_bricks, update_bricks
 from chainrule.eval.flops import flops, flops_at
 from chainrule.eval.stopwatch import seconds_of
 from chainrule.hub.build import fresh
+from chainrule.layers.cache import KVCache
 from chainrule.layers.mlp import Plain
 from chainrule.layers.moe import MixtureOfExperts
 from chainrule.layers.norm import LayerNorm
@@ -32,7 +34,7 @@ def test_bricks_of_a_row_have_the_flops_of_its_tokens():
     one = sum(n * brick.flops for brick, n in bricks(anatomy, 2, 1, 20).items())
     assert one == pytest.approx(2 * flops_at(anatomy, 19).forward)
     words = bricks(anatomy, 2, 20, 20, words=2)
-    assert words[Product(2, 32, 50)] == 1
+    assert words[Product(2, 32, 50, packs=False)] == 1
 
 
 def test_muon_orthogonalises_the_matrices_inside_and_adamw_takes_the_rest():
@@ -60,6 +62,34 @@ def test_every_brick_of_training_and_inference_can_be_timed(mixed):
         assert min(learn.known.values()) > 0
         read = BrickTimes(1e5, learn=False, tries=1)
         assert read.total(bricks(anatomy, 1, 1, 8, cached=True)) > 0
+
+
+def test_every_block_that_writes_a_token_has_a_frame_and_no_other():
+    anatomy = tiny()
+    assert sum(n for brick, n in bricks(anatomy, 2, 1, 20, cached=True).items() if isinstance(brick, Frame)) == 3
+    assert not any(isinstance(brick, Frame) for brick in (*bricks(anatomy, 2, 1, 20), *bricks(anatomy, 2, 20, 20, cached=True)))
+
+
+@pytest.mark.parametrize("block", [tiny().blocks[0], Block(attention=attention(), mlp=Plain(d_ff=80), norm=LayerNorm())])
+def test_the_least_block_does_its_bricks(block):
+    laid, products, least = least_block(Frame(2, block))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        laid.work(*laid.inputs)
+    counted = {str(op): n for op, n in counter.get_flop_counts()["Global"].items()}
+    assert sum(n for op, n in counted.items() if op.endswith(("mm", "addmm"))) == sum(
+        n * brick.flops for brick, n in least.items() if isinstance(brick, Product)
+    )
+    assert len(products) == sum(n for brick, n in least.items() if isinstance(brick, Product))
+
+
+def test_a_token_reads_keys_that_lie_as_in_a_cache():
+    shape = attention_of(attention())
+    cache = KVCache(2, 9, (((2, 12), (2, 12)),))
+    cache.longest = 8
+    keys, _ = cache.store(0, torch.tensor([[7], [7]]), torch.zeros(2, 1, 2, 12), torch.zeros(2, 1, 2, 12))
+    _, k, _ = _scores(Scores(2, 1, 8, 8.0, shape, cached=True), torch.float32, False).inputs
+    assert (k.shape, k.stride()[2:]) == (keys.shape, keys.stride()[2:])
+    assert k.stride(1) > 8 * 12  # each head's keys stand together
 
 
 def test_experts_are_refused_since_their_time_hangs_on_the_text():

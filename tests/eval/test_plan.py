@@ -14,11 +14,21 @@ from chainrule.eval.activations import WIDTHS, block_bytes, loss_bytes
 from chainrule.eval.anatomy import Anatomy, Attention, attention_of, take_apart
 from chainrule.eval.devices import DEVICES, device
 from chainrule.eval.flops import flops, flops_at
-from chainrule.eval.memory import Setting, adapter_parameters, cache_bytes, inference_memory, stored_bytes, training_memory
+from chainrule.eval.memory import (
+    Setting,
+    adapter_parameters,
+    cache_bytes,
+    inference_memory,
+    shard,
+    stored_bytes,
+    training_memory,
+)
 from chainrule.eval.parallel import sent_bytes
-from chainrule.eval.plan import changes, plan
+from chainrule.eval.plan import changes, inference_row, plan
 from chainrule.eval.plan_text import plan_text
-from chainrule.eval.roofline import decode_time, training_time
+from chainrule.eval.roofline import decode_time, prefill_time, training_time
+from chainrule.hub.load import load
+from chainrule.hub.save import save
 from chainrule.layers.attention import GroupedQuery, QKNorm
 from chainrule.layers.latent import MultiHeadLatent
 from chainrule.layers.mlp import Gated, Plain
@@ -29,6 +39,7 @@ from chainrule.models.blocks import BareBlock, Block, PostNormBlock, SandwichBlo
 from chainrule.models.decoder import Decoder, DecoderConfig
 from chainrule.models.ngram import NGram
 from chainrule.recipes.subject import subject
+from chainrule.tokenizers.byte import ByteTokenizer
 from chainrule.train.recipe import read_recipe, write_recipe
 
 
@@ -94,7 +105,7 @@ def test_keys_that_a_token_sees_are_counted_one_by_one(window, chunk, t):
 @pytest.mark.parametrize("name", BLOCKS)
 @pytest.mark.parametrize("tied", [True, False])
 def test_matrix_flops_are_those_that_torch_counts(name, tied):
-    model = decoder(BLOCKS[name], tied=tied)
+    model = decoder(BLOCKS[name], tied=tied, logit_cap=3.0 if name == "soft-cap" else None)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.randint(V, (2, T)))
     counted = {str(op): n for op, n in counter.get_flop_counts()["Global"].items()}
@@ -202,6 +213,59 @@ def test_the_cache_and_the_time_of_a_token_by_hand(llama):
     assert arithmetic < step.compute < 1.3 * arithmetic
 
 
+def test_devices_share_the_cache_by_heads_and_a_latent_cache_not_at_all(llama):
+    def cache(one: Anatomy, devices: int) -> float:
+        return inference_memory(one, Setting(rows=3, length=1000, tensor=devices), "bf16").cache
+
+    whole = 3 * 1000 * 131_072
+    assert [cache(llama, devices) for devices in (1, 2, 8, 16, 32)] == [whole, whole / 2, whole / 8, whole / 8, whole / 8]
+    deepseek = subject("DeepSeek-V3").anatomy
+    assert cache(deepseek, 8) == cache(deepseek, 1) > 0
+    # sixteen devices hold a sixteenth of every matrix, but an eighth of those that make 8 heads of keys and values
+    keys_and_values = 32 * 2 * 4096 * 1024
+    norms = 65 * 4096
+    assert shard(llama, 16) == norms + (llama.total - norms - keys_and_values) / 16 + keys_and_values / 8
+
+
+def test_devices_that_share_matrices_sum_up_twice_a_layer(llama):
+    setting, slow = Setting(rows=3, length=1000, tensor=4), replace(device("h100"), link=1e6)
+    sent = inference_row(llama, setting, slow, "bf16")["sent_bytes"]
+    ring = 2 * 3 / 4
+    assert sent == {"prefill": 32 * 2 * ring * 3000 * 4096 * 2, "decode": 32 * 2 * ring * 3 * 4096 * 2}
+    fast = replace(slow, link=1e30)
+    for time, what in ((prefill_time, "prefill"), (decode_time, "decode")):
+        waited = time(llama, setting, slow, "bf16") - time(llama, setting, fast, "bf16")
+        assert waited == pytest.approx(sent[what] / 1e6)
+    assert inference_row(llama, Setting(rows=3, length=1000), slow, "bf16")["sent_bytes"] == {}
+
+
+@pytest.mark.parametrize(("name", "tied"), [("llama", True), ("llama", False), ("plain", False), ("latent", True)])
+def test_four_bits_take_the_bytes_that_a_load_takes(name, tied, tmp_path):
+    model = decoder(BLOCKS[name], tied=tied, d_model=64, vocab_size=257)
+    save(tmp_path, model, ByteTokenizer())
+    loaded = load(str(tmp_path), device="cpu", dtype="int4").model
+    taken = sum(tensor.nbytes for tensor in loaded.state_dict().values())
+    assert stored_bytes(take_apart(model, name), "int4") == taken < 0.9 * sum(2 * p.numel() for p in model.parameters())
+
+
+def test_experts_are_stored_in_four_bits_too_and_tables_are_not():
+    mixtral = subject("Mixtral-8x7B-v0.1").anatomy
+    inside = 32 * (8 * 3 * 4096 * 14336 + 2 * 4096 * 4096 + 2 * 4096 * 1024)
+    head, router = 32000 * 4096, 32 * 8 * 4096
+    assert stored_bytes(mixtral, "int4") == 0.625 * (inside + head) + 2 * (mixtral.total - inside - head)
+    assert mixtral.parameters["router"] == router
+
+
+@pytest.mark.parametrize(("name", "tied"), [("meta-llama/Meta-Llama-3.1-8B-Instruct", False), ("Llama-3.2-1B", True)])
+def test_a_token_reads_matrices_in_four_bits_and_a_tied_table_in_sixteen(name, tied):
+    one = subject(name).anatomy
+    assert one.tied == tied
+    head = one.vocab_size * one.d_model
+    read = 0.625 * (one.inner + (0 if tied else head)) + (2 * head if tied else 0)
+    slow = replace(device("h100"), bandwidth=1e9)
+    assert decode_time(one, Setting(length=1), slow, "int4") == pytest.approx(read / 1e9, rel=0.01)
+
+
 def test_of_experts_only_the_chosen_are_active():
     some = anatomy(BLOCKS["experts"])
     assert some.parameters["experts"] == 2 * 4 * 3 * D * 32
@@ -223,7 +287,7 @@ def test_every_part_that_a_block_may_have_is_known(llama):
     assert {part.__name__ for part in get_args(hints["mlp"])} == {"Gated", "Plain", "MixtureOfExperts"}
     assert {part.__name__ for part in get_args(hints["attention"])} == {"GroupedQuery", "MultiHeadLatent"}
     assert attention_of(LATENT).memory == 16 + 4
-    with pytest.raises(ConfigError, match="of kind 'ngram'; plan knows the cost of decoders"):
+    with pytest.raises(ConfigError, match="of kind 'ngram'; only a decoder"):
         take_apart(NGram.fit([[0, 1, 2]], order=2, vocab_size=3), "counts")
 
 
@@ -275,7 +339,6 @@ def test_plan_reads_recipes_folders_and_ids(capsys, tmp_path):
     ("argv", "because"),
     [
         (("nowhere",), "neither here nor among the configs that ship, such as meta-llama/Llama-3.1-8B-Instruct"),
-        (("pretrain_lstm",), "of kind 'recurrent'"),
         (("Llama-3.2-2B",), "did you mean 'Llama-3.2-1B'"),
         (("llama-3.2-1b", "--device", "h20"), "did you mean 'h200'"),
         (("llama-3.2-1b", "--rows", "0"), "rows=0"),

@@ -14,6 +14,8 @@ from torch import nn
 from chainrule.core.shapes import Float, Int, Tensor, UInt8
 
 GROUP = 32
+BYTES = 0.5 + 4 / GROUP
+"""Of a weight, with its share of the group's scale and zero, two bytes each."""
 ROWS = 256
 """Rows that are quantised at a time, so that little beyond the result is in memory."""
 

@@ -6,13 +6,20 @@ A brick is laid several times before any is taken back, as the layers of a model
 so it meets the allocator as the model does. Weights and memories are laid so often that they fill what the model fills, up
 to more than any cache holds: a model comes back to a matrix only after all the others. Medians of several tries: others use
 the machine too.
+
+For few rows a block does many small things, each once and then long not again: what they need, the program's own code too,
+has left the fastest caches by then, and timed in a row they are quicker. So the block is timed too, as small as it can be,
+while between its products as much is read as the model reads there; what it takes longer than its bricks is its ``Frame``'s.
 """
 
+import contextlib
 import math
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,9 +28,11 @@ from torch import nn
 
 from chainrule.core.errors import ConfigError
 from chainrule.core.shapes import Tensor
-from chainrule.eval.bricks import Brick, Orthogonal, Pass, Product, Scores
+from chainrule.eval.anatomy import attention_of
+from chainrule.eval.bricks import Brick, Frame, Orthogonal, Pass, Product, Scores, Turn, block_bricks
 from chainrule.layers.attention import attend
 from chainrule.layers.cache import KVCache
+from chainrule.layers.linear import linear
 from chainrule.layers.norm import LayerNorm, NoNorm, OffsetRMSNorm, RMSNorm, UnitRMSNorm
 from chainrule.layers.rope import Rope
 
@@ -32,15 +41,19 @@ MOST = 8
 """Elementwise work is laid at most so often in one try: its inputs were written just before."""
 UPDATES = ("adamw", "sgd", "clip", "sum", "table")
 """Elementwise work that has no way back."""
+LEAST = 16
+"""The width of everything in a block that is to be as small as it can be."""
 COLD = 64e6
 """Bytes that no processor's cache holds."""
+NUMBERS = 1e8
+"""About so many random numbers are drawn in a second, to lay bricks with."""
 
 
 @dataclass(frozen=True)
 class Laid:
     """One brick on the floor: ``work(*inputs)`` is its forward pass, ``learned`` what its backward pass fills besides."""
 
-    work: Callable[..., Tensor]
+    work: Callable[..., Tensor | tuple[Tensor, ...]]
     inputs: tuple[Tensor, ...]
     learned: tuple[Tensor, ...] = ()
 
@@ -64,45 +77,81 @@ class BrickTimes:
     def seconds(self, brick: Brick, n: int = 1) -> float:
         """Seconds of one brick, timed the first time it is asked for."""
         if brick not in self.known:
-            size = 4 * (brick.weights + brick.moved)
-            often = max(n, math.ceil(min(self.footprint, COLD) / size)) if isinstance(brick, Product | Scores) else min(n, MOST)
-            self.known[brick] = self._time(brick, often)
+            self.known[brick] = self._frame(brick, n) if isinstance(brick, Frame) else self._time(brick, self.often(brick, n))
         return self.known[brick]
 
+    def _frame(self, frame: Frame, n: int) -> float:
+        """Seconds of the least block of this kind with the reading of matrices between, less those of its bricks in a row."""
+        block, products, least = least_block(frame)
+        rows = math.ceil(min(self.footprint, COLD) / n / len(products) / (4 * 1024))
+        x, others, reading = torch.ones(1, 1024), torch.ones(rows, 1024), 0.0
+
+        def read(*_: object) -> None:
+            nonlocal reading
+            reading += self._clocked(lambda: F.linear(x, others))
+
+        for product in products:
+            product.register_forward_pre_hook(read)
+
+        def once() -> float:
+            nonlocal reading
+            reading = 0.0
+            return self._once([block] * MOST, []) - reading
+
+        return self._median(once) / MOST - sum(count * self._time(brick, MOST) for brick, count in least.items())
+
+    def often(self, brick: Brick, n: int) -> int:
+        """How often a brick that a model has ``n`` times is laid in one try."""
+        size = 4 * (brick.weights + brick.moved)
+        return max(n, math.ceil(min(self.footprint, COLD) / size)) if isinstance(brick, Product | Scores) else min(n, MOST)
+
+    def goes_back(self, brick: Brick) -> bool:
+        """Whether its backward pass is timed too."""
+        return self.learn and not _is_update(brick)
+
     def _time(self, brick: Brick, n: int) -> float:
-        steps = isinstance(brick, Orthogonal) or (isinstance(brick, Pass) and brick.kind in UPDATES)
-        if steps:
+        if _is_update(brick):
             update = _update(brick, torch.bfloat16 if self.mixed else torch.float32)
             often = MOST if isinstance(brick, Pass) and brick.kind == "sum" else 1
             return self._median(lambda: self._clocked(update)) / often
-        laid = [self._lay(brick) for _ in range(n)]
-        grads = [torch.randn_like(self._forward(one)) for one in laid[:1]] * n if self.learn else []
-        return self._median(lambda: self._once(laid, grads)) / n
+        return self._time_laid([self._lay(brick) for _ in range(n)])
+
+    def _time_laid(self, laid: list[Laid]) -> float:
+        """Seconds of one of those laid."""
+        grads = [[torch.randn_like(tensor) for tensor in self._forward(laid[0])]] * len(laid) if self.learn else []
+        return self._median(lambda: self._once(laid, grads)) / len(laid)
 
     def _median(self, once: Callable[[], float]) -> float:
         once()
         return statistics.median(once() for _ in range(self.tries))
 
-    def _once(self, laid: list[Laid], grads: list[Tensor]) -> float:
-        """Seconds of all the way forward and, with gradients, all the way back."""
+    def _once(self, laid: list[Laid], grads: list[list[Tensor]]) -> float:
+        """Seconds of all the way forward and, with gradients, all the way back; without, nothing is kept on the way."""
+        if not self.learn:
+            return self._clocked(lambda: self._read(laid))
         for one in laid:
             for tensor in (*one.inputs, *one.learned):
                 tensor.grad = None
         began = self.clock()
-        with torch.set_grad_enabled(self.learn):
-            out = [self._forward(one) for one in laid]
-            for tensor, grad in zip(reversed(out), grads, strict=False):
-                tensor.backward(grad)
+        out = [self._forward(one) for one in laid]
+        for tensors, given in zip(reversed(out), grads, strict=True):
+            torch.autograd.backward(tensors, given)
         return self.clock() - began
+
+    @torch.inference_mode()
+    def _read(self, laid: list[Laid]) -> None:
+        for one in laid:
+            self._forward(one)
 
     def _clocked(self, work: Callable[[], object]) -> float:
         began = self.clock()
         work()
         return self.clock() - began
 
-    def _forward(self, one: Laid) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.mixed):
-            return one.work(*one.inputs)
+    def _forward(self, one: Laid) -> tuple[Tensor, ...]:
+        with torch.autocast("cpu", torch.bfloat16) if self.mixed else contextlib.nullcontext():
+            out = one.work(*one.inputs)
+        return out if isinstance(out, tuple) else (out,)
 
     def _lay(self, brick: Brick) -> Laid:
         narrow = torch.bfloat16 if self.mixed else torch.float32
@@ -110,8 +159,29 @@ class BrickTimes:
             return _product(brick, torch.float32 if brick.narrows else narrow, self.learn)
         if isinstance(brick, Scores):
             return _scores(brick, narrow, self.learn)
+        if isinstance(brick, Turn):
+            return _turn(brick, narrow, self.learn)
         assert isinstance(brick, Pass)
         return _pass(brick, narrow, self.learn)
+
+
+def least_block(frame: Frame) -> tuple[Laid, list[nn.Linear], Counter[Brick]]:
+    """A frame's block with all its widths the least; its matrices; and its bricks then."""
+    attention, mlp = replace(frame.block.attention, d_head=LEAST), replace(frame.block.mlp, d_ff=LEAST)
+    block, shape = replace(frame.block, attention=attention, mlp=mlp), attention_of(attention)
+    layer, rows, cache = block.build(LEAST), frame.rows, KVCache(frame.rows, LEAST, (attention.memory,))
+    cache.longest, slot = LEAST, torch.zeros(rows, 1, dtype=torch.long)
+    tables = Rope().tables(slot, attention.d_rotary, LEAST)
+    laid = Laid(lambda x: layer(x, tables, None, partial(cache.store, 0, slot), None), (_numbers(rows, 1, LEAST),))
+    least = block_bricks(block, shape, rows, 1, LEAST, LEAST, cached=True)
+    products = [module for module in layer.modules() if isinstance(module, nn.Linear)]
+    for product in products:
+        least[Product(rows, product.in_features, product.out_features)] += 1
+    return laid, products, least
+
+
+def _is_update(brick: Brick) -> bool:
+    return isinstance(brick, Orthogonal) or (isinstance(brick, Pass) and brick.kind in UPDATES)
 
 
 def _numbers(*shape: int, dtype: torch.dtype = torch.float32, learn: bool = False) -> Tensor:
@@ -121,8 +191,9 @@ def _numbers(*shape: int, dtype: torch.dtype = torch.float32, learn: bool = Fals
 def _product(brick: Product, dtype: torch.dtype, learn: bool) -> Laid:
     if brick.stacked > 1:
         raise ConfigError("the time of experts cannot be foretold here: it hangs on which are chosen; take a model without")
-    weight = _numbers(brick.d_out, brick.d_in, learn=learn)
-    return Laid(F.linear, (_numbers(brick.tokens, brick.d_in, dtype=dtype, learn=learn), weight))
+    module = linear(brick.d_in, brick.d_out)
+    module.weight = nn.Parameter(_numbers(brick.d_out, brick.d_in), requires_grad=learn)
+    return Laid(module, (_numbers(1, brick.tokens, brick.d_in, dtype=dtype, learn=learn),), (module.weight,))
 
 
 def _scores(brick: Scores, dtype: torch.dtype, learn: bool) -> Laid:
@@ -131,9 +202,19 @@ def _scores(brick: Scores, dtype: torch.dtype, learn: bool) -> Laid:
         distance = torch.arange(brick.new)[:, None] - torch.arange(brick.length)
         mask = ((distance >= 0) & (distance < (a.window or 0)))[None]
     q = _numbers(brick.rows, brick.new, a.heads, a.d_key, dtype=dtype, learn=learn)
-    k = _numbers(brick.rows, brick.length, a.groups, a.d_key, dtype=dtype, learn=learn)
-    v = _numbers(brick.rows, brick.length, a.groups, a.d_value, dtype=dtype, learn=learn)
+    if brick.cached:
+        room = brick.length + 1
+        k, v = (_numbers(brick.rows, a.groups, room, c, dtype=dtype)[:, :, : brick.length] for c in (a.d_key, a.d_value))
+        return Laid(lambda q, k, v: attend(q.transpose(1, 2), k, v, mask), (q, k, v))
+    k, v = (_numbers(brick.rows, brick.length, a.groups, c, dtype=dtype, learn=learn) for c in (a.d_key, a.d_value))
     return Laid(lambda q, k, v: attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask), (q, k, v))
+
+
+def _turn(brick: Turn, dtype: torch.dtype, learn: bool) -> Laid:
+    tables = Rope().tables(torch.arange(brick.new)[None], brick.width, brick.new)
+    heads = (brick.heads, brick.groups)
+    q, k = (_numbers(brick.rows, brick.new, n, brick.width, dtype=dtype, learn=learn) for n in heads)
+    return Laid(tables.turn, (q, k))
 
 
 def _pass(brick: Pass, narrow: torch.dtype, learn: bool) -> Laid:
@@ -149,10 +230,6 @@ def _pass(brick: Pass, narrow: torch.dtype, learn: bool) -> Laid:
         return Laid(lambda gate, up: F.silu(gate) * up, pair)
     if brick.kind == "bend":
         return Laid(lambda x: F.gelu(x, approximate="tanh"), (_numbers(n, width, dtype=narrow, learn=learn),))
-    if brick.kind == "turn":
-        tables = Rope().tables(torch.arange(n)[None], 2 * max(width // 2, 1), n)
-        x = _numbers(1, n, 1, width, dtype=narrow, learn=learn)
-        return Laid(lambda x: tables.turn(x, x[:, :, :0])[0], (x,))
     if brick.kind in ("place", "store"):
         return _remembering(brick)
     if brick.kind == "embed":

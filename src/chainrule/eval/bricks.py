@@ -1,7 +1,7 @@
 """The bricks of a step: every kind of work a model does, with its size and how often it is done.
 
 A brick knows its FLOPs and how many numbers it must move at least, weights apart from the rest. ``eval.devices`` say how fast
-these go on paper (the roofline, Williams et al. 2009): time ≥ max(FLOPs / rate, bytes / bandwidth). ``eval.stopwatch`` lays
+these go on paper (the roofline, Williams et al. 2009): time ≥ max(FLOPs / rate, bytes / bandwidth). ``eval.brick_times`` lays
 each brick out and times it. Going back costs twice the way forward: a gradient for each of two factors.
 """
 
@@ -16,7 +16,7 @@ from chainrule.eval.anatomy import Anatomy, Attention
 class Product:
     """``tokens × d_in`` times a matrix ``d_out × d_in``; ``stacked`` experts of which each token passes ``active``.
 
-    ``narrows``: its input is the stream, which autocast must first make narrow.
+    ``narrows``: its input is the stream, which autocast must first make narrow. ``packs``: whole numbers may hold its matrix.
     """
 
     tokens: int
@@ -25,6 +25,7 @@ class Product:
     stacked: int = 1
     active: int = 1
     narrows: bool = True
+    packs: bool = True
 
     @property
     def flops(self) -> float:
@@ -45,13 +46,17 @@ class Product:
 
 @dataclass(frozen=True)
 class Scores:
-    """``rows`` rows of ``new`` tokens attend to ``length`` keys, of which they see ``keys`` on average."""
+    """``rows`` rows of ``new`` tokens attend to ``length`` keys, of which they see ``keys`` on average.
+
+    ``cached``: keys and values stand in a cache, each head's together, and not token by token as they are made.
+    """
 
     rows: int
     new: int
     length: int
     keys: float
     shape: Attention
+    cached: bool = False
 
     @property
     def flops(self) -> float:
@@ -88,6 +93,38 @@ class Pass:
 
 
 @dataclass(frozen=True)
+class Turn:
+    """Rope: the queries of ``heads`` heads and the keys of ``groups``, each ``width`` wide, turned by their places."""
+
+    rows: int
+    new: int
+    heads: int
+    groups: int
+    width: int
+
+    flops = 0.0
+    weights = 0.0
+
+    @property
+    def moved(self) -> float:
+        """Numbers read and written."""
+        return 2.0 * self.rows * self.new * (self.heads + self.groups) * self.width
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a block does besides its bricks while ``rows`` rows get a token each: it calls modules, cuts and joins tensors.
+
+    On paper that is nothing; where bricks are as small as these it is a good part of the time.
+    """
+
+    rows: int
+    block: Any
+
+    flops = weights = moved = 0.0
+
+
+@dataclass(frozen=True)
 class Orthogonal:
     """Muon's step for ``count`` matrices of one shape: momentum, and five Newton–Schulz iterations of three products."""
 
@@ -112,7 +149,7 @@ class Orthogonal:
 READERS = {"grouped_query": 3, "multi_head_latent": 2, "gated": 2, "plain": 1, "mixture_of_experts": 2}
 """How many matrices read the normed stream, by the kind of part."""
 
-Brick = Product | Scores | Pass | Orthogonal
+Brick = Product | Scores | Turn | Pass | Orthogonal | Frame
 
 
 def bricks(
@@ -130,26 +167,29 @@ def bricks(
     for matrix in anatomy.matrices:
         count = tokens if matrix.part != "head" or words is None else words
         narrows = matrix.name not in ("o_proj", "down_proj")
-        laid[Product(count, matrix.d_in, matrix.d_out, matrix.stacked, matrix.active, narrows)] += 1
+        laid[Product(count, matrix.d_in, matrix.d_out, matrix.stacked, matrix.active, narrows, matrix.packs)] += 1
     for block, attention in zip(anatomy.blocks, anatomy.attentions, strict=True):
-        keys = attention.keys(length) if new == length else float(attention.seen(length - 1))
-        laid[Scores(rows, new, length, keys, attention)] += 1
-        laid += _passes(block, attention, tokens, d)
-        if cached:
-            laid[Pass("store", tokens, attention.memory // 2, 2, 2)] += 1
+        laid += block_bricks(block, attention, rows, new, length, d, cached=cached)
+        if cached and new == 1:
+            laid[Frame(rows, block)] += 1
     if anatomy.blocks:
         laid[Pass(anatomy.blocks[-1].norm.kind, tokens, d, 1, 1)] += 1
     return laid
 
 
-def _passes(block: Any, attention: Attention, tokens: int, d: int) -> Counter[Brick]:
-    """Norms, residual sums, rope and bends of one block."""
-    laid: Counter[Brick] = Counter()
+def block_bricks(
+    block: Any, attention: Attention, rows: int, new: int, length: int, d: int, *, cached: bool = False
+) -> Counter[Brick]:
+    """The bricks of one block but its matrices: scores, rope, norms, residual sums and bends."""
+    tokens = rows * new
+    keys = attention.keys(length) if new == length else float(attention.seen(length - 1))
+    laid: Counter[Brick] = Counter({Scores(rows, new, length, keys, attention, cached): 1})
+    if block.attention.kind == "grouped_query":
+        laid[Turn(rows, new, attention.heads, attention.groups, attention.d_key)] += 1
+    if cached:
+        laid[Pass("store", tokens, attention.memory // 2, 2, 2)] += 1
     laid[Pass(block.norm.kind, tokens, d, 1, 1)] += 4 if block.kind == "sandwich" else 2
     laid[Pass("add", tokens, d, 2, 1)] += 0 if block.kind == "bare" else 2
-    if block.attention.kind == "grouped_query":
-        laid[Pass("turn", tokens, attention.heads * attention.d_key, 1, 1)] += 1
-        laid[Pass("turn", tokens, attention.groups * attention.d_key, 1, 1)] += 1
     mlp = block.mlp
     if mlp.kind == "mixture_of_experts":
         laid[Pass("gate", tokens * mlp.router.k, mlp.d_ff, 2, 1)] += 1
@@ -177,7 +217,7 @@ def update_bricks(anatomy: Anatomy, optimizer: str) -> Counter[Brick]:
     """What an optimizer does with all parameters: clip their gradients, then AdamW, or Muon for the matrices inside."""
     laid: Counter[Brick] = Counter()
     laid[Pass("clip", 1, anatomy.total, 2, 1)] += 1
-    inside = Counter((m.d_out, m.d_in) for m in anatomy.matrices if m.part != "head" and m.stacked == 1)
+    inside = Counter((m.d_out, m.d_in) for m in anatomy.inside if m.stacked == 1)
     if optimizer != "muon":
         laid[Pass("adamw", 1, anatomy.total, 4, 3) if optimizer == "adamw" else Pass("sgd", 1, anatomy.total, 2, 1)] += 1
         return laid

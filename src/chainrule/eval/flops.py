@@ -9,6 +9,7 @@ time they appear as memory traffic (``eval.bricks``). Kaplan et al. 2020, arXiv:
 arXiv:2203.15556, appendix F.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import EllipsisType
 
@@ -23,7 +24,7 @@ FORMULA = (
 class Flops:
     """Forward FLOPs a token: in the matrices of each part, and in comparing with other tokens (``scores``)."""
 
-    matrices: dict[str, int]
+    matrices: Mapping[str, float]
     scores: float
 
     @property

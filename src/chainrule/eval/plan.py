@@ -19,8 +19,9 @@ from chainrule.eval.memory import (
     inference_memory,
     stored_bytes,
     training_memory,
+    width_of,
 )
-from chainrule.eval.parallel import sent_bytes
+from chainrule.eval.parallel import sent_bytes, sent_forward
 from chainrule.eval.roofline import PRODUCTS, decode_time, prefill_time, training_time
 
 ROOM = 0.95
@@ -36,10 +37,7 @@ def plan(anatomy: Anatomy, setting: Setting, device: Device) -> dict[str, Any]:
 
     Raises ``ConfigError`` for rows that the model cannot read, and for devices that cannot share its heads.
     """
-    if anatomy.context is not None and setting.length > anatomy.context:
-        raise ConfigError(
-            f"length={setting.length} is more than the {anatomy.context} tokens that {anatomy.name} reads; lower it"
-        )
+    anatomy.check_length(setting.length)
     if uneven := [one.heads for one in anatomy.attentions if one.heads % setting.tensor]:
         raise ConfigError(
             f"tensor={setting.tensor} devices cannot share {uneven[0]} heads evenly; take a divisor of {uneven[0]}"
@@ -90,6 +88,11 @@ def inference_row(anatomy: Anatomy, setting: Setting, device: Device, format: st
         prefill = prefill_time(anatomy, setting, device, format)
         decode = decode_time(anatomy, setting, device, format)
         row |= {"prefill_seconds": prefill, "decode_seconds": decode, "tokens_per_second": setting.rows / decode}
+    row["sent_bytes"] = {
+        what: sent_forward(anatomy, tokens, setting.tensor, width_of(format))
+        for what, tokens in (("prefill", setting.tokens), ("decode", setting.rows))
+        if setting.tensor > 1
+    }
     return row
 
 

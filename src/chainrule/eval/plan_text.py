@@ -15,8 +15,9 @@ def plan_text(plan: Mapping[str, Any]) -> str:
     where = f"{place}: {gigabytes(device['memory_bytes'])}, {compact(device['bandwidth'])}B/s, {_rates(device['rates'])}"
     what = f"{setting['rows']} × {setting['length']:,} tokens at once" + _parallel(setting)
     parts = [f"{plan['model']} on {where}", what, "", parameters(plan).text(), "", _flops(plan), ""]
-    parts += ["Training, on each device (seconds at best)", training(plan).text(), *_changes(plan), ""]
-    parts += ["Inference (seconds at best)", inference(plan).text()]
+    parts += [f"Training, on each device ({_clock(plan)})", training(plan).text(), *_unexpected(plan, "training", "way")]
+    parts += [*_changes(plan), ""]
+    parts += [f"Inference ({_clock(plan)})", inference(plan).text(), *_unexpected(plan, "inference", "format")]
     return "\n".join(parts)
 
 
@@ -34,48 +35,105 @@ def parameters(plan: Mapping[str, Any]) -> Table:
 
 def training(plan: Mapping[str, Any]) -> Table:
     """Memory and time by way of training."""
-    names = ("way", "learned", "weights", "gradients", "optimizer", "activations", "peak", "fits", "step", "tokens/s", "sent")
-    return Table(names=names, rows=[_training(row) for row in plan["training"]], numbers=frozenset(range(1, 11)) - {7})
+    names = (
+        "way",
+        "learned",
+        "weights",
+        "gradients",
+        "optimizer",
+        "activations",
+        "peak",
+        "fits",
+        "step",
+        "expected",
+        "tokens/s",
+    )
+    rows = [(*_training(row), _sent(row)) for row in plan["training"]]
+    return _timed(Table(names=(*names, "sent"), rows=rows, numbers=frozenset(range(1, 12)) - {7}), plan)
 
 
 def _training(row: Mapping[str, Any]) -> tuple[str, ...]:
     memory = row["memory"]
     sizes = [gigabytes(memory[name]) for name in ("weights", "gradients", "optimizer", "activations", "peak")]
-    time = (seconds(row["seconds"]), compact(row["tokens_per_second"])) if "seconds" in row else ("—", "—")
-    sent = sum(row["sent_bytes"].values())
-    return (row["way"], compact(row["learned"]), *sizes, yes(row["fits"]), *time, gigabytes(sent) if sent else "—")
+    times = [seconds(row.get(name)) for name in ("seconds", "expected_seconds")]
+    return (row["way"], compact(row["learned"]), *sizes, yes(row["fits"]), *times, compact(row.get("tokens_per_second")))
 
 
 def inference(plan: Mapping[str, Any]) -> Table:
     """Memory and time by format of the weights."""
-    names = ("format", "weights", "KV cache", "at work", "peak", "fits", "read the rows", "one more token", "tokens/s")
-    return Table(names=names, rows=[_inference(row) for row in plan["inference"]], numbers=frozenset(range(1, 9)) - {5})
+    names = (
+        "format",
+        "weights",
+        "KV cache",
+        "at work",
+        "peak",
+        "fits",
+        "read the rows",
+        "expected",
+        "one more token",
+        "expected",
+    )
+    rows = [(*_inference(row), compact(row.get("tokens_per_second")), _sent(row)) for row in plan["inference"]]
+    return _timed(Table(names=(*names, "tokens/s", "sent"), rows=rows, numbers=frozenset(range(1, 12)) - {5}), plan)
 
 
 def _inference(row: Mapping[str, Any]) -> tuple[str, ...]:
     memory = row["memory"]
     sizes = [gigabytes(memory[name]) for name in ("weights", "cache", "activations", "peak")]
-    if "prefill_seconds" not in row:
-        return (row["format"], *sizes, yes(row["fits"]), "—", "—", "—")
-    times = seconds(row["prefill_seconds"]), seconds(row["decode_seconds"])
-    return (row["format"], *sizes, yes(row["fits"]), *times, compact(row["tokens_per_second"]))
+    read, write = ([seconds(row.get(f"{kind}{what}_seconds")) for kind in ("", "expected_")] for what in ("prefill", "decode"))
+    return (row["format"], *sizes, yes(row["fits"]), *read, *write)
+
+
+def _sent(row: Mapping[str, Any]) -> str:
+    return ", ".join(gigabytes(size) for size in row["sent_bytes"].values()) or "—"
+
+
+def _timed(table: Table, plan: Mapping[str, Any]) -> Table:
+    """The table, without what is expected where nothing was timed."""
+    if "timing_seconds" in plan:
+        return table
+    kept = [i for i, name in enumerate(table.names) if name != "expected"]
+    rows = [[row[i] for i in kept] for row in table.rows]
+    numbers = frozenset(new for new, old in enumerate(kept) if old in table.numbers)
+    return Table(names=[table.names[i] for i in kept], rows=rows, numbers=numbers)
+
+
+def _clock(plan: Mapping[str, Any]) -> str:
+    if "unknown" in plan:
+        return plan["unknown"]
+    spent = plan.get("timing_seconds")
+    return "seconds at best" + ("" if spent is None else f"; expected: its bricks timed here, which took {spent:.1f} s in all")
+
+
+def _unexpected(plan: Mapping[str, Any], rows: str, name: str) -> list[str]:
+    """One line for each reason why some rows were not timed."""
+    reasons: dict[str, list[str]] = {}
+    for row in plan[rows]:
+        if "not_expected" in row:
+            reasons.setdefault(row["not_expected"], []).append(row[name])
+    return [f"not timed, {'; '.join(names)}: {reason}" for reason, names in reasons.items()]
 
 
 def _changes(plan: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
     for row in plan["training"]:
-        if row["fits"]:
+        if row["fits"] is not False:
+            continue
+        if not row["changes"]:
+            lines += ["", f"{row['way']} does not fit; take a larger device, or a smaller model"]
             continue
         lines += ["", f"{row['way']} does not fit; change, in this order:"]
         for i, change in enumerate(row["changes"], 1):
             lines.append(f"  {i}. {change['change']}: {gigabytes(change['peak'])}{', which fits' if change['fits'] else ''}")
-        if not row["changes"] or not row["changes"][-1]["fits"]:
+        if not row["changes"][-1]["fits"]:
             lines.append("  and then a larger device, or a smaller model")
     return lines
 
 
 def _flops(plan: Mapping[str, Any]) -> str:
     flops = plan["flops"]
+    if "unknown" in plan:
+        return f"FLOPs a token: {flops['formula']}\ntraining 3 × forward = {compact(flops['training'])}FLOP"
     share = percent(flops["scores"] / flops["forward"])
     return (
         f"FLOPs a token: {flops['formula']}\n"
@@ -95,16 +153,20 @@ def _rates(rates: Mapping[str, float]) -> str:
     return ", ".join(f"{compact(rate)}FLOP/s {format}" for format, rate in rates.items())
 
 
-def gigabytes(size: float) -> str:
+def gigabytes(size: float | None) -> str:
     """Bytes in GB or MB of powers of ten, three digits."""
+    if size is None:
+        return "unknown"
     return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
 
 
-def seconds(value: float) -> str:
+def seconds(value: float | None) -> str:
     """Seconds or milliseconds, three digits."""
+    if value is None:
+        return "—"
     return f"{value:.3g} s" if value >= 1 else f"{1000 * value:.3g} ms"
 
 
-def yes(value: bool) -> str:
+def yes(value: bool | None) -> str:
     """Said in a table."""
-    return "yes" if value else "no"
+    return "unknown" if value is None else "yes" if value else "no"

@@ -2,18 +2,19 @@
 
     time of a brick ≥ max(FLOPs / rate, bytes / bandwidth)          Williams et al. 2009, the roofline
 
-The sum over all bricks is a bound from below; well-tuned programs need about twice that, others more.
+The sum over all bricks is a bound from below; well-tuned programs need about twice that, others more. Devices that share
+matrices wait for each other after every attention and every mlp, so what they send comes on top.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 
 from chainrule.eval.activations import WIDTHS
 from chainrule.eval.anatomy import Anatomy
-from chainrule.eval.bricks import Brick, bricks, learning_bricks, update_bricks
+from chainrule.eval.bricks import Brick, Product, Scores, bricks, learning_bricks, update_bricks
 from chainrule.eval.devices import Device
-from chainrule.eval.memory import BYTES, STORED, Setting, adapter_parameters
-from chainrule.eval.parallel import sent_bytes
+from chainrule.eval.memory import BYTES, STORED, Setting, adapter_parameters, width_of
+from chainrule.eval.parallel import sent_bytes, sent_forward
 
 PRODUCTS = {"fp32": "fp32", "mixed": "bf16", "bf16": "bf16", "fp16": "fp16"}
 """The format of matrix products by precision of training."""
@@ -46,13 +47,15 @@ def training_time(anatomy: Anatomy, setting: Setting, device: Device) -> Times:
 def prefill_time(anatomy: Anatomy, setting: Setting, device: Device, format: str) -> float:
     """The least seconds in which the rows are read, up to the scores after their last tokens."""
     laid = bricks(anatomy, setting.rows, setting.length, setting.length, words=setting.rows)
-    return _inference(laid.items(), device, format) / setting.tensor
+    sent = sent_forward(anatomy, setting.tokens, setting.tensor, width_of(format))
+    return _inference(laid, setting.tensor, device, format) + sent / device.link
 
 
 def decode_time(anatomy: Anatomy, setting: Setting, device: Device, format: str) -> float:
     """The least seconds in which each of the rows, grown to its length, gets one more token."""
     laid = bricks(anatomy, setting.rows, 1, setting.length)
-    return _inference(laid.items(), device, format) / setting.tensor
+    sent = sent_forward(anatomy, setting.rows, setting.tensor, width_of(format))
+    return _inference(laid, setting.tensor, device, format) + sent / device.link
 
 
 def brick_time(brick: Brick, device: Device, format: str, weights: float, others: float) -> float:
@@ -61,9 +64,17 @@ def brick_time(brick: Brick, device: Device, format: str, weights: float, others
     return max(arithmetic, (brick.weights * weights + brick.moved * others) / device.bandwidth)
 
 
-def _inference(laid: Iterable[tuple[Brick, int]], device: Device, format: str) -> float:
-    product, width = ("fp32", 4.0) if format == "fp32" else ("bf16", 2.0)  # whole numbers are widened before they multiply
-    return sum(n * brick_time(brick, device, product, BYTES[format], width) for brick, n in laid)
+def _inference(laid: Counter[Brick], tensor: int, device: Device, format: str) -> float:
+    """Seconds of bricks that ``tensor`` devices share: scores by heads, all others evenly."""
+    product, width, total = "fp32" if format == "fp32" else "bf16", width_of(format), 0.0
+    for brick, n in laid.items():
+        packs = isinstance(brick, Product) and brick.packs
+        weights = BYTES[format] if packs else max(BYTES[format], 2.0)
+        if isinstance(brick, Scores):
+            total += n * brick_time(replace(brick, shape=brick.shape.on(tensor)), device, product, weights, width)
+        else:
+            total += n * brick_time(brick, device, product, weights, width) / tensor
+    return total
 
 
 def _update_time(anatomy: Anatomy, setting: Setting, device: Device) -> float:

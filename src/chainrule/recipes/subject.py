@@ -15,7 +15,9 @@ import torch
 
 from chainrule.core.errors import CheckpointError, ConfigError
 from chainrule.core.files import read_text
+from chainrule.core.masked import Model
 from chainrule.eval.anatomy import Anatomy, take_apart
+from chainrule.eval.counted import Counted, count
 from chainrule.hub.build import shapes
 from chainrule.hub.names import place
 from chainrule.hub.shipped import is_shipped, nearest_shipped, shipped_config
@@ -28,9 +30,9 @@ ROW = 4096
 
 @dataclass(frozen=True)
 class Subject:
-    """A model's anatomy and the settings that its recipe gives, or that are usual."""
+    """A decoder's anatomy, or what can be counted of another model; and the settings of its recipe, or usual ones."""
 
-    anatomy: Anatomy
+    anatomy: Anatomy | Counted
     rows: int = 1
     length: int = ROW
     optimizer: Literal["adamw", "muon", "sgd"] = "adamw"
@@ -74,7 +76,11 @@ def _config(config: dict[str, Any], name: str) -> Subject:
     if not isinstance(config, dict):
         raise CheckpointError(f"the config of {name} is no table of settings but a {type(config).__name__}; copy it again")
     model = shapes(config)
-    return Subject(take_apart(model, name), length=min(ROW, model.context or ROW))
+    return Subject(_taken_apart(model, name), length=min(ROW, model.context or ROW))
+
+
+def _taken_apart(model: Model, name: str) -> Anatomy | Counted:
+    return take_apart(model, name) if getattr(model.config, "kind", "") == "decoder" else count(model, name)
 
 
 def _recipe(recipe: Recipe, name: str) -> Subject:
@@ -83,10 +89,10 @@ def _recipe(recipe: Recipe, name: str) -> Subject:
         return _trained(subject(recipe.model.path).anatomy, recipe)
     with torch.device("meta"):
         model = fresh_model(recipe, _vocabulary(recipe))
-    return _trained(take_apart(model, name), recipe)
+    return _trained(_taken_apart(model, name), recipe)
 
 
-def _trained(anatomy: Anatomy, recipe: Recipe) -> Subject:
+def _trained(anatomy: Anatomy | Counted, recipe: Recipe) -> Subject:
     rows = min(recipe.micro_rows or recipe.batch_rows, recipe.batch_rows)
     return Subject(anatomy, rows, recipe.context, recipe.optimizer.kind, rows < recipe.batch_rows)
 

@@ -4,25 +4,21 @@ A published tensor that becomes several of ours (a fused q, k, v) is shared out 
 those of the files.
 """
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
 
-from chainrule.adapt.int4 import GROUP
+from chainrule.adapt import int4
 from chainrule.eval.anatomy import part_of
 from chainrule.eval.explain.facts import TensorFact
 from chainrule.hub.outline import Outline
 from chainrule.hub.trace import Step, TensorStep
 from chainrule.hub.weights import format_name
 
-INT4_BYTES = 0.5 + 4 / GROUP
-"""Bytes of a weight in four bits, with its share of the group's scale and zero, two bytes each."""
-STACK = re.compile(r"^(encoder|decoder)\.")
-OTHERS = {"cells.": "cells", "keys_": "counts", "counts_": "counts", "head.": "head", "pooler.": "head", "hidden_proj.": "mlp"}
-"""Parts of models that ``plan`` does not know, by how their tensors' names begin."""
+COUNTS = ("keys_", "counts_")
+"""How the names of an n-gram's tables begin."""
 
 
 def tensors_read(steps: Sequence[Step], model: nn.Module) -> tuple[TensorFact, ...]:
@@ -59,14 +55,12 @@ def tensors_expected(outline: Outline) -> tuple[TensorFact, ...]:
 
 
 def part_named(name: str) -> str:
-    """The part of a model that a tensor belongs to, in either stack of an encoder–decoder too.
+    """The part of a model that a tensor belongs to, an n-gram's tables too.
 
-    >>> part_named("decoder.layers.0.cross_attn.q_proj.weight")
-    'attention'
+    >>> part_named("counts_3"), part_named("decoder.layers.0.cross_attn.q_proj.weight")
+    ('counts', 'attention')
     """
-    name = STACK.sub("", name).replace(".cross_attn.", ".self_attn.")
-    part = part_of(name)
-    return part if part != "other" else next((whole for start, whole in OTHERS.items() if name.startswith(start)), part)
+    return "counts" if name.startswith(COUNTS) else part_of(name)
 
 
 def size_in_model(step: TensorStep) -> int:
@@ -74,7 +68,7 @@ def size_in_model(step: TensorStep) -> int:
     count = torch.Size(step.shape).numel()
     if step.way == "left out":
         return 0
-    return round(count * INT4_BYTES) if step.dtype == "int4" else count * getattr(torch, step.dtype).itemsize
+    return round(count * int4.BYTES) if step.dtype == "int4" else count * getattr(torch, step.dtype).itemsize
 
 
 def _read(step: TensorStep, sizes: Mapping[str, int], takers: Mapping[str, int]) -> TensorFact:
