@@ -89,7 +89,9 @@ def same_text(llama, path, model, prompt, n=12):
 
 
 @pytest.mark.parametrize(("family", "variant"), VARIANTS, ids=["-".join(case) for case in VARIANTS])
-def test_every_variant_of_every_family_is_the_same_in_llama_cpp_or_the_user_is_told(family, variant, llama, tokenizer, tmp_path):
+def test_every_variant_of_every_family_is_the_same_in_llama_cpp_or_the_user_is_told(
+    family, variant, llama, tokenizer, tmp_path
+):
     """The hundred configurations that are held to transformers, held to llama.cpp: logits and greedy text."""
     base, variants = FAMILIES[family]
     settings = base | variants[variant] | {"vocab_size": tokenizer.vocab_size}
@@ -100,10 +102,11 @@ def test_every_variant_of_every_family_is_the_same_in_llama_cpp_or_the_user_is_t
     except CheckpointError as error:
         notes = [str(error)]
     print(family, variant, notes)
-    if notes: return
+    if notes:
+        return
     ids = torch.randint(320, (40,), generator=torch.Generator().manual_seed(2)).tolist()
     got, want = theirs(llama, tmp_path / "x.gguf", ids), ours(tmp_path / "hf", ids)
-    print("REL", family, variant, float((got-want).abs().max()), float(want.abs().max()), relative(got, want))
+    print("REL", family, variant, float((got - want).abs().max()), float(want.abs().max()), relative(got, want))
     same_text(llama, tmp_path / "x.gguf", lm.model, ids[:9])
 
 

@@ -1,37 +1,108 @@
-"""The quickstart in its smallest form: every stage runs, the report is whole, and nothing is overwritten."""
+"""The quickstart in its smallest form: every stage runs, the report is whole, nothing is overwritten, no two runs are mixed."""
 
 import json
+import shutil
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, stdev
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from chainrule.cli import main
-from chainrule.core.errors import ConfigError
-from chainrule.eval.results import read
+from chainrule.core.errors import ConfigError, DataError
+from chainrule.eval.findings import checks
+from chainrule.eval.results import Goals, read
 from chainrule.hub.load import load
-from chainrule.recipes.quickstart import Plan, quickstart
+from chainrule.pages.text import fixed
+from chainrule.recipes import quickstart as recipe
+from chainrule.recipes.costs import read_costs, write_costs
+from chainrule.recipes.quickstart import Plan, _Quickstart, quickstart, seeds
+from chainrule.train import run as training
+from chainrule.train.progress import Progress
 from chainrule.train.recipe import Fresh
 
 SMALL = Fresh(n_layers=2, d_model=32, n_heads=4, d_ff=32)
+MODELS = ("pretrain/model", "sft/model", "model")
 
 
 def plan(tmp_path, **more):
     settings = {
         "runs": tmp_path,
-        "steps": 6,
-        "sft_steps": 4,
-        "vocab_size": 1000,
+        "minutes": 20,
+        "steps": 4,
+        "sft_steps": 3,
+        "vocab_size": 600,
         "held_out": 12,
-        "questions": 8,
-        "counted": 400,
+        "questions": 4,
+        "counted": 200,
         "shape": SMALL,
     }
     return Plan(**(settings | more))
+
+
+@contextmanager
+def stopped(label: str, step: int):
+    """Stop a training hard after so many steps, before that step is saved."""
+    update = Progress.update
+
+    def stops(self, at, loss, tokens):
+        update(self, at, loss, tokens)
+        if (self.label, at + 1) == (label, step):
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Progress, "update", stops)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
+def same_models(a: Path, b: Path) -> bool:
+    pairs = [(load_file(a / part / "model.safetensors"), load_file(b / part / "model.safetensors")) for part in MODELS]
+    return all(one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one) for one, two in pairs)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Two threads wait for each other where other tests run beside them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (recipe, training):
+            patch.setattr(module, "cpu_threads", lambda: 1)
+        yield
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     return folder, quickstart(plan(folder))
+
+
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory):
+    """The same run, stopped in each of its trainings; until the first stop it is said to have trained for 2000 seconds."""
+    folder = tmp_path_factory.mktemp("cut")
+    with stopped("pretrain", 3):
+        quickstart(plan(folder))
+    before = {cost.stage: cost for cost in read_costs(folder / "quickstart")}
+    noted = before | {"pretraining": replace(before["pretraining"], seconds=2000.0)}
+    write_costs(noted.values(), folder / "quickstart")
+    with stopped("sft", 2):
+        quickstart(plan(folder), resume=True)
+    return folder, before, quickstart(plan(folder), resume=True)
+
+
+@pytest.fixture(scope="module")
+def two(done, tmp_path_factory):
+    """Two seeds, the first of which was finished already."""
+    folder = tmp_path_factory.mktemp("two")
+    shutil.copytree(done[0] / "quickstart", folder / "quickstart")
+    return folder, seeds(plan(folder), 2, resume=True)
 
 
 def test_every_stage_leaves_its_numbers(done):
@@ -74,12 +145,112 @@ def test_a_finished_run_is_not_replaced_unless_asked(done):
     folder, _ = done
     with pytest.raises(ConfigError, match="exists already"):
         quickstart(plan(folder))
+    with pytest.raises(ConfigError, match="steps was 4, is 5"):
+        quickstart(plan(folder, steps=5), resume=True)
 
 
-def test_an_interrupted_run_goes_on(done):
+def test_a_finished_run_is_read_and_not_run_again(done):
     folder, results = done
-    again = quickstart(plan(folder), resume=True)
-    assert again.ladder[-2].bits_per_byte == results.ladder[-2].bits_per_byte
+    (folder / "quickstart" / "report.html").unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_Quickstart, "run", lambda self: pytest.fail("a finished run was run again"))
+        assert quickstart(plan(folder), resume=True) == results
+    assert (folder / "quickstart" / "report.html").exists()
+
+
+def test_a_run_interrupted_in_each_training_goes_on_to_the_same_bits(done, cut):
+    assert same_models(done[0] / "quickstart", cut[0] / "quickstart")
+    assert cut[2].ladder[-2].bits_per_byte == done[1].ladder[-2].bits_per_byte
+    assert [(score.role, score.kind, score.right) for score in cut[2].chats] == [
+        (score.role, score.kind, score.right) for score in done[1].chats
+    ]
+
+
+def test_what_was_spent_before_an_interruption_counts(cut):
+    _, before, results = cut
+    costs = {cost.stage: cost for cost in results.costs}
+    assert list(costs) == ["world and n-grams", "pretraining", "fine-tuning", "evaluation and report"]
+    assert costs["world and n-grams"].seconds > 1.5 * before["world and n-grams"].seconds  # done three times
+    assert 2000 < costs["pretraining"].seconds < 2060
+    assert costs["pretraining"].tokens == 4 * 16 * 256
+    assert [check.met for check in checks(results) if check.claim == "time for everything"] == [False]
+
+
+def test_what_a_killed_process_spent_is_read_from_its_steps(tmp_path):
+    run = tmp_path / "quickstart" / "pretrain"
+    run.mkdir(parents=True)
+    rows = [{"step": 0}, {"step": 1, "seconds": 100.0}, {"step": 2, "seconds": 200.0}]
+    (run / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows) + '{"step": 3, "sec')
+    _Quickstart(plan(tmp_path), resume=True, force=False).stage("pretraining", lambda: None, "pretrain")
+    assert read_costs(run.parent)[0].seconds == pytest.approx(300, abs=5)
+
+
+def test_a_forced_run_that_was_interrupted_goes_on_as_itself(done, two, tmp_path):
+    folder = tmp_path / "quickstart"
+    shutil.copytree(two[0] / "quickstart-seed1", folder)
+    with stopped("pretrain", 3):
+        quickstart(plan(tmp_path), force=True)
+    assert not {"sft", "model", "results.json", "report.html"} & {path.name for path in folder.iterdir()}
+    again = quickstart(plan(tmp_path), resume=True)
+    assert again.seed == 0
+    assert same_models(folder, done[0] / "quickstart")
+    assert not same_models(folder, two[0] / "quickstart-seed1")
+
+
+def test_a_forced_run_that_is_refused_leaves_the_old_one(done, tmp_path):
+    shutil.copytree(done[0] / "quickstart", tmp_path / "quickstart")
+    before = files(tmp_path / "quickstart")
+    short = tmp_path / "short.txt"
+    short.write_text("The cat sat on the mat.\nThe dog ran to the park.\n" * 8)
+    with pytest.raises(DataError, match="less than one context"):
+        quickstart(plan(tmp_path, text=short), force=True)
+    assert files(tmp_path / "quickstart") == before
+
+
+def test_a_run_that_is_refused_before_any_training_leaves_nothing(tmp_path):
+    short = tmp_path / "short.txt"
+    short.write_text("The cat sat on the mat.\nThe dog ran to the park.\n" * 8)
+    with pytest.raises(DataError, match="less than one context"):
+        quickstart(plan(tmp_path, text=short))
+    assert not (tmp_path / "quickstart").exists()
+
+
+def test_seeds_report_mean_and_spread(done, two):
+    folder, results = two
+    assert [one.seed for one in results.seeds] == [0, 1]
+    assert results.seeds[0].bits_per_byte == done[1].ladder[-2].bits_per_byte
+    assert results.seeds[0].bits_per_byte != results.seeds[1].bits_per_byte
+    assert read(folder / "quickstart") == results
+    html = (folder / "quickstart" / "report.html").read_text(encoding="utf-8")
+    for language in ("en", "zh"):
+        bits = [one.bits_per_byte[language] for one in results.seeds]
+        assert f"{fixed(mean(bits))} ± {fixed(stdev(bits))}" in html
+    assert read(folder / "quickstart-seed1").seeds == ()
+
+
+def test_a_seed_that_is_finished_is_read(done, two):
+    first = "quickstart/pretrain/metrics.jsonl"
+    assert (two[0] / first).read_bytes() == (done[0] / first).read_bytes()
+
+
+def test_a_seed_whose_folder_is_occupied_is_told_before_any_seed_runs(done, tmp_path):
+    shutil.copytree(done[0] / "quickstart", tmp_path / "quickstart-seed1")
+    before = files(tmp_path / "quickstart-seed1")
+    with pytest.raises(ConfigError, match="quickstart-seed1 exists already"):
+        seeds(plan(tmp_path), 2)
+    assert not (tmp_path / "quickstart").exists()
+    assert files(tmp_path / "quickstart-seed1") == before
+
+
+def test_an_hour_is_judged_by_the_goals_of_an_hour(done):
+    _, results = done
+    assert Plan().goals == Goals()
+    assert results.goals == Goals(seconds=20 * 60)
+    hour = {check.claim: check.goal for check in checks(replace(results, goals=Plan(minutes=60).goals))}
+    assert hour["time for everything"] == "≤ 1 h 00 min"
+    assert hour["Transformer above the truth"] == "≤ 3\u202f%"
+    page = (done[0] / "quickstart" / "report.html").read_text(encoding="utf-8")
+    assert "≤ 20 min" in page
 
 
 def test_the_users_own_text_takes_the_same_road(tmp_path, capsys):

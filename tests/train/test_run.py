@@ -18,10 +18,11 @@ from chainrule.core.datum import Batch
 from chainrule.core.errors import ChainruleError, CheckpointError, ConfigError, DataError
 from chainrule.hub.build import fresh
 from chainrule.logprobs.losses import cross_entropy
-from chainrule.train.loop import Hooks, Settings, train
+from chainrule.train.loop import Hooks, Interrupted, Settings, train
 from chainrule.train.material import prepare
 from chainrule.train.objective import Objective
 from chainrule.train.optim import AdamW, Averaged, orthogonal, split_parameters
+from chainrule.train.progress import Progress
 from chainrule.train.recipe import Bytes, Fresh, Optimizing, Recipe, Text, parse_recipe, read_recipe, write_recipe
 from chainrule.train.run import evaluate, run_recipe
 from chainrule.train.schedule import Schedule
@@ -40,7 +41,8 @@ def recipe(path: Path, **more) -> Recipe:
         "threads": 1,
         "precision": "fp32",
     }
-    return Recipe(model=Fresh(**TINY), tokenizer=Bytes(), data=Text(path=str(path)), **(settings | more))
+    parts = {"model": Fresh(**TINY), "tokenizer": Bytes(), "data": Text(path=str(path))}
+    return Recipe(**(parts | settings | more))
 
 
 @pytest.fixture
@@ -144,9 +146,17 @@ def test_a_share_of_the_steps_is_a_share(text):
         recipe(text, average=3)
 
 
-@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
-def test_a_resumed_run_ends_in_the_same_bits(text, tmp_path, optimizer):
-    wanted = recipe(text, optimizer=Optimizing(kind=optimizer), keep=9)
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"optimizer": Optimizing(kind="muon")},
+        {"optimizer": Optimizing(kind="adamw")},
+        {"precision": "bf16"},
+    ],
+    ids=["muon", "adamw", "bf16"],
+)
+def test_a_resumed_run_ends_in_the_same_bits(text, tmp_path, more):
+    wanted = recipe(text, keep=9, **more)
     whole = run_recipe(wanted, "whole", runs=tmp_path)
     shutil.copytree(whole.folder, tmp_path / "cut")
     shutil.rmtree(tmp_path / "cut" / "model")
@@ -159,10 +169,23 @@ def test_a_resumed_run_ends_in_the_same_bits(text, tmp_path, optimizer):
     assert [row["step"] for row in rows if "loss" in row] == list(range(1, 13))
 
 
+def test_a_run_on_two_threads_goes_on_to_the_same_bits(text, tmp_path):
+    shape = Fresh(**TINY | {"d_model": 64})  # wide enough that its products are shared out
+    adamw = Optimizing(kind="adamw")
+    wanted = recipe(text, threads=2, steps=3, save_every=1, context=64, batch_rows=8, keep=9, model=shape, optimizer=adamw)
+    whole = run_recipe(wanted, "whole", runs=tmp_path)
+    assert torch.get_num_threads() == 2
+    shutil.copytree(whole.folder, tmp_path / "cut")
+    for step in (2, 3):
+        shutil.rmtree(tmp_path / "cut" / "checkpoints" / f"step-{step:08d}")
+    cut = run_recipe(wanted, "cut", runs=tmp_path, resume=True)
+    assert same(weights(whole.folder), weights(cut.folder))
+
+
 def test_a_killed_process_goes_on_to_the_same_bits(text, tmp_path):
     from chainrule.train.run import locked
 
-    wanted = recipe(text, steps=30, save_every=3)
+    wanted = recipe(text, steps=40, save_every=3)
     code = (
         "from pathlib import Path\nfrom chainrule.train.recipe import parse_recipe\nfrom chainrule.train.run import run_recipe\n"
         f"run_recipe(parse_recipe({write_recipe(wanted)!r}), 'killed', runs=Path({str(tmp_path)!r}))"
@@ -171,14 +194,32 @@ def test_a_killed_process_goes_on_to_the_same_bits(text, tmp_path):
     folder = tmp_path / "killed" / "checkpoints"
     limit = time.monotonic() + 60
     while not (folder.exists() and list(folder.glob("step-*"))) and time.monotonic() < limit:
-        time.sleep(0.02)
+        time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    assert process.wait() == -signal.SIGKILL  # it was still at work
+    assert not (tmp_path / "killed" / "model").exists()
     with locked(tmp_path / "killed"):  # the kill let the lock go
         pass
     killed = run_recipe(wanted, "killed", runs=tmp_path, resume=True)
     whole = run_recipe(wanted, "whole", runs=tmp_path)
     assert same(weights(whole.folder), weights(killed.folder))
+
+
+def test_ctrl_c_ends_the_step_saves_it_and_goes_on_to_the_same_bits(text, tmp_path, monkeypatch):
+    update = Progress.update
+
+    def press(self, step, loss, tokens):
+        update(self, step, loss, tokens)
+        if step + 1 == 5:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "update", press)
+        with pytest.raises(Interrupted, match="stopped after step 5, which is saved"):
+            run_recipe(recipe(text), "cut", runs=tmp_path)
+    assert max(path.name for path in (tmp_path / "cut" / "checkpoints").iterdir()) == "step-00000005"
+    cut = run_recipe(recipe(text), "cut", runs=tmp_path, resume=True)
+    assert same(weights(cut.folder), weights(run_recipe(recipe(text), "whole", runs=tmp_path).folder))
 
 
 def test_changed_circumstances_are_refused_unless_forced(text, tmp_path):
@@ -220,10 +261,53 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew_on_resume(text, tm
     whole = run_recipe(recipe(text, steps=2), "whole", runs=tmp_path)
     for name in ("early", "later"):
         assert same(weights(run_recipe(recipe(text, steps=2), name, runs=tmp_path, resume=True).folder), weights(whole.folder))
+
+
+def test_a_finished_model_without_checkpoints_is_not_trained_away_by_resume(text, tmp_path):
+    done = run_recipe(recipe(text, steps=2), "a", runs=tmp_path)
+    shutil.rmtree(done.folder / "checkpoints")
+    before = weights(done.folder)
+    with pytest.raises(CheckpointError, match="holds a finished model and no checkpoint"):
+        run_recipe(recipe(text, steps=2), "a", runs=tmp_path, resume=True)
+    assert same(weights(done.folder), before)
+    run_recipe(recipe(text, steps=3), "a", runs=tmp_path, resume=True, force=True)
+    assert len((done.folder / "metrics.jsonl").read_text().splitlines()) == 5  # three steps and two looks
+
+
+@pytest.mark.parametrize("more", [{}, {"force": True}, {"resume": True}, {"resume": True, "force": True}])
+def test_a_folder_that_is_no_run_is_never_emptied(text, tmp_path, more):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "precious.txt").write_text("mine")
-    with pytest.raises(CheckpointError, match="no run to go on with"):
-        run_recipe(recipe(text, steps=2), "mine", runs=tmp_path, resume=True)
+    with pytest.raises(CheckpointError, match=r"holds precious\.txt, but no run"):
+        run_recipe(recipe(text, steps=2), "mine", runs=tmp_path, **more)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["precious.txt"]
+
+
+@pytest.mark.parametrize("more", [{}, {"force": True}, {"resume": True}])
+def test_what_a_kill_left_half_written_is_no_hindrance(text, tmp_path, more):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / ".lock").touch()
+    (tmp_path / "a" / ".recipe.yaml.17.part").write_text("ver")
+    run = run_recipe(recipe(text, steps=1), "a", runs=tmp_path, **more)
+    assert not (run.folder / ".recipe.yaml.17.part").exists()
+
+
+def test_a_run_on_another_version_of_the_world_does_not_go_on(tmp_path, monkeypatch):
+    from chainrule.train import run as module
+    from chainrule.train.recipe import World
+
+    wanted = recipe(tmp_path, data=World(documents=4), steps=2)
+    done = run_recipe(wanted, "a", runs=tmp_path)
+    assert json.loads((done.folder / "data.json").read_text())["world"] == module.VERSION
+    run_recipe(wanted, "a", runs=tmp_path, resume=True)
+    monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
+    with pytest.raises(CheckpointError, match=r"world was \d+, is \d+"):
+        run_recipe(wanted, "a", runs=tmp_path, resume=True)
+
+
+def test_a_run_on_ones_own_text_knows_no_world(text, tmp_path):
+    done = run_recipe(recipe(text, steps=1), "a", runs=tmp_path)
+    assert "world" not in json.loads((done.folder / "data.json").read_text())
 
 
 def test_a_checkpoint_that_lacks_a_tensor_is_refused(text, tmp_path):

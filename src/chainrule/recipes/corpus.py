@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from chainrule.core.errors import DataError
+from chainrule.core.files import whole_folder
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.data.documents import hold_out, read_documents
 from chainrule.data.packing import Ids
@@ -117,7 +118,8 @@ def learned_tokenizer(folder: Path, pieces: Sequence[str], vocab_size: int, patt
     if there.exists():
         return load_tokenizer(there)
     tokenizer = BPE.train(pieces, vocab_size, pattern=pattern, specials=tuple(specials)).fast()
-    tokenizer.save(there)
+    with whole_folder(there) as aside:
+        tokenizer.save(aside)
     return tokenizer
 
 

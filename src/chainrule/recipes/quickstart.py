@@ -10,24 +10,22 @@ import gc
 import json
 import math
 import platform
-import resource
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from chainrule import __version__
 from chainrule.core.device import cpu_threads, pick_device, pick_dtype
-from chainrule.core.errors import ChainruleError, ConfigError, DataError
-from chainrule.core.files import write_text
+from chainrule.core.errors import ConfigError
+from chainrule.core.files import whole_folder, write_text
 from chainrule.core.model import LanguageModel
-from chainrule.core.schema import dump
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.data.documents import hold_out, read_documents
 from chainrule.eval import chats as chat_eval
@@ -38,9 +36,11 @@ from chainrule.eval.ladder import Climbed, climb, parameters
 from chainrule.eval.probes import next_probes, order_odds, order_probe
 from chainrule.eval.report import page
 from chainrule.eval.results import (
+    FILE,
     ChatScore,
     Cost,
     Curve,
+    Goals,
     Machine,
     ModelFacts,
     Odds,
@@ -56,13 +56,14 @@ from chainrule.hub.lm import LM
 from chainrule.hub.load import load
 from chainrule.models.ngram import NGram
 from chainrule.models.ngram_counts import count_ngrams
+from chainrule.recipes.costs import memory_bytes, read_costs, write_costs
 from chainrule.recipes.ladder import foot, head
-from chainrule.recipes.staged import PLAN, read_plan
+from chainrule.recipes.staged import staged
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.chat import CHATML, ChatTemplate
 from chainrule.train.material import BEGINNING, SPECIALS
 from chainrule.train.recipe import Fresh, Optimizing, Published, Recipe, Start, Text, World, WorldChats, read_recipe
-from chainrule.train.run import locked, run_recipe, seconds_per_step
+from chainrule.train.run import read_metrics, remove, run_recipe, seconds_per_step
 from chainrule.train.schedule import Schedule
 from chainrule.world import LANGUAGES, VERSION, documents
 from chainrule.world.chats import chats as world_chats
@@ -70,6 +71,7 @@ from chainrule.world.story import FRONTED
 from chainrule.world.words import cut_nouns
 
 PRETRAIN_SECONDS, SFT_SECONDS, REST_SECONDS = 285.0, 180.0, 85.0
+PRETRAIN, SFT = "pretrain", "sft"
 DOCUMENT_TOKENS, CHAT_TOKENS = 109, 114
 """About so many tokens a document and a chat of the world have."""
 CHATS_READ = 0.03
@@ -88,6 +90,7 @@ DIALOGUE = ("你是谁？", "3 + 4 = ?", "Write a program that prints kite 3 tim
 class Plan:
     """What to run: on which text (None: the world), for how long, how big."""
 
+    kind: Literal["quickstart"] = "quickstart"
     name: str = "quickstart"
     runs: Path = Path("runs")
     text: Path | None = None
@@ -111,40 +114,37 @@ class Plan:
         usual = PRETRAIN_SECONDS + SFT_SECONDS + REST_SECONDS
         return share * max(0.02, (self.minutes * 60 * usual / 600 - REST_SECONDS) / (PRETRAIN_SECONDS + SFT_SECONDS))
 
+    @property
+    def goals(self) -> Goals:
+        """What a run of so many minutes sets out to show: from an hour on, to come nearer to the truth."""
+        return Goals(seconds=60 * self.minutes, above_truth=0.03 if self.minutes >= 60 else Goals.above_truth)
+
 
 def quickstart(plan: Plan, *, resume: bool = False, force: bool = False) -> Results:
     """Run all stages into ``runs/NAME``; returns what was found, which is also written there."""
-    found = [path for path in plan.folder.glob("*") if path.name != ".lock"] if plan.folder.exists() else []
-    if found and not (resume or force):
-        there = plan.folder / "report.html"
-        seen = f"see {there}" if there.exists() else "go on with --resume"
-        raise ConfigError(f"{plan.folder} exists already; {seen}, replace it with --force, or choose another --name")
-    with locked(plan.folder):
-        asked = _settings(plan)
-        _check(plan.folder, asked, resume=resume, force=force)
-        try:
-            write_text(plan.folder / PLAN, json.dumps(asked, ensure_ascii=False, indent=1))
-            return _Quickstart(plan, resume=resume, force=force).run()
-        except ChainruleError:
-            if not (plan.folder / "pretrain").exists():  # refused before any training: nothing is left half-written
-                for path in (plan.folder / PLAN, plan.folder / "tokenizer"):
-                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-            raise
+    with _held(plan, resume=resume, force=force):
+        return _found(plan, resume=resume, force=force)
 
 
-def _settings(plan: Plan) -> dict[str, Any]:
-    """What decides a quickstart, as plain data."""
-    return {key: str(value) if isinstance(value, Path) else value for key, value in dump(plan).items() if key != "runs"}
+def _held(plan: Plan, *, resume: bool, force: bool) -> AbstractContextManager[None]:
+    """The plan's folder, held; a quickstart has begun when its pretraining has."""
+    return staged(plan.folder, plan, resume=resume, force=force, begun=PRETRAIN)
 
 
-def _check(folder: Path, asked: dict[str, Any], *, resume: bool, force: bool) -> None:
-    """Refuse to go on with a run under other settings: half of its numbers would be another run's."""
-    if not (resume and (folder / PLAN).exists()) or force:
-        return
-    begun = read_plan(folder / PLAN)
-    changed = [f"{key} was {begun.get(key)!r}, is {value!r}" for key, value in asked.items() if begun.get(key) != value]
-    if changed:
-        raise ConfigError(f"{folder} was begun otherwise ({'; '.join(changed)}); restore that, or choose another --name")
+def _found(plan: Plan, *, resume: bool, force: bool) -> Results:
+    """What a quickstart finds in the folder it holds; on ``resume`` a finished one is read and not run again."""
+    if resume and not force and (plan.folder / FILE).exists():
+        results = read(plan.folder)
+    else:
+        results = _Quickstart(plan, resume=resume, force=force).run()
+    return _written(results, plan.folder)
+
+
+def _written(results: Results, folder: Path) -> Results:
+    """The same results, with their page in the run's folder."""
+    write(results, folder)
+    write_text(folder / "report.html", page(results).html())
+    return results
 
 
 class _Quickstart:
@@ -152,7 +152,7 @@ class _Quickstart:
 
     def __init__(self, plan: Plan, *, resume: bool, force: bool) -> None:
         self.plan, self.resume, self.force = plan, resume, force
-        self.costs: list[Cost] = []
+        self.costs = {cost.stage: cost for cost in read_costs(plan.folder)}
         self.odds: list[Odds] = []
         self.chat_scores: list[ChatScore] = []
         self.world = plan.text is None
@@ -160,24 +160,29 @@ class _Quickstart:
     def run(self) -> Results:
         torch.set_num_threads(cpu_threads())
         low = self.stage("text and n-grams" if not self.world else "world and n-grams", self.count)
-        pretrained = self.stage("pretraining", self.pretrain)
-        tuned = self.stage("fine-tuning", lambda: self.fine_tune(pretrained)) if self.world else pretrained
+        remove(self.plan.folder / FILE)  # it says that a run is finished, which one that is forced on is no more
+        pretrained = self.stage("pretraining", self.pretrain, PRETRAIN)
+        tuned = self.stage("fine-tuning", lambda: self.fine_tune(pretrained), SFT) if self.world else pretrained
         results = self.stage("evaluation and report", lambda: self.evaluate(low, pretrained, tuned))
-        results = replace(results, costs=tuple(self.costs))
-        write(results, self.plan.folder)
-        write_text(self.plan.folder / "report.html", page(results).html())
-        return results
+        return replace(results, costs=tuple(self.costs.values()))
 
-    def stage(self, name: str, work: Callable[[], Any]) -> Any:
-        """Do one stage, and note what it cost."""
+    def stage(self, name: str, work: Callable[[], Any], run: str | None = None) -> Any:
+        """Do one stage, and note what it cost, with all that was spent on it before it was interrupted.
+
+        Of a process that was killed nobody noted the time; where it trained, ``run`` is the folder whose steps still say it.
+        """
         print(f"— {name}", file=sys.stderr, flush=True)
+        known = self.costs.get(name, Cost(stage=name, seconds=0.0))
+        spent = max(known.seconds, sum(self.step_seconds(run)) if run else 0.0)
         began = time.monotonic()
         self.tokens: int | None = None
-        done = work()
-        gc.collect()
-        seconds = round(time.monotonic() - began, 2)
-        self.costs.append(Cost(stage=name, seconds=seconds, tokens=self.tokens, memory_bytes=memory_bytes()))
-        return done
+        try:
+            return work()
+        finally:
+            gc.collect()
+            seconds, memory = round(spent + time.monotonic() - began, 2), max(known.memory_bytes or 0, memory_bytes())
+            self.costs[name] = Cost(stage=name, seconds=seconds, tokens=self.tokens, memory_bytes=memory)
+            write_costs(self.costs.values(), self.plan.folder)
 
     # text and n-grams
 
@@ -213,18 +218,21 @@ class _Quickstart:
 
         texts: Iterable[str] = beginning(train, 1_000_000 if self.world else 3_000_000)
         if self.world:
-            seed = self.plan.seed
-            shown = chain(islice(world_chats(seed), 3000), islice(world_chats(seed, kind="programs"), 4000))
+            seed, most = self.plan.seed, self.plan.counted
+            shown = chain(
+                islice(world_chats(seed), min(3000, most)), islice(world_chats(seed, kind="programs"), min(4000, most))
+            )
             said = (message["content"] for chat in shown for message in chat.messages)
             texts = (noun for text in chain(texts, said) for noun in cut_nouns(text))
         pattern = "world" if self.world else "cl100k"
         tokenizer = BPE.train(texts, self.plan.vocab_size, pattern=pattern, specials=SPECIALS).fast()
-        tokenizer.save(self.plan.folder / "tokenizer")
+        with whole_folder(self.plan.folder / "tokenizer") as aside:
+            tokenizer.save(aside)
         return tokenizer
 
     def count_chats(self) -> None:
         """The baselines of the chats: the majority answer, and the best of the n-grams that read them."""
-        known = list(islice(world_chats(self.plan.seed), 8000))
+        known = list(islice(world_chats(self.plan.seed), min(8000, self.plan.counted)))
         self.asked = chat_eval.questions(self.plan.questions, LANGUAGES, seed=self.plan.seed + 1000)
         self.chat_scores += chat_eval.score("majority answer", "majority", chat_eval.majority(known), self.asked)
         template = ChatTemplate(CHATML, self.tokenizer)
@@ -240,12 +248,12 @@ class _Quickstart:
         """The Transformer from nothing."""
         recipe = self.pretraining()
         self.tokens = recipe.steps * recipe.batch_rows * recipe.context
-        return self.trained(recipe, "pretrain", self.watch)
+        return self.trained(recipe, PRETRAIN, self.watch)
 
     def pretraining(self) -> Recipe:
         """The recipe of the pretraining, its steps fitted to the time."""
         plan = self.plan
-        known = self.plan.folder / "pretrain" / "recipe.yaml"
+        known = plan.folder / PRETRAIN / "recipe.yaml"
         if self.resume and known.exists():
             return read_recipe(str(known))
         recipe = Recipe(
@@ -256,13 +264,17 @@ class _Quickstart:
             schedule=Schedule(warmup=20, decay=0.6),
             seed=plan.seed,
         )
-        per_step = seconds_per_step(recipe, vocab_size=self.tokenizer.vocab_size)
-        steps = plan.steps or max(20, round(plan.seconds(PRETRAIN_SECONDS) / per_step))
+        steps = plan.steps or self.fitting_steps(recipe)
         every = max(1, steps // 8)
         tokens = steps * recipe.batch_rows * recipe.context
         drawn, chats = min(300_000, round(tokens / DOCUMENT_TOKENS)), round(CHATS_READ * tokens / CHAT_TOKENS)
         data = World(documents=drawn, chats=chats) if self.world else recipe.data
         return replace(recipe, steps=steps, eval_every=every, save_every=max(every, steps // 4), data=data, keep=1)
+
+    def fitting_steps(self, recipe: Recipe) -> int:
+        """How many steps of the pretraining fit its time on this machine."""
+        per_step = seconds_per_step(recipe, vocab_size=self.tokenizer.vocab_size)
+        return max(20, round(self.plan.seconds(PRETRAIN_SECONDS) / per_step))
 
     def fine_tune(self, pretrained: LM) -> LM:
         """The same model, taught to chat."""
@@ -272,12 +284,12 @@ class _Quickstart:
         self.chat_scores += chat_eval.score("Transformer before SFT", "before", chat_eval.answering(chatty), before)
         recipe = self.fine_tuning()
         self.tokens = recipe.steps * recipe.batch_rows * recipe.context
-        return self.trained(recipe, "sft", None)
+        return self.trained(recipe, SFT, None)
 
     def fine_tuning(self) -> Recipe:
         """The recipe of the fine-tuning, its steps fitted to the time."""
         plan = self.plan
-        known = plan.folder / "sft" / "recipe.yaml"
+        known = plan.folder / SFT / "recipe.yaml"
         if self.resume and known.exists():
             return read_recipe(str(known))
         steps = plan.sft_steps or max(20, round(self.seconds_left() / self.seconds_of_a_step()))
@@ -285,7 +297,7 @@ class _Quickstart:
         chats = min(200_000, round((1 - DOCUMENTS_IN_SFT - BEGINNINGS_IN_SFT) * tokens / CHAT_TOKENS))
         whole, begun = round(DOCUMENTS_IN_SFT * tokens / DOCUMENT_TOKENS), round(BEGINNINGS_IN_SFT * tokens / BEGINNING)
         return Recipe(
-            model=Start(path=str(plan.folder / "pretrain")),
+            model=Start(path=str(plan.folder / PRETRAIN)),
             data=WorldChats(chats=chats, documents=whole, beginnings=begun),
             # Adam takes small steady gradients as far as large ones: faster, and tokens that no chat says grow unlikely
             optimizer=Optimizing(lr=0.007, adam_lr=0.0001),
@@ -296,26 +308,22 @@ class _Quickstart:
     def seconds_left(self) -> float:
         """The time of the fine-tuning: what the pretraining took beyond its own is taken away, but not half of it."""
         planned = self.plan.seconds(SFT_SECONDS)
-        over = sum(self.step_seconds()) - self.plan.seconds(PRETRAIN_SECONDS)
+        over = sum(self.step_seconds(PRETRAIN)) - self.plan.seconds(PRETRAIN_SECONDS)
         return planned if self.plan.steps else min(planned, max(planned / 2, planned - over))
 
     def seconds_of_a_step(self) -> float:
         """As the pretraining went: a machine that was measured fresh may slow down."""
-        seconds = self.step_seconds()
+        seconds = self.step_seconds(PRETRAIN)
         return sum(seconds) / len(seconds)
 
-    def step_seconds(self) -> list[float]:
-        """What each step of the pretraining took."""
-        rows = (self.plan.folder / "pretrain" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        return [row["seconds"] for row in map(json.loads, rows) if "seconds" in row]
+    def step_seconds(self, run: str) -> list[float]:
+        """What each step of a training took."""
+        return [row["seconds"] for row in read_metrics(self.plan.folder / run) if "seconds" in row]
 
     def trained(self, recipe: Recipe, name: str, watch: Any) -> LM:
-        """Run a recipe inside the quickstart's folder; on resume, go on with what is there."""
-        there = (self.plan.folder / name / "recipe.yaml").exists()
-        run_recipe(
-            recipe, name, runs=self.plan.folder, label=name, watch=watch,
-            resume=self.resume and there, force=self.force or (self.resume and not there),
-        )  # fmt: skip
+        """Run a recipe inside the quickstart's folder, or go on with what is there."""
+        begun = (self.plan.folder / name / "recipe.yaml").exists()
+        run_recipe(recipe, name, runs=self.plan.folder, label=name, watch=watch, resume=begun, force=self.force)
         return load(self.plan.folder / name, device=recipe.device)
 
     def watch(self, model: LanguageModel, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -361,6 +369,7 @@ class _Quickstart:
             costs=(),
             comparisons=tuple(self.compared(ladder, low, high)),
             chats=tuple(self.chat_scores),
+            goals=self.plan.goals,
             commands=self.commands(),
             **self.history(),
             **probes,
@@ -388,8 +397,7 @@ class _Quickstart:
 
     def history(self) -> dict[str, Any]:
         """The curves and samples that the pretraining's metrics hold."""
-        text = (self.plan.folder / "pretrain" / "metrics.jsonl").read_text(encoding="utf-8")
-        rows = [json.loads(line) for line in text.splitlines()]
+        rows = read_metrics(self.plan.folder / PRETRAIN)
         per_step = next(row["tokens"] for row in rows if "tokens" in row)
         looks = [row for row in rows if any(key.startswith("sample_") for key in row)]
         curves: list[Curve] = []
@@ -426,24 +434,20 @@ def counted_ids(ids: list[list[int]], tokenizer: Tokenizer) -> list[NGram]:
 def seeds(plan: Plan, n: int, *, resume: bool = False, force: bool = False) -> Results:
     """The same run with ``n`` seeds; the first one's results, with every seed's outcome in them.
 
-    On ``resume`` the seeds that are finished are read, and the others gone on with.
+    All folders are entered before the first seed runs: one that is in use or occupied is told at once. On ``resume`` the seeds
+    that are finished are read, and the others gone on with.
     """
     if n < 1:
         raise ConfigError(f"--seeds is {n}; it must be 1 or more")
-    outcomes: list[SeedResult] = []
-    first: Results | None = None
-    for seed in range(plan.seed, plan.seed + n):
-        one = replace(plan, seed=seed, name=plan.name if seed == plan.seed else f"{plan.name}-seed{seed}")
-        _check(one.folder, _settings(one), resume=resume, force=force)
-        done = resume and (one.folder / "results.json").exists()
-        results = read(one.folder) if done else quickstart(one, resume=resume, force=force)
-        first = first or results
-        outcomes.append(outcome(results))
-    assert first is not None
-    whole = replace(first, seeds=tuple(outcomes))
-    write(whole, plan.folder)
-    write_text(plan.folder / "report.html", page(whole).html())
-    return whole
+    plans = [
+        replace(plan, seed=seed, name=plan.name if seed == plan.seed else f"{plan.name}-seed{seed}")
+        for seed in range(plan.seed, plan.seed + n)
+    ]
+    with ExitStack() as held:
+        for one in plans:
+            held.enter_context(_held(one, resume=resume, force=force))
+        found = [_found(one, resume=resume, force=force) for one in plans]
+        return _written(replace(found[0], seeds=tuple(map(outcome, found))), plan.folder)
 
 
 def outcome(results: Results) -> SeedResult:
@@ -456,14 +460,6 @@ def outcome(results: Results) -> SeedResult:
     return SeedResult(seed=results.seed, bits_per_byte=bits, chat_accuracy={k: v for k, v in right.items() if v is not None})
 
 
-def report(folder: Path) -> Path:
-    """Write the report of a finished quickstart anew from its numbers."""
-    if not (folder / "results.json").exists():
-        raise DataError(f"{folder} holds no results.json; run chainrule quickstart first")
-    write_text(folder / "report.html", page(read(folder)).html())
-    return folder / "report.html"
-
-
 def machine() -> Machine:
     """Where this runs."""
     device = pick_device()
@@ -471,12 +467,6 @@ def machine() -> Machine:
     return Machine(
         device=str(device), threads=cpu_threads(), dtype=dtype, python=platform.python_version(), torch=torch.__version__
     )
-
-
-def memory_bytes() -> int:
-    """The most memory this process has held so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _called(message: dict[str, Any]) -> str:

@@ -1,66 +1,59 @@
 """The folder of a run of many stages: entered anew, gone on with, replaced or refused, as one.
 
 What decides the run stands in ``plan.json``; a run that is gone on with must ask for the same, for half of its numbers would be
-another run's. A run that is refused before its first stage is done leaves nothing behind.
+another run's. A run that is refused before it has begun in earnest leaves the folder as it found it: what it was to replace is
+kept aside until then. ``plan.json`` is taken away first and put back last, so a kill in between is told from a run.
 """
 
 import json
-import shutil
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from chainrule.core.errors import ChainruleError, CheckpointError, ConfigError
-from chainrule.core.files import write_text
+from chainrule.core.files import unwritable, write_text
 from chainrule.core.schema import dump
-from chainrule.train.run import locked
+from chainrule.train.run import LOCK, content, locked, remove
 
 PLAN = "plan.json"
 DONE = "done"
 """The folder in which every stage that is done leaves a file."""
+REPLACED = ".replaced"
+"""Where a forced run keeps what it replaces until it has begun."""
 
 
 @contextmanager
-def staged(folder: Path, plan: Any, *, resume: bool, force: bool) -> Iterator[None]:
+def staged(folder: Path, plan: Any, *, resume: bool, force: bool, begun: str = DONE) -> Iterator[None]:
     """Hold the folder of a run that the dataclass ``plan`` decides: its ``kind`` and all its settings but ``runs``.
 
-    ``force`` empties it first; with ``resume`` it lets the run go on though it was begun otherwise.
+    ``force`` replaces what the folder holds; with ``resume`` it lets the run go on though it was begun otherwise. A run that is
+    refused counts as begun once the folder holds ``begun``.
     """
     asked = {key: str(value) if isinstance(value, Path) else value for key, value in dump(plan).items() if key != "runs"}
     asked = json.loads(json.dumps(asked))
-    there = _content(folder)
+    there = content(folder)
     if there and not (resume or force):
         seen = f"see {folder / 'report.html'}" if (folder / "report.html").exists() else "go on with --resume"
         raise ConfigError(f"{folder} exists already; {seen}, replace it with --force, or choose another --name")
-    if there and _begun(folder).get("kind") != asked["kind"]:
+    if there and _settings(folder).get("kind") != asked["kind"]:
         raise ConfigError(f"{folder} holds another kind of run than {asked['kind']}; choose another --name")
     with locked(folder):
-        if resume and there and not force:
+        _mend(folder)
+        if resume and content(folder) and not force:
             _compare(folder, asked)
         if force and not resume:
-            _empty(folder)
-        write_text(folder / PLAN, json.dumps(asked, ensure_ascii=False, indent=1))
+            _put_aside(folder)
         try:
+            write_text(folder / PLAN, json.dumps(asked, ensure_ascii=False, indent=1))
             yield
         except ChainruleError:
-            if not (folder / DONE).exists():
+            if not (folder / begun).exists():
                 _empty(folder)
+                _put_back(folder)
             raise
-
-
-def _content(folder: Path) -> list[Path]:
-    return [path for path in folder.glob("*") if path.name != ".lock"] if folder.exists() else []
-
-
-def _empty(folder: Path) -> None:
-    for path in _content(folder):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _begun(folder: Path) -> dict[str, Any]:
-    """The settings that the run in a folder was begun with; none where it holds no such run."""
-    return read_plan(folder / PLAN) if (folder / PLAN).exists() else {}
+        remove(folder / REPLACED)
 
 
 def read_plan(path: Path) -> dict[str, Any]:
@@ -74,9 +67,53 @@ def read_plan(path: Path) -> dict[str, Any]:
     return plan
 
 
+def _settings(folder: Path) -> dict[str, Any]:
+    """The settings that the run in a folder was begun with; none where it holds no such run."""
+    plan = folder / PLAN if (folder / PLAN).exists() else folder / REPLACED / PLAN
+    return read_plan(plan) if plan.exists() else {}
+
+
 def _compare(folder: Path, asked: Mapping[str, Any]) -> None:
     """Refuse to go on with a run under other settings."""
-    begun = _begun(folder)
+    begun = _settings(folder)
     changed = [f"{key} was {begun.get(key)!r}, is {value!r}" for key, value in asked.items() if begun.get(key) != value]
     if changed:
         raise ConfigError(f"{folder} was begun otherwise ({'; '.join(changed)}); restore that, or choose another --name")
+
+
+def _empty(folder: Path) -> None:
+    """Remove all but the lock and what is kept aside."""
+    remove(folder / PLAN)
+    for path in folder.iterdir():
+        if path.name not in (LOCK, REPLACED):
+            remove(path)
+
+
+def _put_aside(folder: Path) -> None:
+    """Keep what a forced run replaces."""
+    try:
+        (folder / REPLACED).mkdir()
+        for path in sorted(folder.iterdir(), key=lambda path: path.name != PLAN):
+            if path.name not in (LOCK, REPLACED):
+                os.replace(path, folder / REPLACED / path.name)
+    except OSError as error:
+        _put_back(folder)
+        raise unwritable(folder, error) from error
+
+
+def _put_back(folder: Path) -> None:
+    """Give the folder back what was to be replaced, if anything was."""
+    if not (folder / REPLACED).exists():
+        return
+    for path in sorted((folder / REPLACED).iterdir(), key=lambda path: path.name == PLAN):
+        remove(folder / path.name)
+        os.replace(path, folder / path.name)
+    (folder / REPLACED).rmdir()
+
+
+def _mend(folder: Path) -> None:
+    """What a kill left of a replacing: it was complete if the new run has a plan, and is undone if not."""
+    if (folder / PLAN).exists():
+        remove(folder / REPLACED)
+    else:
+        _put_back(folder)

@@ -35,6 +35,7 @@ class Circumstances:
     compile: bool
     device: str
     torch: str
+    world: int | None = None
 
     def check(self, now: "Circumstances") -> None:
         """Raises ``CheckpointError`` naming what has changed."""

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,9 +36,11 @@ from chainrule.train.material import Material, fresh_model, prepare, still
 from chainrule.train.objective import LossFunction, Objective
 from chainrule.train.optim import AdamW, Averaged, Muon, Optimizer
 from chainrule.train.precision import LossScale, pick_precision
-from chainrule.train.recipe import Bpe, Recipe, Start, write_recipe
+from chainrule.train.recipe import Bpe, Recipe, Start, World, WorldChats, WorldPairs, write_recipe
+from chainrule.world import VERSION
 
 RUNS = Path("runs")
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ def run_recipe(
     device = pick_device(recipe.device)
     precision = pick_precision(recipe.precision, device)
     dtype, scaling = precision.products, precision.scale()
-    begun = (folder / ".lock").exists()
+    begun = (folder / LOCK).exists()
+    _check(folder)
     with locked(folder):
         newest = _enter(folder, resume=resume, force=force, begun=begun)
         material = prepare(recipe, folder if newest else None)
@@ -80,14 +83,14 @@ def run_recipe(
         optimizer = _optimizer(recipe, model, dtype)
         now = Circumstances(
             _fingerprint(write_recipe(recipe)), _fingerprint(json.dumps(material.stream.describe())), threads, str(dtype),
-            recipe.compile, str(device), torch.__version__,
+            recipe.compile, str(device), torch.__version__, _world(recipe),
         )  # fmt: skip
         step = load_checkpoint(newest, model, optimizer, now, force=force, scaling=scaling) if newest else 0
         if newest is None:
             _begin(folder, recipe, material)
         else:  # a forced resume may have changed it
             write_text(folder / "recipe.yaml", write_recipe(recipe))
-        log = _Log(folder / "metrics.jsonl", step)
+        log = _Log(folder, step)
         hooks = Hooks(
             log=log.write,
             save=lambda at: _save(folder, at, model, optimizer, now, scaling, recipe.keep),
@@ -214,7 +217,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     import fcntl
 
-    lock = folder / ".lock"
+    lock = folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
@@ -235,33 +238,66 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def content(folder: Path) -> list[Path]:
+    """What a run folder holds beside its lock; what a killed write left half-written counts for nothing."""
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [path for path in found if path.name != LOCK and not (path.name.startswith(".") and path.suffix == ".part")]
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all it holds, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _check(folder: Path) -> None:
+    """Raises where a folder holds something else than a run, before anything in it is touched: nobody asked to replace that."""
+    found = content(folder)
+    if found and not (folder / "recipe.yaml").exists():
+        raise CheckpointError(
+            f"{folder} holds {found[0].name}, but no run to go on with or to replace; choose another --name, or move that away"
+        )
+
+
 def _enter(folder: Path, *, resume: bool, force: bool, begun: bool) -> Path | None:
     """The checkpoint to go on from, None for a run from the beginning; raises where what the folder holds forbids either.
 
     A run that was killed before its first checkpoint, or (``begun``) before it wrote anything, begins anew on ``resume``.
     """
-    found = [path for path in folder.iterdir() if path.name != ".lock"]
-    if resume and not (folder / "recipe.yaml").exists() and (found or not begun):
+    found = content(folder)
+    if resume and not found and not begun:
         raise CheckpointError(f"{folder} holds no run to go on with; leave out --resume to start one")
     if found and not resume and not force:
         raise CheckpointError(
             f"{folder} exists already; go on with --resume, replace it with --force, or choose another --name"
         )
     newest = checkpoints(folder / "checkpoints") if resume else []
+    if resume and not force and not newest and (folder / "model").exists():
+        raise CheckpointError(
+            f"{folder} holds a finished model and no checkpoint to go on from; train it anew with --force, or choose another "
+            "--name"
+        )
     return newest[-1] if newest else None
 
 
 def _begin(folder: Path, recipe: Recipe, material: Material) -> None:
     """Empty the folder, then write what is known of the run before its first step."""
-    for path in folder.iterdir():
-        if path.name != ".lock":
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == "recipe.yaml"):  # last: what is left is still a run
+        if path.name != LOCK:
+            remove(path)
     write_text(folder / "recipe.yaml", write_recipe(recipe))
-    said = {**material.stream.describe(), "making_seconds": round(material.making_s, 3)}
-    write_text(folder / "data.json", json.dumps(said, indent=2))
+    said = {"world": _world(recipe), **material.stream.describe(), "making_seconds": round(material.making_s, 3)}
+    write_text(folder / "data.json", json.dumps({key: value for key, value in said.items() if value is not None}, indent=2))
     if isinstance(recipe.tokenizer, Bpe) and not isinstance(recipe.model, Start):
         with whole_folder(folder / "tokenizer") as aside:
             material.tokenizer.save(aside)
+
+
+def _world(recipe: Recipe) -> int | None:
+    """The version of the world that the data are drawn from, None where they are a user's own."""
+    return VERSION if isinstance(recipe.data, World | WorldChats | WorldPairs) else None
 
 
 def _save(
@@ -280,14 +316,23 @@ def _fingerprint(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run's ``metrics.jsonl``; none where it has not begun."""
+    path = folder / "metrics.jsonl"
+    rows: list[dict[str, Any]] = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        with suppress(json.JSONDecodeError):  # a kill cut it off
+            rows.append(json.loads(line))
+    return rows
+
+
 class _Log:
     """``metrics.jsonl``, cut back to the step a run goes on from."""
 
-    def __init__(self, path: Path, step: int) -> None:
-        rows = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        kept = [row for row in rows if _step(row) <= step] if step else []
-        write_text(path, "".join(f"{row}\n" for row in kept))
-        self._path = path
+    def __init__(self, folder: Path, step: int) -> None:
+        kept = [row for row in read_metrics(folder) if row["step"] <= step] if step else []
+        self._path = folder / "metrics.jsonl"
+        write_text(self._path, "".join(f"{json.dumps(row)}\n" for row in kept))
 
     def write(self, row: dict[str, Any]) -> None:
         """Append a row."""
@@ -296,11 +341,3 @@ class _Log:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
             raise unwritable(self._path, error) from error
-
-
-def _step(row: str) -> float:
-    """The step of a row; a row cut off by a kill counts as the future."""
-    try:
-        return json.loads(row)["step"]
-    except (json.JSONDecodeError, KeyError):
-        return float("inf")
