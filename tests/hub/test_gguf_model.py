@@ -20,7 +20,7 @@ from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.byte import ByteTokenizer
 from chainrule.tokenizers.char import CharTokenizer
 from chainrule.tokenizers.chat import CHATML, IM_END, IM_START, ChatTemplate
-from tests.hub.gguf_cases import CASES, LONGROPE, YARN, published
+from tests.hub.gguf_cases import CASES, LLAMA3, LONGROPE, YARN, published
 
 TEXT = "low lower lowest newer. 今天我来到了仙II-212！  x = 10_000;\n\n\tdef f(n): return n + 1 😀\r\nIt's <|im_end|> "
 
@@ -49,6 +49,31 @@ def test_a_model_out_to_gguf_and_in_again_is_the_same(name, tmp_path):
     # Gemma's norms are stored with one added, and a sum is rounded; all else is exact
     torch.testing.assert_close(logits(back), logits(lm), atol=1e-4 if name.startswith("gemma") else 0, rtol=0)
     assert back.model.config == lm.model.config or name in ("mistral", "gpt2")
+
+
+@pytest.mark.parametrize("name", ["olmo2", "minimax-m2"])
+def test_where_llama_cpp_wants_a_head_of_its_own_a_tied_one_is_written_twice(name, tmp_path):
+    published(name, tmp_path / "hf", tie_word_embeddings=True)
+    lm = cr.load(tmp_path / "hf")
+    notes = export(lm, tmp_path / "x.gguf", to="gguf", kind="f32")
+    assert "the file holds the embedding twice" in " ".join(notes)
+    file = GGUF(tmp_path / "x.gguf")
+    assert torch.equal(file.tensor("output.weight"), file.tensor("token_embd.weight"))
+    assert torch.equal(logits(cr.load(tmp_path / "x.gguf")), logits(lm))
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "words"),
+    [
+        ("gemma2", {"tie_word_embeddings": False}, "its head is not tied"),
+        ("olmo2", {"rope_parameters": LLAMA3}, "reads no factors of rope"),
+    ],
+)
+def test_what_llama_cpp_would_not_load_is_not_written(name, more, words, tmp_path):
+    published(name, tmp_path / "hf", **more)
+    with pytest.raises(CheckpointError, match=words):
+        export(cr.load(tmp_path / "hf"), tmp_path / "x.gguf", to="gguf", kind="f32")
+    assert not (tmp_path / "x.gguf").exists()
 
 
 @pytest.mark.parametrize(

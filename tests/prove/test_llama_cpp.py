@@ -88,25 +88,73 @@ def same_text(llama, path, model, prompt, n=12):
         said.eval([token])
 
 
+SUITED = {
+    "Gemma2": {"head_dim": 16},
+    "Gemma3Text": {"head_dim": 16},
+    "Llama4Text": {"attention_chunk_size": 8192},
+    "Qwen3Moe": {"norm_topk_prob": True},
+}
+"""What llama.cpp takes for granted in a family."""
+TOLD = {
+    ("GPT2", "relu"): "mlp.activation",
+    ("Mistral", "window"): "the file's context is the window: 5 tokens",
+    ("Mistral", "window-of-two"): "the file's context is the window: 2 tokens",
+    ("Mistral", "wide-heads"): "the file's context is the window: 6 tokens",
+    ("Mixtral", "window"): "the file's context is the window: 5 tokens",
+    ("Qwen2", "upper-windows"): "attention.window is 5",
+    ("Qwen3", "biases"): "attention.qkv_bias is True",
+    ("Qwen3", "windows"): "attention.window is 5",
+    ("Qwen3Moe", "every-other"): "mlp.kind is 'gated'",
+    ("Qwen3Moe", "some-dense"): "mlp.kind is 'gated'",
+    ("Gemma2", "no-caps"): "attention.soft_cap is None",
+    ("Gemma2", "untied"): "its head is not tied",
+    ("DeepseekV2", "no-query-rank"): "only if it has 26 or 27 layers",
+    ("DeepseekV2", "groups"): "it routes otherwise",
+    ("DeepseekV2", "yarn"): "position.scaling.size",
+    ("DeepseekV2", "biases"): "attention.bias is True",
+    ("DeepseekV3", "no-query-rank"): "only if it has 26 or 27 layers",
+    ("DeepseekV3", "halves"): "position.pairs is 'halves'",
+    ("DeepseekV3", "one-group"): "attention.bias is True",
+    ("Glm4", "all-turned"): "position.d_rotary is None",
+    ("Ernie4_5", "biases"): "attention.qkv_bias is True",
+    ("Ernie4_5_Moe", "biases"): "attention.qkv_bias is True",
+    ("Ernie4_5_Moe", "middle"): "mlp.kind is 'gated'",
+    ("Ernie4_5_Moe", "every-other"): "mlp.kind is 'gated'",
+    ("Phi3", "window"): "attention.window is 5",
+    ("Olmo2", "biases"): "attention.qkv_bias is True",
+    ("Olmo2", "llama3"): "no factors of rope",
+    ("SmolLM3", "every-other"): "position is {'kind': 'none'}",
+    ("SmolLM3", "chosen"): "position is {'kind': 'none'}",
+    ("SmolLM3", "windows"): "attention.window is 5",
+    ("SmolLM3", "biases"): "attention.qkv_bias is True",
+    ("GptOss", "plain"): "rounds the borders of YaRN's ramp",
+    ("GptOss", "three-layers"): "rounds the borders of YaRN's ramp",
+    ("GptOss", "clamped"): "mlp.clamp is 0.1",
+    ("GptOss", "no-biases"): "attention.qkv_bias is False",
+}
+"""Variants that llama.cpp has no words for or computes otherwise, and what the user is told."""
+GELU = ("GPT2", "Gemma2", "Gemma3Text")
+"""Families whose activation llama.cpp reads from a table of float16, to three digits."""
+
+
 @pytest.mark.parametrize(("family", "variant"), VARIANTS, ids=["-".join(case) for case in VARIANTS])
 def test_every_variant_of_every_family_is_the_same_in_llama_cpp_or_the_user_is_told(
     family, variant, llama, tokenizer, tmp_path
 ):
-    """The hundred configurations that are held to transformers, held to llama.cpp: logits and greedy text."""
+    """The configurations that are held to transformers, held to llama.cpp: logits and greedy text."""
     base, variants = FAMILIES[family]
-    settings = base | variants[variant] | {"vocab_size": tokenizer.vocab_size}
+    settings = base | variants[variant] | SUITED.get(family, {}) | {"vocab_size": tokenizer.vocab_size}
     checkpoint(tmp_path / "hf", getattr(transformers, f"{family}Config")(**settings), seed=VARIANTS.index((family, variant)))
     lm = cr.LM(cr.load(tmp_path / "hf").model, tokenizer)
     try:
         notes = export(lm, tmp_path / "x.gguf", to="gguf", kind="f32")
     except CheckpointError as error:
         notes = [str(error)]
-    print(family, variant, notes)
-    if notes:
+    if (family, variant) in TOLD:
+        assert TOLD[family, variant] in " ".join(notes)
         return
     ids = torch.randint(320, (40,), generator=torch.Generator().manual_seed(2)).tolist()
-    got, want = theirs(llama, tmp_path / "x.gguf", ids), ours(tmp_path / "hf", ids)
-    print("REL", family, variant, float((got - want).abs().max()), float(want.abs().max()), relative(got, want))
+    assert relative(theirs(llama, tmp_path / "x.gguf", ids), ours(tmp_path / "hf", ids)) < (2e-3 if family in GELU else 1e-5)
     same_text(llama, tmp_path / "x.gguf", lm.model, ids[:9])
 
 
@@ -132,12 +180,12 @@ def test_llama_cpps_converter_reads_what_we_save(name, llama, converter, materia
     assert done.returncode == 0, done.stderr
     ids = torch.randint(known.vocab_size, (40,), generator=torch.Generator().manual_seed(2)).tolist()
     got, want = theirs(llama, tmp_path / "x.gguf", ids), ours(tmp_path / "ours", ids)
-    print("CONV", name, relative(got, want))
+    assert relative(got, want) < (2e-3 if name.startswith(("gemma", "gpt2")) else 1e-5)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_logits_of_an_exported_model_are_those_of_llama_cpp(name, llama, tokenizer, tmp_path):
-    """Prompts longer than the windows, every architecture, float32: within a thousandth of the largest."""
+    """Prompts longer than the windows, every architecture, float32."""
     published(name, tmp_path / "hf")
     lm = cr.LM(cr.load(tmp_path / "hf").model, tokenizer)
     export(lm, tmp_path / "x.gguf", to="gguf", kind="f32")

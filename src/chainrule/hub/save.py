@@ -1,7 +1,7 @@
 """A model to a folder in the Hugging Face layout, whole or not at all."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,22 @@ from chainrule.core.masked import Model
 from chainrule.core.model import LanguageModel
 from chainrule.core.shapes import Tensor
 from chainrule.core.tokenizer import Tokenizer
-from chainrule.hub.build import moves, published_config
+from chainrule.hub.build import moves, parts, published_config
 from chainrule.hub.safetensors import shards, write_tensors
 from chainrule.hub.weights import INDEX, SINGLE
 from chainrule.models.moves import saved
 
 SHARD_BYTES = 50 * 10**9
 """Weights beyond this go into several files, as with transformers 5."""
+ALSO_SAID: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+    "gpt2": lambda config: {"n_ctx": config.get("n_positions", 1024)},
+    "deepseek_v3": lambda config: {"scoring_func": "sigmoid", "topk_method": "noaux_tc"},
+    "minimax_m2": lambda config: {
+        "scoring_func": "sigmoid",
+        "rotary_dim": parts(config).position.d_rotary or config.get("head_dim", 128),
+    },
+}
+"""Keys of published configs that transformers leaves out when it saves, and llama.cpp's converter cannot do without."""
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
@@ -48,6 +57,7 @@ def save(
         raise CheckpointError(f"{folder} exists already; give a new folder, or force=True (--force) to replace it")
     check_plain(model)
     config = published_config(model)
+    config = ALSO_SAID.get(config.get("model_type", ""), lambda config: {})(config) | config
     names = saved(moves(config), _unique(model))
     ids = _ids(tokenizer)
     if isinstance(model, LanguageModel) and model.start is not None:

@@ -1,7 +1,7 @@
 """What word2vec reads: a corpus as places, and what is near each, some blocks at a time.
 
-A place is an occurrence of a word that was kept. A block is ``BLOCK`` places side by side; they share their drawn words, so that
-all its scores are one matrix product. Which words are near a place is said by ``near``.
+A place is an occurrence of a word that was kept. A block is ``BLOCK`` places side by side that share their drawn words, so
+that all its scores are one matrix product. Which words are near a place is said by ``near``.
 """
 
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ BLOCK, SHARED, AT_ONCE = 32, 16, 64
 class Blocks(NamedTuple):
     """n blocks of L places, p = n · L in all: the words of their row, which of them are near each place, and the shared draws.
 
-    ``row`` holds the words at the places, with ``window`` words before the first and after the last; column c of ``near`` says of
-    the word at offset c − window whether it is near. ``weight`` is k/K: what each drawn word counts for each neighbour.
+    ``row`` holds the words at the places, with ``window`` words before the first and after the last; column c of ``near``
+    says of the word at offset c − window whether it is near. ``weight`` is k/K: what each drawn word counts for each neighbour.
     """
 
     row: Int[Tensor, "r"]
@@ -61,7 +61,7 @@ class Blocks(NamedTuple):
     def readers(self) -> "Bags":
         """The other way about: for each word of the row, which places it is near.
 
-        Word j at column c belongs to place j − c: so the columns of one word lie on a diagonal of ``near``, read here as a view.
+        Word j at column c belongs to place j − c: the columns of one word lie on a diagonal of ``near``, read here as a view.
         """
         columns, edge = 2 * self.window + 1, 2 * self.window
         turned = F.pad(self.near, (0, 0, edge, edge)).as_strided((len(self.row), columns), (columns, edge), edge).contiguous()
@@ -121,7 +121,8 @@ class Places:
         lengths = [len(document) for document in documents]
         if max(lengths, default=0) < 2:
             raise DataError(
-                f"{len(documents)} lines hold {sum(lengths)} known words, and none holds two; give text whose words stand side by side"
+                f"{len(documents)} lines hold {sum(lengths)} known words, and none holds two; "
+                "give text whose words stand side by side"
             )
         ids = np.concatenate([np.asarray(document, np.int64) for document in documents])
         if ids.min() < 0 or ids.max() >= vocab_size:

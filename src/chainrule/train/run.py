@@ -27,6 +27,7 @@ from chainrule.core.masked import MaskedModel, Model
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.data.streams import Stream
 from chainrule.hub.save import save
+from chainrule.layers.moe import MixtureLayer
 from chainrule.logprobs.losses import balanced_cross_entropy, cross_entropy
 from chainrule.logprobs.masked import masked_cross_entropy
 from chainrule.tokenizers.chat import ChatTemplate
@@ -85,6 +86,7 @@ def run_recipe(
             _fingerprint(write_recipe(recipe)), _fingerprint(json.dumps(material.stream.describe())), threads, str(dtype),
             recipe.compile, str(device), torch.__version__, _world(recipe),
         )  # fmt: skip
+        loss = _loss(recipe, material)
         step = load_checkpoint(newest, model, optimizer, now, force=force, scaling=scaling) if newest else 0
         if newest is None:
             _begin(folder, recipe, material)
@@ -101,7 +103,7 @@ def run_recipe(
             eval_every=recipe.eval_every, save_every=recipe.save_every, label=label,
         )  # fmt: skip
         model.train()
-        objective: torch.nn.Module = Objective(model, _loss(recipe, material))
+        objective: torch.nn.Module = Objective(model, loss)
         objective = torch.compile(objective) if recipe.compile else objective  # type: ignore[assignment]
         train(objective, material.stream, optimizer, settings, hooks, start=step, scaling=scaling)
         model.eval()
@@ -116,6 +118,8 @@ def _loss(recipe: Recipe, material: Material) -> LossFunction:
         return material.loss
     if material.loss is not cross_entropy:
         raise ConfigError(f"balance={recipe.balance} goes with the next token's cross entropy alone; leave it out")
+    if not any(isinstance(module, MixtureLayer) for module in material.model.modules()):
+        raise ConfigError(f"balance={recipe.balance} balances experts, but this model has none; leave it out")
     return partial(balanced_cross_entropy, balance=recipe.balance)
 
 

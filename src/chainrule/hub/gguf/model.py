@@ -19,8 +19,8 @@ from chainrule.hub.gguf.config import architecture, further, metadata_of, otherw
 from chainrule.hub.gguf.mix import FLOATS, KINDS, file_type, mix
 from chainrule.hub.gguf.names import ARCHS
 from chainrule.hub.gguf.read import DTYPES, GGUF
-from chainrule.hub.gguf.rope import rope_tables, tables_read
-from chainrule.hub.gguf.tables import ARCH_OF
+from chainrule.hub.gguf.rope import FREQS, rope_tables, tables_read
+from chainrule.hub.gguf.tables import ARCH_OF, TABLES
 from chainrule.hub.gguf.vocab import TEMPLATE, read_vocabulary
 from chainrule.hub.gguf.vocab_write import write_vocabulary
 from chainrule.hub.gguf.write import write_gguf
@@ -29,6 +29,8 @@ from chainrule.hub.trace import Stopwatch
 from chainrule.hub.weights import Stored, Wish, fill, left_out
 from chainrule.models.moves import saved
 from chainrule.tokenizers.chat import ChatTemplate
+
+EMBEDDING, HEAD = "token_embd.weight", "output.weight"
 
 
 def read_model(path: Path, wish: Wish, watch: Stopwatch) -> LM:
@@ -89,6 +91,8 @@ def write_model(lm: LM, path: Path, kind: str) -> list[str]:
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     keys = metadata_of(arch, config)
     says_all(config, published(arch, {"general.architecture": stored_name(arch), **keys}, shapes, tables, path))
+    notes += _suited(arch, tensors)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     tokenizer = lm.tokenizer if lm.has_tokenizer else None
     vocabulary, note = write_vocabulary(tokenizer, config["vocab_size"])
     notes += [note] if note else []
@@ -104,6 +108,21 @@ def write_model(lm: LM, path: Path, kind: str) -> list[str]:
     formats = mix(shapes, kind, n_layers=layers, n_experts=experts, seventy=_seventy(arch, config))
     write_gguf(path, metadata, tensors, formats)
     return notes
+
+
+def _suited(arch: str, tensors: dict[str, Tensor]) -> list[str]:
+    """Give llama.cpp the head it wants; raises ``CheckpointError`` for what it would not load."""
+    table = TABLES[arch]
+    if FREQS in tensors and not table.factors:
+        raise CheckpointError(f"llama.cpp reads no factors of rope (LLaMA 3's scaling) for {arch}; export it with --to hf")
+    if table.head == "tied" and HEAD in tensors:
+        raise CheckpointError(
+            f"llama.cpp ties the head of {arch} to its embedding, and here its head is not tied; export it with --to hf"
+        )
+    if table.head == "own" and HEAD not in tensors:
+        tensors[HEAD] = tensors[EMBEDDING]
+        return [f"llama.cpp wants a head of its own for {arch}, so the file holds the embedding twice"]
+    return []
 
 
 def stored_tensors(state: Mapping[str, Tensor], arch: str, config: Mapping[str, Any]) -> dict[str, Tensor]:

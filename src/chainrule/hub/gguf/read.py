@@ -111,7 +111,7 @@ class Cursor:
         dtype = np.dtype(kind)
         return np.frombuffer(self.data, dtype, n, self.take(n * dtype.itemsize, what)).tolist() if n else []
 
-    def number(self, kind: str, what: str) -> int:
+    def number(self, kind: str, what: str) -> Any:
         """One number."""
         return self.numbers(kind, 1, what)[0]
 

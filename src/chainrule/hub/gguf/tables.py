@@ -5,7 +5,7 @@ llama.attention.head_count = 32  <->  "num_attention_heads": 32
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 BASIC = {
     "context_length": "max_position_embeddings",
@@ -62,12 +62,16 @@ class Table:
     written: Mapping[str, Any] = field(default_factory=dict)
     """Keys that llama.cpp wants and that say nothing new: a value, or the name of the config's key that has it."""
     rope: bool = True
+    factors: bool = False
+    """Whether llama.cpp reads LLaMA 3's ``rope_freqs`` for it."""
+    head: Literal["either", "own", "tied"] = "either"
+    """Whether llama.cpp wants a tensor for the head, wants none, or takes both."""
 
 
 BIAS = {"attention_bias": "blk.0.attn_q.bias"}
 TABLES = {
-    "llama": Table(model_type="llama", seen=BIAS | {"mlp_bias": "blk.0.ffn_up.bias"}),
-    "mixtral": Table(model_type="mixtral", keys=SIZES | LOCAL),
+    "llama": Table(model_type="llama", factors=True, seen=BIAS | {"mlp_bias": "blk.0.ffn_up.bias"}),
+    "mixtral": Table(model_type="mixtral", factors=True, keys=SIZES | LOCAL),
     "qwen2": Table(model_type="qwen2"),
     "qwen3": Table(model_type="qwen3"),
     "qwen3moe": Table(
@@ -80,7 +84,7 @@ TABLES = {
         },
         always={"norm_topk_prob": True},
     ),
-    "gemma2": Table(model_type="gemma2", keys=SIZES | CAPS, always=GELU),
+    "gemma2": Table(model_type="gemma2", keys=SIZES | CAPS, always=GELU, head="tied"),
     "gemma3": Table(model_type="gemma3_text", keys=SIZES | CAPS, always=GELU),
     "deepseek2": Table(
         model_type="deepseek_v2",
@@ -110,11 +114,13 @@ TABLES = {
     ),
     "minimax-m2": Table(
         model_type="minimax_m2",
+        head="own",
         keys=SIZES | LOCAL,
         written={"expert_gating_func": SIGMOID, "expert_feed_forward_length": "intermediate_size"},
     ),
     "llama4": Table(
         model_type="llama4_text",
+        factors=True,
         keys=SIZES
         | LOCAL
         | {
@@ -124,10 +130,11 @@ TABLES = {
         },
         seen=BIAS,
     ),
-    "olmo2": Table(model_type="olmo2"),
+    "olmo2": Table(model_type="olmo2", head="own"),
     "smollm3": Table(model_type="smollm3"),
     "gpt-oss": Table(
         model_type="gpt_oss",
+        head="own",
         keys=SIZES | LOCAL | {"attention.sliding_window": "sliding_window"},
         written={"expert_feed_forward_length": "intermediate_size"},
     ),
