@@ -112,7 +112,7 @@ class Int4Linear(nn.Module):
 class Int4Stack(nn.Module):
     """As many matrices of one shape, such as those of a mixture's experts; ``stack[i]`` is one of them, as a layer."""
 
-    def __init__(self, packed: Int[Tensor, "e n k/2"], scales: Float[Tensor, "e k/32 n 2"], *, kernel: bool = False) -> None:
+    def __init__(self, packed: UInt8[Tensor, "e n p"], scales: Float[Tensor, "e g n two"], *, kernel: bool = False) -> None:
         super().__init__()
         self.kernel = kernel
         self.register_buffer("packed", packed)

@@ -265,7 +265,7 @@ class _Quickstart:
             seed=plan.seed,
         )
         steps = plan.steps or self.fitting_steps(recipe)
-        every = max(1, steps // 8)
+        every = max(1, steps // 5)
         tokens = steps * recipe.batch_rows * recipe.context
         drawn, chats = min(300_000, round(tokens / DOCUMENT_TOKENS)), round(CHATS_READ * tokens / CHAT_TOKENS)
         data = World(documents=drawn, chats=chats) if self.world else recipe.data

@@ -111,8 +111,8 @@ class Cursor:
         dtype = np.dtype(kind)
         return np.frombuffer(self.data, dtype, n, self.take(n * dtype.itemsize, what)).tolist() if n else []
 
-    def number(self, kind: str, what: str) -> Any:
-        """One number."""
+    def number(self, kind: str, what: str) -> int:
+        """One whole number."""
         return self.numbers(kind, 1, what)[0]
 
     def count(self, each: int, what: str) -> int:
@@ -182,7 +182,7 @@ def _value(at: Cursor, kind: int, key: str, depth: int) -> Any:
         return _array(at, key, depth)
     if kind not in SCALARS:
         raise at.wrong(f"the value of {key} has type {kind}, which GGUF does not know")
-    value = at.number(SCALARS[kind], f"the value of {key}")
+    (value,) = at.numbers(SCALARS[kind], 1, f"the value of {key}")
     if kind == BOOL and value > 1:
         raise at.wrong(f"the truth value of {key} is {value}, neither 0 nor 1")
     return bool(value) if kind == BOOL else value
