@@ -145,7 +145,7 @@ def resident() -> tuple[int, int]:
 
 def grow(name: str, what: str, kind: str, mixed: bool) -> None:
     """In a process of its own: print how much memory the work took beyond what the libraries hold."""
-    SIZES["warm"] = ({"vocab_size": 512, "n_layers": 1, "d_model": 192, "n_heads": 3, "d_ff": 512}, 2, 128)
+    SIZES["warm"] = ({"vocab_size": 512, "n_layers": 1, "d_model": 192, "n_heads": 3, "d_ff": 512}, *SIZES[name][1:])
     for _ in range(2):
         Trainer("warm", kind, mixed).step()
         read_and_write("warm")
