@@ -143,9 +143,11 @@ def test_a_quickstart_on_a_full_disk_ends_in_a_message_and_leaves_nothing(live, 
 def test_a_quickstart_whose_folder_is_occupied_or_no_folder_is_refused(runs, capsys):
     asked = ["quickstart", "--text", str(runs / "text.txt"), "--steps", "1"]
     with locked(runs / "occupied"):
-        (runs / "occupied" / "mine.txt").write_text("mine")
         assert main([*asked, "--runs", str(runs), "--name", "occupied", "--force"]) == 2
         assert "is in use by another process" in capsys.readouterr().err
+        (runs / "occupied" / "mine.txt").write_text("mine")
+    assert main([*asked, "--runs", str(runs), "--name", "occupied", "--force"]) == 2
+    assert "holds another kind of run than quickstart" in capsys.readouterr().err
     assert main([*asked, "--runs", str(runs), "--name", "occupied"]) == 2
     assert "exists already" in capsys.readouterr().err
     assert [path.name for path in (runs / "occupied").glob("[!.]*")] == ["mine.txt"]
