@@ -168,8 +168,8 @@ def hold_out(documents: list[str], share: float = 0.05) -> tuple[list[str], list
 
 
 def _cut(text: str, left: float) -> tuple[str, str]:
-    """A text and its last ``left`` characters, a few more where that lets it end with a line."""
+    """A text and its last ``left`` characters, up to twice as many where that lets it end with a line."""
     at = len(text) - max(1, round(left))
     line = text.rfind("\n", 0, at) + 1
-    at = line if line > len(text) / 2 else at
+    at = line if line > len(text) / 2 and at - line <= left else at
     return text[:at], text[at:]

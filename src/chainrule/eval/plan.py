@@ -42,6 +42,11 @@ def plan(anatomy: Anatomy, setting: Setting, device: Device) -> dict[str, Any]:
         raise ConfigError(
             f"tensor={setting.tensor} devices cannot share {uneven[0]} heads evenly; take a divisor of {uneven[0]}"
         )
+    if crooked := [one.groups for one in anatomy.attentions if one.groups % setting.tensor and setting.tensor % one.groups]:
+        raise ConfigError(
+            f"tensor={setting.tensor} devices cannot share {crooked[0]} heads of keys and values evenly; take a divisor or a "
+            f"multiple of {crooked[0]}"
+        )
     per_token, last = flops(anatomy, setting.length), flops_at(anatomy, setting.length - 1)
     return {
         "model": anatomy.name,

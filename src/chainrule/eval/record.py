@@ -34,6 +34,8 @@ def keep(path: Path, name: str, record: dict[str, Any]) -> None:
         others = json.loads(read_text(path)) if path.exists() else {}
     except json.JSONDecodeError as error:
         raise DataError(f"{path} is not JSON (line {error.lineno}: {error.msg}); mend it, or remove it") from error
+    if not isinstance(others, dict):
+        raise DataError(f"{path} holds a {type(others).__name__}, not records by name; mend it, or remove it")
     write_text(path, json.dumps({**others, name: record}, ensure_ascii=False, indent=1) + "\n")
 
 

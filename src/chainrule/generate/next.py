@@ -76,7 +76,7 @@ class _Search:
         else:
             for value, token in self.options(piece):
                 if token in self.specials:
-                    self.end(self.text(piece, final=True) + self.tokenizer.piece(token), value - negative)
+                    heapq.heappush(self.done, (negative - value, self.text(piece, final=True) + self.tokenizer.piece(token)))
                 else:
                     heapq.heappush(self.waiting, (negative - value, [*piece, token]))
 

@@ -24,7 +24,8 @@ class TextStream:
         data = self._bytes(id)
         if self._begins and data:
             self._begins = False
-            data = data[1:] if data.startswith(b" ") and not self._decode([id]).startswith(" ") else data
+            trims = data.startswith(b" ") and len(self._decode([id])) < len(data.decode(errors="replace"))
+            data = data[1:] if trims else data
         return self._release(self._utf8.decode(data))
 
     def flush(self) -> str:

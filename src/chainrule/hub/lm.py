@@ -195,7 +195,8 @@ class LM:
                 yield said[-1]
 
     def chat_ids(self, messages: Sequence[Message | Mapping[str, Any]]) -> list[int]:
-        """The conversation as the model reads it before it answers; a template that asks for the date is told today's."""
+        """The conversation as the model reads it before it answers; a template that asks for the date is told today's, or
+        the day it was given."""
         if self.template is None:
             raise RequestError(
                 f"{self.name} has no chat template, so it was not taught to chat; use generate, or fine-tune it first: "

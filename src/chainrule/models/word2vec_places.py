@@ -179,7 +179,7 @@ class Epoch:
         return -(-(len(self.ids) - 2 * self.window) // self.at_once)
 
     def __getitem__(self, i: int) -> Blocks:
-        rng = np.random.default_rng((*self.seed, i))
+        rng = np.random.default_rng((*self.seed, i + 1))  # 0 would be the numbers that chose which words stay
         here = slice(i * self.at_once, (i + 1) * self.at_once + 2 * self.window)
         row, around = self.ids[here], self.line[here].unfold(0, 2 * self.window + 1, 1)
         middle = around[:, self.window]

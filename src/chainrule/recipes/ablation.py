@@ -163,7 +163,7 @@ class _Ablations:
     def loop(self, model: Decoder, steps: int, label: str = "measure") -> tuple[list[dict[str, Any]], int | None]:
         """Train; the rows of metrics, and the step from which on nothing was finite."""
         rows: list[dict[str, Any]] = []
-        hooks = Hooks(log=lambda row: rows.append(row) if "seconds" in row else None, save=lambda step: None, evaluate=dict)
+        hooks = Hooks(log=lambda row: rows.append(row) if "seconds" in row else None, save=None, evaluate=dict)
         settings = Settings(
             steps=steps, schedule=Schedule(kind="cosine", warmup=20, floor=0.1), dtype=self.precision.products,
             device=self.device, eval_every=steps + 1, save_every=steps + 1, label=label,

@@ -22,7 +22,7 @@ import torch
 from chainrule import __version__
 from chainrule.core.device import cpu_threads, pick_device
 from chainrule.core.errors import ConfigError
-from chainrule.core.files import read_text, write_text
+from chainrule.core.files import write_text
 from chainrule.core.masked import MaskedModel, Model
 from chainrule.core.schema import dump, parse
 from chainrule.core.tokenizer import Tokenizer
@@ -49,7 +49,7 @@ from chainrule.recipes.staged import DONE, staged
 from chainrule.train.material import SPECIALS
 from chainrule.train.precision import pick_precision
 from chainrule.train.recipe import FreshEncoder, FreshNeuralNGram, FreshSeq2Seq, Published, Recipe, World, read_recipe
-from chainrule.train.run import run_recipe, seconds_per_step
+from chainrule.train.run import read_metrics, run_recipe, seconds_per_step
 from chainrule.world import logp
 
 TRAINING = 0.78
@@ -113,7 +113,7 @@ def history(plan: Plan, *, resume: bool = False, force: bool = False) -> History
     pick_precision(plan.precision, pick_device(plan.device))  # what is not here is refused before any work
     with staged(plan.folder, plan, resume=resume, force=force):
         torch.set_num_threads(plan.threads or cpu_threads())
-        found = _Ladder(plan).climb()
+        found = _Ladder(plan, force=force).climb()
         write(found, plan.folder)
         write_text(plan.folder / "report.html", page(found).html())
         return found
@@ -122,8 +122,8 @@ def history(plan: Plan, *, resume: bool = False, force: bool = False) -> History
 class _Ladder:
     """The text, the recipes on it, and what they come to."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan, self.began = plan, time.monotonic()
+    def __init__(self, plan: Plan, *, force: bool = False) -> None:
+        self.plan, self.force, self.began = plan, force, time.monotonic()
         _say(f"— text and tokenizer: {plan.source}")
         corpus = read_corpus(
             plan.folder, plan.text, seed=plan.seed, held_out=plan.held_out, vocab_size=plan.vocab_size, row=plan.shape.context,
@@ -260,7 +260,7 @@ class _Ladder:
         folder = self.plan.folder / key
         begun = (folder / "recipe.yaml").exists()
         recipe = read_recipe(str(folder / "recipe.yaml")) if begun else self.fitted(self.recipes[key], self.steps)
-        run = run_recipe(recipe, key, runs=self.plan.folder, label=key, watch=self.watch, resume=begun, force=not begun)
+        run = run_recipe(recipe, key, runs=self.plan.folder, label=key, watch=self.watch, resume=begun, force=self.force)
         model = run.model
         rung = self.measured(entered(named(key, recipe), model, run.tokenizer))
         training, curve = learned(folder)
@@ -305,7 +305,7 @@ def active(model: Model) -> int:
 
 def learned(run: Path) -> tuple[Training, tuple[tuple[int, float], ...]]:
     """What a run read and how long it took, word vectors included; and (tokens, bits per byte) on the way."""
-    rows = [json.loads(row) for row in read_text(run / "metrics.jsonl").splitlines()]
+    rows = read_metrics(run)
     steps = [row for row in rows if "seconds" in row]
     seconds = sum(row["seconds"] for row in steps) + float(str(parsed(run / "data.json")["making_seconds"]))
     looks = [(row["step"], row["bits_per_byte"]) for row in rows if "bits_per_byte" in row]

@@ -34,22 +34,25 @@ def staged(folder: Path, plan: Any, *, resume: bool, force: bool, begun: str = D
     asked = {key: str(value) if isinstance(value, Path) else value for key, value in dump(plan).items() if key != "runs"}
     asked = json.loads(json.dumps(asked))
     there = content(folder)
+    if there and _settings(folder).get("kind") != asked["kind"]:
+        raise ConfigError(f"{folder} holds another kind of run than {asked['kind']}; choose another --name")
     if there and not (resume or force):
         seen = f"see {folder / 'report.html'}" if (folder / "report.html").exists() else "go on with --resume"
         raise ConfigError(f"{folder} exists already; {seen}, replace it with --force, or choose another --name")
-    if there and _settings(folder).get("kind") != asked["kind"]:
-        raise ConfigError(f"{folder} holds another kind of run than {asked['kind']}; choose another --name")
     with locked(folder):
-        _mend(folder)
+        _mend(folder, begun)
         if resume and content(folder) and not force:
             _compare(folder, asked)
         if force and not resume:
+            if (folder / REPLACED).exists():  # what was to replace it never began
+                _empty(folder)
+                _put_back(folder)
             _put_aside(folder)
         try:
             write_text(folder / PLAN, json.dumps(asked, ensure_ascii=False, indent=1))
             yield
         except ChainruleError:
-            if not (folder / begun).exists():
+            if not _in_earnest(folder, begun):
                 _empty(folder)
                 _put_back(folder)
             raise
@@ -111,9 +114,14 @@ def _put_back(folder: Path) -> None:
     (folder / REPLACED).rmdir()
 
 
-def _mend(folder: Path) -> None:
-    """What a kill left of a replacing: it was complete if the new run has a plan, and is undone if not."""
-    if (folder / PLAN).exists():
-        remove(folder / REPLACED)
-    else:
+def _in_earnest(folder: Path, begun: str) -> bool:
+    """Whether the run in a folder has something to lose: what it counts as begun, or a training of its own."""
+    return (folder / begun).exists() or any(folder.glob("*/recipe.yaml"))
+
+
+def _mend(folder: Path, begun: str) -> None:
+    """What a kill left of a replacing: it is over where the new run has begun, and undone where that has no plan."""
+    if not (folder / PLAN).exists():
         _put_back(folder)
+    elif _in_earnest(folder, begun):
+        remove(folder / REPLACED)

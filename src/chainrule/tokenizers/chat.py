@@ -245,7 +245,11 @@ def find_template(folder: Path) -> str | None:
     file, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
     if file.exists():
         return read_text(file)
-    template = json.loads(read_text(config)).get("chat_template") if config.exists() else None
+    try:
+        settings = json.loads(read_text(config)) if config.exists() else {}
+    except json.JSONDecodeError as error:
+        raise TokenizerError(f"{config} is not JSON: {error}; copy it again") from error
+    template = settings.get("chat_template") if isinstance(settings, dict) else None
     if isinstance(template, list):
         named = {str(entry.get("name")): entry.get("template") for entry in template if isinstance(entry, dict)}
         template = named.get("default", next(iter(named.values()), template))

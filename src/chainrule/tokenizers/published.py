@@ -89,7 +89,9 @@ def _from_file(path: Path) -> Tokenizer:
 
 def _tokenizer_json(path: Path) -> Tokenizer:
     source = read_text(path)
-    config = _json(path.with_name("special_tokens_map.json")) | _json(path.with_name("tokenizer_config.json"))
+    names = _json(path.with_name("special_tokens_map.json"))
+    named = {key: _name(token) for key, token in names.items() if key.endswith("_token")}
+    config = named | _json(path.with_name("tokenizer_config.json"))
     bare = LibraryTokenizer(source)
     bos, eos = _begin_and_end(path.parent, bare.added, _adds_bos(json.loads(source), config))
     return LibraryTokenizer(source, bos=bos, eos=eos, config=config)

@@ -45,15 +45,18 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Hooks:
-    """What happens beside the steps: ``log`` takes a row of metrics, ``save`` a step, ``evaluate`` gives held-out metrics."""
+    """What happens beside the steps: ``log`` takes a row of metrics, ``save`` a step, ``evaluate`` gives held-out metrics.
+
+    Without ``save`` nothing is kept of the run.
+    """
 
     log: Callable[[dict[str, Any]], None]
-    save: Callable[[int], None]
+    save: Callable[[int], None] | None
     evaluate: Callable[[], dict[str, Any]]
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user asked to stop, and a checkpoint has been written."""
+    """The user asked to stop, and a checkpoint has been written where the run keeps any."""
 
 
 class Diverged(ChainruleError):
@@ -124,13 +127,14 @@ def train(
             if done % settings.eval_every == 0 or last:
                 hooks.log({"step": done} | hooks.evaluate())
             asked = stopping.is_set()  # looked at once: a step that is asked to be the last after this is not saved yet
-            if done % settings.save_every == 0 or last or asked:
+            if hooks.save is not None and (done % settings.save_every == 0 or last or asked):
                 hooks.save(done)
             if asked:
                 break
         progress.close()
         if stopping.is_set():
-            raise Interrupted(f"stopped after step {done}, which is saved; the same command with --resume goes on")
+            kept = "which is saved; the same command with --resume goes on" if hooks.save else "of which nothing is kept"
+            raise Interrupted(f"stopped after step {done}, {kept}")
 
 
 def _accumulate(

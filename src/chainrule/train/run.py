@@ -180,9 +180,7 @@ def seconds_per_step(recipe: Recipe, *, vocab_size: int, steps: int = 12, stream
         loss = masked_cross_entropy
         still(model)
     rows: list[float] = []
-    hooks = Hooks(
-        log=lambda row: rows.append(row["seconds"]) if "seconds" in row else None, save=lambda step: None, evaluate=dict
-    )
+    hooks = Hooks(log=lambda row: rows.append(row["seconds"]) if "seconds" in row else None, save=None, evaluate=dict)
     train(
         Objective(model, loss),
         stream or _Random(vocab_size, recipe),

@@ -236,7 +236,7 @@ def _forward(told: Explanation) -> Section | None:
     blocks: list[Block] = [Prose(paragraphs=[_read(passed)])]
     if passed.flops:
         plan = f"FLOPs a token: {passed.formula}. `chainrule plan MODEL --length {passed.tokens}` counts the same."
-        caption = plan if passed.formula else "Product by product; `chainrule plan` knows the cost of decoders alone."
+        caption = plan if passed.formula else "Product by product; `chainrule plan MODEL` adds up the same."
         blocks += [Figure(drawing=_work(passed), caption=caption), Data(table=rows.work(passed))]
     blocks.append(Data(table=_taps(passed), caption="What the tap hears; layers in which it hears the same are told once."))
     if len(rows.stream(passed)) > 2:

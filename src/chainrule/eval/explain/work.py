@@ -3,9 +3,9 @@
     a matrix d_out × d_in      2 · d_out · d_in · (tokens that pass it)
     queries that meet keys     2 · heads · (key + value width) · (pairs that see each other)
 
-A decoder's are those of ``eval.flops``, so that their sum is ``plan``'s. Encoders, encoder–decoders and recurrent models, which
-``plan`` does not know, are counted by the same two rules on their own parameters: an encoder's tokens all see each other, and
-of an encoder–decoder one stack reads the source and the other the target.
+A decoder's are those of ``eval.flops``, so that their sum is ``plan``'s. Encoders, encoder–decoders, recurrent models and
+neural n-grams are counted by the same two rules on their own parameters: an encoder's tokens all see each other, and of an
+encoder–decoder one stack reads the source and the other the target.
 """
 
 import re
@@ -82,7 +82,7 @@ def _tap(part: str, name: str, attention: str = "attn") -> str:
 
 
 def _of_parameters(shapes: nn.Module, tokens: int, source: int) -> Iterator[Work]:
-    """The matrices inside the layers of a model that ``plan`` does not know."""
+    """The matrices inside the layers of a model that is no decoder."""
     for path, parameter in shapes.named_parameters():
         inside = INSIDE.match(path)
         if parameter.ndim != 2 or inside is None:
@@ -93,7 +93,7 @@ def _of_parameters(shapes: nn.Module, tokens: int, source: int) -> Iterator[Work
         if kind == "cells":
             yield Work(f"blocks.{layer}", "hook_state", leaf, "cells", 2.0 * parameter.numel() * read)
             continue
-        part = part_of(f"layers.0.{name.replace('cross_attn', 'self_attn')}")
+        part = part_of(f"layers.0.{name}")
         tap = _tap(part, leaf, "cross_attn" if name.startswith("cross_attn.") else "attn")
         yield Work(f"{stack or 'blocks'}.{layer}", tap, leaf, part, 2.0 * parameter.numel() * read)
 
