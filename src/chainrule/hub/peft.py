@@ -284,11 +284,14 @@ def _replaced(model: nn.Module, changes: tuple[Move, ...], parts: Mapping[str, L
         own[HEAD] = own[TABLE]  # PEFT writes, and wants to read, both
     try:
         published = saved(changes, own)
+        lost = set(own) - set(loaded(changes, published))
     except KeyError as missing:  # a part of a matrix whose other parts were not replaced
+        published, lost = {}, {str(missing.args[0])}
+    if lost:
         raise CheckpointError(
-            f"{some(sorted(own))} was replaced without {missing.args[0]}, with which it is one in published checkpoints; "
+            f"{some(sorted(own))} was replaced in part: with {some(sorted(lost))} it is one matrix in published checkpoints; "
             "merge the adapter and save the model itself"
-        ) from missing
+        )
     tensors: dict[str, Tensor] = {}
     for name, tensor in published.items():
         module, _, leaf = name.rpartition(".")

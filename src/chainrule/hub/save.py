@@ -23,11 +23,11 @@ from chainrule.models.moves import saved
 SHARD_BYTES = 50 * 10**9
 """Weights beyond this go into several files, as with transformers 5."""
 ALSO_SAID: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
-    "gpt2": lambda config: {"n_ctx": config.get("n_positions", 1024)},
+    "gpt2": lambda config: {"n_ctx": parts(config).context},
     "deepseek_v3": lambda config: {"scoring_func": "sigmoid", "topk_method": "noaux_tc"},
     "minimax_m2": lambda config: {
         "scoring_func": "sigmoid",
-        "rotary_dim": parts(config).position.d_rotary or config.get("head_dim", 128),
+        "rotary_dim": parts(config).position.d_rotary or config.get("head_dim") or 128,
     },
 }
 """Keys of published configs that transformers leaves out when it saves, and llama.cpp's converter cannot do without."""

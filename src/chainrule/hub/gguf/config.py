@@ -141,6 +141,7 @@ def _own(arch: str, config: Config, said: Said) -> Config:
     if arch == "deepseek2":
         return _deepseek2(config, said)
     if arch == "glm4moe":
+        said.ignore("rope.dimension_sections")  # of pictures: the positions of a text token are all the same
         return {
             "norm_topk_prob": said.truth("expert_weights_norm"),
             "first_k_dense_replace": config.get("first_k_dense_replace", 0),

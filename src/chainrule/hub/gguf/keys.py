@@ -18,7 +18,7 @@ FROM_ZERO = ("leading_dense_block_count", "expert_shared_count")
 LARGEST = 1 << 24
 HARMLESS = {
     "vocab_size", "expert_shared_feed_forward_length", "tensor_data_layout", "pooling_type", "rope.scaling.finetuned",
-    "rope.scaling.original_context_length",
+    "rope.scaling.original_context_length", "attention.layer_norm_epsilon",
 }  # fmt: skip
 """Keys that say what the tensors say too, how the model was made, or what only goes with another key."""
 NEUTRAL = {
