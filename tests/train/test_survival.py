@@ -149,7 +149,7 @@ def test_a_quickstart_whose_folder_is_occupied_or_no_folder_is_refused(runs, cap
     assert main([*asked, "--runs", str(runs), "--name", "occupied", "--force"]) == 2
     assert "holds another kind of run than quickstart" in capsys.readouterr().err
     assert main([*asked, "--runs", str(runs), "--name", "occupied"]) == 2
-    assert "exists already" in capsys.readouterr().err
+    assert "holds another kind of run than quickstart" in capsys.readouterr().err
     assert [path.name for path in (runs / "occupied").glob("[!.]*")] == ["mine.txt"]
     assert main([*asked, "--runs", str(runs / "text.txt")]) == 2
     assert "cannot write" in capsys.readouterr().err

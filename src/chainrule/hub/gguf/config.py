@@ -127,6 +127,8 @@ def otherwise(arch: str, config: Config) -> list[str]:
     window = config.get("sliding_window")
     if arch == "phi3" and window and window < config["max_position_embeddings"]:
         notes.append(f"llama.cpp gives Phi-3 no window: beyond {window} tokens it scores otherwise")
+    if arch == "phi3" and rope_parameters(config).get("rope_type") == "longrope":
+        notes.append("llama.cpp chooses LongRoPE's factors by the context it is started with, not by the length of the row")
     if arch == "gpt-oss" and rope_parameters(config).get("truncate") is False:
         notes.append("llama.cpp rounds the borders of YaRN's ramp, gpt-oss does not: its angles differ a little")
     return notes

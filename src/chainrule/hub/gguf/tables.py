@@ -128,7 +128,6 @@ TABLES = {
             "expert_feed_forward_length": "intermediate_size",
             "interleave_moe_layer_step": "interleave_moe_layer_step",
         },
-        seen=BIAS,
     ),
     "olmo2": Table(model_type="olmo2", head="own"),
     "smollm3": Table(model_type="smollm3"),
