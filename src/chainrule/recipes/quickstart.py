@@ -71,8 +71,8 @@ from chainrule.world.story import FRONTED
 from chainrule.world.words import cut_nouns
 
 PRETRAIN_SECONDS, SFT_SECONDS, REST_SECONDS = 285.0, 180.0, 85.0
-END_SECONDS = 50.0
-"""What drawing the chats and the evaluation take."""
+END_SECONDS = 65.0
+"""What the questions before the fine-tuning, its chats and the evaluation take."""
 PRETRAIN, SFT = "pretrain", "sft"
 DOCUMENT_TOKENS, CHAT_TOKENS = 109, 114
 """About so many tokens a document and a chat of the world have."""
