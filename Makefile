@@ -14,7 +14,7 @@ quickstart: $(USE)
 	$(BIN)/chainrule quickstart $(ARGS)
 
 test: $(DEVELOP)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not prove" $(ARGS)
+	$(BIN)/python -m pytest -n 2 -m "not prove" $(ARGS)
 
 check: $(DEVELOP)
 	$(BIN)/ruff format --check src tests benchmarks
