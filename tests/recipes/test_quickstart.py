@@ -24,7 +24,6 @@ from chainrule.train import run as training
 from chainrule.train.progress import Progress
 from chainrule.train.recipe import Fresh
 
-
 SMALL = Fresh(n_layers=2, d_model=32, n_heads=4, d_ff=32)
 MODELS = ("pretrain/model", "sft/model", "model")
 
