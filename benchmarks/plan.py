@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
+from typing import Any
 
 import torch
 
@@ -93,9 +94,9 @@ CLOCKS = {False: time.perf_counter, True: time.process_time}
 """The clock, by whether the machine is shared."""
 
 
-def setting_of(name: str, kind: str, mixed: bool) -> Setting:
+def setting_of(name: str, kind: Any, mixed: bool) -> Setting:
     _, rows, length = SIZES[name]
-    return Setting(rows=rows, length=length, precision="mixed" if mixed else "fp32", optimizer=kind)  # type: ignore[arg-type]
+    return Setting(rows=rows, length=length, precision="mixed" if mixed else "fp32", optimizer=kind)
 
 
 def predicted_step(anatomy: Anatomy, name: str, kind: str, mixed: bool, shared: bool) -> float:

@@ -66,7 +66,7 @@ def main() -> None:
     """Read lives, live them, tell."""
     import torch._dynamo  # noqa: F401 (the optimizers import it late, for a second)
 
-    import chainrule.recipes.quickstart  # noqa: F401
+    import chainrule.recipes.quickstart  # noqa: F401 (every life would import it anew)
 
     for line in sys.stdin:
         print(json.dumps(asdict(_live(Life(**json.loads(line))))), flush=True)

@@ -1,5 +1,7 @@
 """Matrices in four bits: a group by hand, a stack of them in place of a mixture's experts."""
 
+from typing import Literal
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -32,9 +34,9 @@ def test_a_stack_holds_what_its_matrices_hold_one_by_one(kernel):
 
 
 @torch.no_grad()
-def experts(bias: bool, weigh: str) -> tuple[Experts, Experts]:
+def experts(bias: bool, weigh: Literal["input", "output"]) -> tuple[Experts, Experts]:
     """(a mixture's experts in four bits, the same matrices in float32)."""
-    part = MixtureOfExperts(n_experts=4, d_ff=32, router=Router(k=2), bias=bias, weigh=weigh)  # type: ignore[arg-type]
+    part = MixtureOfExperts(n_experts=4, d_ff=32, router=Router(k=2), bias=bias, weigh=weigh)
     packed, plain = Experts(part, 64), Experts(part, 64)
     for i, (name, parameter) in enumerate(plain.named_parameters()):
         parameter.copy_(normal(*parameter.shape, seed=i))

@@ -317,7 +317,7 @@ def test_what_is_too_long_for_a_name_is_refused(capsys, checkpoint, monkeypatch,
 @pytest.mark.parametrize("argv", [("tokenize", "bytes", "-"), ("score", "MODEL", "-"), ("generate", "MODEL", "-")])
 def test_standard_input_that_is_no_text_is_refused(capsys, checkpoint, monkeypatch, argv, errors):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("你好".encode("gbk")), encoding="utf-8", errors=errors))
-    because = "is no text in utf-8; convert it first, as iconv -f GBK -t UTF-8 does"
+    because = ") is no text in utf-8; convert it first, as iconv -f GBK -t UTF-8 does"
     refused(capsys, *(str(checkpoint) if word == "MODEL" else word for word in argv), because=because)
 
 

@@ -331,6 +331,8 @@ def test_a_local_folder_wins_over_such_a_name(hub, tmp_path):
 def test_a_name_without_its_organisation_is_told_with_it(hub):
     with pytest.raises(CheckpointError, match=r"qwen3-8b does not exist here; did you mean 'Qwen/Qwen3-8B'\?"):
         load("qwen3-8b")
+    with pytest.raises(CheckpointError, match=r"gtp2 does not exist here; did you mean 'gpt2'\?"):
+        load("gtp2")
     assert hub.requests == []
 
 

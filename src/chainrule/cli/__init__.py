@@ -65,7 +65,10 @@ def _told(error: OSError | UnicodeError) -> str | None:
     if isinstance(error, UnicodeEncodeError | UnicodeDecodeError):  # input in another encoding; files are read by core.files
         bad = error.object[error.start : error.end]
         mend = "convert it first, as iconv -f GBK -t UTF-8 does" if error.encoding == "utf-8" else "say PYTHONIOENCODING=utf-8"
-        return f"{bad!r} is no text in {error.encoding}; {mend}"
+        if isinstance(bad, str) and all("\udc80" <= letter <= "\udcff" for letter in bad):  # how Python escapes such bytes
+            bad = bad.encode("utf-8", "surrogateescape")
+        shown = f"input (bytes {bad[:8].hex(' ')})" if isinstance(bad, bytes) else repr(bad)
+        return f"{shown} is no text in {error.encoding}; {mend}"
     if isinstance(error, UnicodeError):
         return None
     if error.errno == errno.ENOSPC:

@@ -4,7 +4,7 @@ Parameters by part, the FLOPs of ``eval.explain.work``, and what training holds 
 optimizer. Their activations, caches and times have no formula here; a plan says ``None`` for them, never a number.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -18,7 +18,7 @@ from chainrule.eval.explain.work import INSIDE, work_of
 from chainrule.eval.flops import Flops
 from chainrule.eval.memory import Memory, Setting, adapter_parameters, held_bytes, stored_bytes
 from chainrule.eval.parallel import sent_between_ranks
-from chainrule.eval.plan import FORMATS, ROOM, WAYS, way_of
+from chainrule.eval.plan import FORMATS, ROOM, WAYS, known, way_of
 
 KINDS = {
     "encoder": "all tokens of a row see each other, and every place is scored",
@@ -94,14 +94,7 @@ def plan_counted(parts: Counted, setting: Setting, device: Device) -> dict[str, 
     flops = parts.flops(setting.length)
     adapts = adapter_parameters(parts, setting) > 0
     ways = [replace(setting, **way) for way in WAYS if adapts or way.get("method") is None]
-    return {
-        "model": parts.name,
-        "device": asdict(device),
-        "setting": asdict(setting),
-        "parameters": parts.parameters | {"total": parts.total, "active": parts.active},
-        "tensors": parts.tensors,
-        "tied": parts.tied,
-        "bytes": {format: stored_bytes(parts, format) for format in FORMATS},
+    return known(parts, setting, device) | {
         "flops": {
             "formula": _formula(parts, flops),
             "forward": flops.forward,
@@ -125,8 +118,8 @@ def _formula(parts: Counted, flops: Flops) -> str:
 def _training(parts: Counted, setting: Setting, device: Device) -> dict[str, Any]:
     memory = _memory(*held_bytes(parts, setting))
     learned = parts.total if setting.method == "full" else adapter_parameters(parts, setting)
-    known = {"way": way_of(setting), "learned": learned, "memory": memory, "fits": _fits(memory, device)}
-    return known | {"sent_bytes": sent_between_ranks(parts, setting), "changes": []}
+    row = {"way": way_of(setting), "learned": learned, "memory": memory, "fits": _fits(memory, device)}
+    return row | {"sent_bytes": sent_between_ranks(parts, setting), "changes": []}
 
 
 def _inference(parts: Counted, format: str, device: Device) -> dict[str, Any]:

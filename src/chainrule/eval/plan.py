@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from chainrule.core.errors import ConfigError
-from chainrule.eval.anatomy import Anatomy
+from chainrule.eval.anatomy import Anatomy, Parts
 from chainrule.eval.devices import Device
 from chainrule.eval.flops import flops, flops_at, formula
 from chainrule.eval.memory import (
@@ -48,14 +48,7 @@ def plan(anatomy: Anatomy, setting: Setting, device: Device) -> dict[str, Any]:
             f"multiple of {crooked[0]}"
         )
     per_token, last = flops(anatomy, setting.length), flops_at(anatomy, setting.length - 1)
-    return {
-        "model": anatomy.name,
-        "device": asdict(device),
-        "setting": asdict(setting),
-        "parameters": anatomy.parameters | {"total": anatomy.total, "active": anatomy.active},
-        "tensors": anatomy.tensors,
-        "tied": anatomy.tied,
-        "bytes": {format: stored_bytes(anatomy, format) for format in FORMATS},
+    return known(anatomy, setting, device) | {
         "flops": {
             "formula": formula(anatomy, setting.length),
             "forward": per_token.forward,
@@ -67,6 +60,19 @@ def plan(anatomy: Anatomy, setting: Setting, device: Device) -> dict[str, Any]:
         "cache_bytes_per_token": cache_bytes(anatomy, 1, 2.0),
         "training": [training_row(anatomy, replace(setting, **way), device) for way in WAYS],
         "inference": [inference_row(anatomy, setting, device, format) for format in FORMATS],
+    }
+
+
+def known(parts: Parts, setting: Setting, device: Device) -> dict[str, Any]:
+    """What is known of every model, decoder or not."""
+    return {
+        "model": parts.name,
+        "device": asdict(device),
+        "setting": asdict(setting),
+        "parameters": parts.parameters | {"total": parts.total, "active": parts.active},
+        "tensors": parts.tensors,
+        "tied": parts.tied,
+        "bytes": {format: stored_bytes(parts, format) for format in FORMATS},
     }
 
 

@@ -120,7 +120,8 @@ def unknown(name: str) -> CheckpointError:
     path = Path(name).expanduser()
     beside = [str(other) for other in path.parent.iterdir()] if path.parent.is_dir() and len(path.parts) > 1 else []
     known = published_name(name)
-    hint = f"; did you mean {known!r}?" if known else nearest(name, beside) if beside else ""
+    near = nearest(name, [*beside, *MOVED])
+    hint = f"; did you mean {known!r}?" if known else near if "did you mean" in near else ""
     return CheckpointError(
         f"{name} does not exist here{hint}; give a run (runs/NAME), a folder with config.json and safetensors, "
         "a llama2.c .bin file, org/name of Hugging Face, modelscope:org/name, ngram:FILE, or world"

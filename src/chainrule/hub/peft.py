@@ -77,7 +77,8 @@ def read_adapter(model: nn.Module, folder: str | Path) -> list[str]:
     with torch.no_grad():
         for name, tensor in replaced.items():
             model.get_parameter(name).requires_grad_(True).copy_(tensor)
-    model.replaced = tuple(sorted(replaced))  # type: ignore[assignment]
+    noted: Any = model
+    noted.replaced = tuple(sorted(replaced))
     for name, layer in ready.items():
         put(model, name, layer)
     return [*ready, *sorted(replaced)]
@@ -235,8 +236,8 @@ def _once(model: nn.Module, tensors: dict[str, Tensor], folder: Path) -> dict[st
     return {name: tensor for name, tensor in tensors.items() if name != HEAD}
 
 
-def _tied(model: nn.Module) -> bool:
-    return bool(getattr(model.config, "tied", False))  # type: ignore[union-attr]
+def _tied(model: Any) -> bool:
+    return bool(getattr(model.config, "tied", False))
 
 
 def _check_whole(model: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> None:
@@ -282,11 +283,7 @@ def _replaced(model: nn.Module, changes: tuple[Move, ...], parts: Mapping[str, L
         own |= {f"{path}.{leaf}": tensor.detach().cpu() for leaf, tensor in plain.named_parameters(recurse=False)}
     if TABLE in own and _tied(model):
         own[HEAD] = own[TABLE]  # PEFT writes, and wants to read, both
-    try:
-        published = saved(changes, own)
-        lost = set(own) - set(loaded(changes, published))
-    except KeyError as missing:  # a part of a matrix whose other parts were not replaced
-        published, lost = {}, {str(missing.args[0])}
+    published, lost = _joined(changes, own)
     if lost:
         raise CheckpointError(
             f"{some(sorted(own))} was replaced in part: with {some(sorted(lost))} it is one matrix in published checkpoints; "
@@ -342,13 +339,18 @@ def _magnitudes(found: Mapping[str, LoraLinear], changes: tuple[Move, ...]) -> d
     }
 
 
+def _joined(changes: tuple[Move, ...], ours: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], set[str]]:
+    """(Our tensors as published ones, the names of those that are lost since other parts of their matrix are not there)."""
+    try:
+        whole = saved(changes, dict(ours))
+    except KeyError as missing:
+        return {}, {str(missing.args[0])}
+    return whole, set(ours) - {name for one, tensor in whole.items() for name in loaded(changes, {one: tensor})}
+
+
 def _whole_rows(changes: tuple[Move, ...], rows: dict[str, Tensor]) -> dict[str, Tensor]:
     """Rows of our matrices as rows of the published ones."""
-    try:
-        whole = saved(changes, rows)
-        lost = set(rows) - {ours for name, tensor in whole.items() for ours in loaded(changes, {name: tensor})}
-    except KeyError as missing:  # a part of a matrix whose other parts have no adapter
-        whole, lost = {}, {str(missing.args[0])}
+    whole, lost = _joined(changes, rows)
     if lost:
         raise CheckpointError(
             f"{some(sorted(lost))} is one matrix with its neighbours in published checkpoints; "
