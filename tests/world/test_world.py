@@ -235,3 +235,9 @@ def test_a_picture_shows_what_its_words_say(language):
 def test_held_out_pictures_are_other_pictures():
     train = {picture.facts for picture in islice(world.pictures(0), 200)}
     assert not train & {picture.facts for picture in islice(world.pictures(0, split="heldout"), 30)}
+
+
+@pytest.mark.parametrize("stream", ["documents", "chats", "pictures", "translations", "preferences"])
+def test_a_part_of_the_world_that_does_not_exist_is_refused(stream):
+    with pytest.raises(DataError, match="have no split 'held_out'; did you mean 'heldout'"):
+        next(getattr(world, stream)(0, split="held_out"))

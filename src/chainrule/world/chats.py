@@ -9,14 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from chainrule.core.errors import DataError, nearest
 from chainrule.world import drivers
 from chainrule.world.choice import Choice
 from chainrule.world.drivers import Grammar
 from chainrule.world.programs import MOST_TIMES, adding, repeating
 from chainrule.world.story import MOST, RESTATED, State, act, answer, arrivals, arrive, people, question
 from chainrule.world.sums import SUMS, value
-from chainrule.world.texts import LANGUAGES, TONGUES, Split, held_out
+from chainrule.world.texts import LANGUAGES, SPLITS, TONGUES, Split, check, held_out
 from chainrule.world.tongue import Tongue
 
 KINDS = {
@@ -107,9 +106,7 @@ def grade(chat: Chat, reply: str) -> bool:
 
 def chats(seed: int, *, split: Split = "train", language: str | None = None, kind: str | None = None) -> Iterator[Chat]:
     """Chats without end, the i-th a function of (seed, i) alone; optionally of one language or kind."""
-    for name, given, known in (("language", language, LANGUAGES), ("kind", kind, KINDS)):
-        if given is not None and given not in known:
-            raise DataError(f"the world's chats have no {name} {given!r}{nearest(given, known)}")
+    check("chats", split=(split, SPLITS), language=(language, LANGUAGES), kind=(kind, KINDS))
     i = 0
     while True:
         rng = random.Random(f"chat {seed} {i}")

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from chainrule.core.errors import DataError, nearest
-from chainrule.world.texts import LANGUAGES, Split, held_out
+from chainrule.world.texts import LANGUAGES, SPLITS, Split, check, held_out
 
 SIDE = 64
 CELL = SIDE // 3
@@ -78,8 +77,7 @@ class Picture:
 
 def pictures(seed: int, *, split: Split = "train", language: str | None = None) -> Iterator[Picture]:
     """Pictures without end, the i-th a function of (seed, i) alone."""
-    if language is not None and language not in LANGUAGES:
-        raise DataError(f"the world has no language {language!r}{nearest(language, LANGUAGES)}")
+    check("pictures", split=(split, SPLITS), language=(language, LANGUAGES))
     i = 0
     while True:
         rng = random.Random(f"picture {seed} {i}")

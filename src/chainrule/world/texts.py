@@ -8,7 +8,7 @@ start and what they have, a page's sums or programs in their order. The table of
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,6 +31,7 @@ HELD_OUT = 0.1
 """The share of facts that training never sees."""
 
 Split = Literal["train", "heldout"]
+SPLITS = ("train", "heldout")
 
 
 @dataclass(frozen=True)
@@ -94,19 +95,20 @@ def draw(rng: random.Random) -> Document:
 
 def documents(seed: int, *, split: Split = "train", language: str | None = None, kind: str | None = None) -> Iterator[Document]:
     """Documents without end, the i-th a function of (seed, i) alone; optionally of one language or kind."""
-    for name, value, known in (
-        ("language", language, LANGUAGES),
-        ("kind", kind, KINDS),
-        ("split", split, ("train", "heldout")),
-    ):
-        if value is not None and value not in known:
-            raise DataError(f"the world has no {name} {value!r}{nearest(value, known)}")
+    check("documents", split=(split, SPLITS), language=(language, LANGUAGES), kind=(kind, KINDS))
     i = 0
     while True:
         found = draw(random.Random(f"{seed} {i}"))
         if found.split == split and language in (None, found.language) and kind in (None, found.kind):
             yield found
         i += 1
+
+
+def check(what: str, /, **asked: tuple[str | None, Collection[str]]) -> None:
+    """Raise ``DataError`` where something is asked of the world that is not among what it has; None asks for nothing."""
+    for name, (value, known) in asked.items():
+        if value is not None and value not in known:
+            raise DataError(f"the world's {what} have no {name} {value!r}{nearest(value, known)}")
 
 
 def logp(text: str) -> float:

@@ -19,7 +19,7 @@ from chainrule.world.chinese import CHINESE
 from chainrule.world.drivers import Grammar
 from chainrule.world.english import ENGLISH
 from chainrule.world.story import State, act, arrivals, arrive, certain, people
-from chainrule.world.texts import Split, held_out
+from chainrule.world.texts import SPLITS, Split, check, held_out
 from chainrule.world.tongue import Tongue
 
 SAME: dict[str, dict[str, str | None]] = {
@@ -59,6 +59,7 @@ def translations(seed: int, *, split: Split = "train", people: int = 2, events: 
 
     Somebody alone does nothing: events need two.
     """
+    check("translations", split=(split, SPLITS))
     for name, value, least, most in (("people", people, 1, MOST_PEOPLE), ("events", events, 0, MOST_EVENTS)):
         if not least <= value <= most:
             raise DataError(f"a story for translation has {name}={value}; it may have {least} to {most}")
