@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from chainrule.core.errors import RequestError
+from chainrule.core.model import LanguageModel
 from chainrule.generate import engine as engines
 from chainrule.generate.engine import Engine, Request, run
 from chainrule.generate.text import TextStream
@@ -90,13 +91,67 @@ def test_the_coldest_temperature_draws_the_best_token():
 
 
 def test_scores_that_no_setting_survives_are_refused():
-    model = NGram.fit([[256, 1, 2, 256]], order=2, vocab_size=257)
-    engine = Engine(model)
-    engine.submit(Request(tokens=[1], repetition_penalty=1e-4))
-    monster = torch.zeros(257)
-    monster[1] = 1e38
     with pytest.raises(RequestError, match=r"repetition_penalty=0\.0001 leave no numbers"):
-        engine._choose(engine._waiting[0], monster)
+        run(Engine(Monster()), [Request(tokens=[1], repetition_penalty=1e-4)])
+
+
+class Monster(LanguageModel):
+    """Scores the token 1 beyond all measure."""
+
+    vocab_size = 257
+
+    def hidden(self, tokens, cache=None, *, layout=None, given=None, tap=None):
+        return torch.zeros(*tokens.shape, 1)
+
+    def readout(self, hidden):
+        scores = torch.zeros(*hidden.shape[:-1], 257)
+        scores[..., 1] = 1e38
+        return scores
+
+
+def test_a_request_that_fails_ends_alone():
+    """Nothing that the others had drawn or not yet read is lost by it."""
+    sound = [Request(tokens=[*range(2, 2 + n)], max_tokens=6, seed=n) for n in (3, 5)]
+    model = Decoder(PLAN, torch.Generator().manual_seed(0)).eval()
+    alone = [[event.token for event in run(Engine(model), [request])[0]] for request in sound]
+    bad = replace(sound[0], also=(lambda logp: logp * torch.nan,))
+    engine = Engine(model)
+    ids = [engine.submit(request) for request in (sound[0], bad, sound[1])]
+    said: dict[int, list[int]] = {id: [] for id in ids}
+    failures = 0
+    while engine.busy:
+        try:
+            for event in engine.step():
+                said[event.id].append(event.token)
+        except RequestError:
+            failures += 1
+    assert failures == 1
+    assert [said[ids[0]], said[ids[2]]] == alone
+    assert said[ids[1]] == []
+
+
+def test_filters_and_caches_of_ones_own_are_passed_in():
+    model = NGram.fit([[256, 1, 2, 1, 3, 256]], order=2, vocab_size=257)
+    made = []
+
+    def cache(rows, capacity, given):
+        made.append((rows, capacity, given))
+        return model.cache(rows, capacity, given)
+
+    def never_two(logp):
+        return logp.index_fill(-1, torch.tensor([2]), -torch.inf).log_softmax(-1)
+
+    engine = Engine(model, make_cache=cache)
+    plain, filtered = run(
+        engine, [Request(tokens=[1], max_tokens=1, temperature=0.0, also=also) for also in ((), (never_two,))]
+    )
+    assert [plain[0].token, filtered[0].token] == [2, 3]
+    assert made == [(2, 2, None)]
+
+
+def test_fewer_than_no_alternatives_are_refused():
+    with pytest.raises(RequestError, match="logprobs is -1"):
+        Request(tokens=[1], logprobs=-1)
 
 
 def pieces(prefix: bool) -> SentencePiece:

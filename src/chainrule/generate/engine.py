@@ -2,14 +2,15 @@
 
     step:  admit what waits → one forward pass over all rows → filter, draw, report → drop what is done
 
-Rows are ragged: in one pass a new request brings its whole prompt and a running one its last token. Each request has its
-own seed and settings, and gets exactly what it would get alone: where a model reads rows otherwise that are declared to
-grow long, only requests of one kind run together. The engine is synchronous and sees ids; with a tokenizer it also reports
-the text that has become certain.
+Rows are ragged: prompts of any length are read side by side, then a token of each at a time; who waits is let in when all
+rows are done. Each request has its own seed and settings, and gets exactly what it would get alone: where a model reads rows
+otherwise that are declared to grow long, only requests of one kind run together. A request that fails ends alone: the others
+go on with the next step. The engine is synchronous and sees ids; with a tokenizer it also reports the text that has become
+certain.
 """
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Literal
@@ -24,7 +25,7 @@ from chainrule.core.model import LanguageModel
 from chainrule.core.shapes import Float, Tensor
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.generate.text import TextStream
-from chainrule.logprobs.filters import MinP, Temperature, TopK, TopP, repetition_penalty
+from chainrule.logprobs.filters import Filter, MinP, Temperature, TopK, TopP, repetition_penalty
 
 Done = Literal["stop", "length"]
 SMALLEST, LARGEST = 1e-4, 1e4
@@ -35,7 +36,10 @@ ROOM = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """A prompt (ids) and how to continue it. Temperature 0 is greedy; ``logprobs`` asks for so many alternatives."""
+    """A prompt (ids) and how to continue it. Temperature 0 is greedy; ``logprobs`` asks for so many alternatives.
+
+    ``also`` are filters of one's own, applied after those of the settings.
+    """
 
     tokens: list[int]
     max_tokens: int = 128
@@ -49,6 +53,7 @@ class Request:
     stop: tuple[str, ...] = ()
     logprobs: int = 0
     given: Given | None = None
+    also: tuple[Filter, ...] = ()
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
@@ -64,15 +69,17 @@ class Request:
                 f"repetition_penalty is {self.repetition_penalty}; it must be between {SMALLEST:g} and {LARGEST:g}, and 1 "
                 "changes nothing"
             )
+        if self.logprobs < 0:
+            raise RequestError(f"logprobs is {self.logprobs}; it is how many alternatives to report, 0 or more")
         if any(not stop for stop in self.stop):
             raise RequestError("a stop string is empty; it would stop every text before it begins")
         if not self.tokens:
             raise RequestError("the prompt is empty and the model has no begin token; give at least one character")
         self.filters()
 
-    def filters(self) -> list[Temperature | TopK | TopP | MinP]:
-        """The filters asked for, in transformers' order."""
-        asked: list[Temperature | TopK | TopP | MinP] = []
+    def filters(self) -> list[Filter]:
+        """The filters asked for, in transformers' order, and one's own behind them."""
+        asked: list[Filter] = []
         if self.temperature > 0:
             asked.append(Temperature(self.temperature))
         if self.top_k is not None:
@@ -81,7 +88,7 @@ class Request:
             asked.append(TopP(self.top_p))
         if self.min_p is not None:
             asked.append(MinP(self.min_p))
-        return asked
+        return [*asked, *self.also]
 
 
 @dataclass(frozen=True)
@@ -112,16 +119,43 @@ class _Row:
     written: int = 0
 
 
+_Weighed = tuple[Float[Tensor, "v"], Float[Tensor, "v"]]
+
+
+def _weigh(row: _Row, scores: Float[Tensor, "v"]) -> _Weighed:
+    """log p under the model, and as the request wants to draw from it; raises ``RequestError`` where these are no numbers."""
+    request, one = row.request, scores[None]
+    plain = one.log_softmax(-1)
+    if bool(plain.isnan().any()):
+        raise RequestError(f"the model's scores are not numbers after {len(row.seen)} tokens; its weights are damaged")
+    logp = plain
+    if request.repetition_penalty != 1.0:
+        logp = repetition_penalty(one, torch.tensor([row.seen]), request.repetition_penalty).log_softmax(-1)
+    for filter in request.filters():
+        logp = filter(logp)
+    if bool(logp.isnan().any()):
+        raise RequestError(
+            f"temperature={request.temperature} and repetition_penalty={request.repetition_penalty} leave no numbers to "
+            f"draw from after {len(row.seen)} tokens; set both nearer to 1"
+        )
+    return plain[0], logp[0]
+
+
 @dataclass
 class Engine:
-    """Serves requests with a model. ``rows`` is how many run at once; the others wait their turn."""
+    """Serves requests with a model. ``rows`` is how many run at once; the others wait their turn.
+
+    ``make_cache`` takes the place of ``model.cache``: rows, capacity and condition to a cache that the model reads with.
+    """
 
     model: LanguageModel
     tokenizer: Tokenizer | None = None
     rows: int = 64
+    make_cache: Callable[[int, int, Given | None], Cache] | None = None
     _waiting: deque[_Row] = field(default_factory=deque)
     _running: list[_Row] = field(default_factory=list)
     _cache: Cache | None = None
+    _scores: Float[Tensor, "b v"] | None = None
     _next_id: int = 0
 
     def submit(self, request: Request) -> int:
@@ -162,12 +196,21 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[Event]:
-        """One token for every running request."""
+        """One token for every running request; raises ``RequestError`` for one that has no next token, and forgets that one."""
         self._admit()
         if not self._running:
             return []
-        scores = self._read()
-        events = [self._draw(row, scores[i]) for i, row in enumerate(self._running)]
+        scores = self._scores if self._scores is not None else self._read()
+        self._scores = scores  # kept while a request may fail: the others draw from them in the next step
+        weighed: list[_Weighed] = []
+        for row, scored in zip(self._running, scores, strict=True):
+            try:
+                weighed.append(_weigh(row, scored))
+            except RequestError:
+                self._drop([row])
+                raise
+        self._scores = None
+        events = [self._draw(row, *both) for row, both in zip(self._running, weighed, strict=True)]
         self._drop([row for row, event in zip(self._running, events, strict=True) if event.done])
         return events
 
@@ -179,7 +222,11 @@ class Engine:
         self._running = list(islice((row for row in self._waiting if self._kind(row) == kind), self.rows))
         ids = {row.id for row in self._running}
         self._waiting = deque(row for row in self._waiting if row.id not in ids)
-        self._make_cache(ROOM)
+        try:
+            self._make_cache(ROOM)
+        except Exception:
+            self._running = []
+            raise
 
     def _need(self, row: _Row) -> int:
         """How many tokens a row may come to hold."""
@@ -194,7 +241,8 @@ class Engine:
         capacity = max(map(self._need, self._running))
         if self.model.context is None:
             capacity = min(capacity, max(len(row.seen) for row in self._running) + room)
-        self._cache = self.model.cache(len(self._running), capacity, _stack([row.request.given for row in self._running]))
+        make = self.make_cache or self.model.cache
+        self._cache = make(len(self._running), capacity, _stack([row.request.given for row in self._running]))
         for row in self._running:
             row.unread = list(row.seen)
 
@@ -215,11 +263,11 @@ class Engine:
             row.unread = []
         return scores.to(torch.promote_types(scores.dtype, torch.float32)).cpu()
 
-    def _draw(self, row: _Row, scores: Float[Tensor, "v"]) -> Event:
-        logp = scores.log_softmax(-1)
-        if bool(logp.isnan().any()):
-            raise RequestError(f"the model's scores are not numbers after {len(row.seen)} tokens; its weights are damaged")
-        token = self._choose(row, scores)
+    def _draw(self, row: _Row, logp: Float[Tensor, "v"], filtered: Float[Tensor, "v"]) -> Event:
+        if row.request.temperature == 0:
+            token = int(filtered.argmax())
+        else:
+            token = int(torch.multinomial(filtered.exp(), 1, generator=row.generator))
         row.seen.append(token)
         row.unread = [token]
         row.written += 1
@@ -227,23 +275,6 @@ class Engine:
         top = tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
         done, text = self._ending(row, token)
         return Event(row.id, token, float(logp[token]), text, done, top)
-
-    def _choose(self, row: _Row, scores: Float[Tensor, "v"]) -> int:
-        request = row.request
-        one = scores[None]
-        if request.repetition_penalty != 1.0:
-            one = repetition_penalty(one, torch.tensor([row.seen]), request.repetition_penalty)
-        logp = one.log_softmax(-1)
-        for filter in request.filters():
-            logp = filter(logp)
-        if bool(logp.isnan().any()):
-            raise RequestError(
-                f"temperature={request.temperature} and repetition_penalty={request.repetition_penalty} leave no numbers to "
-                f"draw from after {len(row.seen)} tokens; set both nearer to 1"
-            )
-        if request.temperature == 0:
-            return int(logp.argmax())
-        return int(torch.multinomial(logp[0].exp(), 1, generator=row.generator))
 
     def _ending(self, row: _Row, token: int) -> tuple[Done | None, str]:
         """Whether the request ends with this token, and the text that became certain."""
@@ -265,8 +296,9 @@ class Engine:
         self._running = [self._running[i] for i in stay]
         if stay:
             self._cache.keep(stay)
+            self._scores = None if self._scores is None else self._scores[stay]
         else:
-            self._cache = None
+            self._cache = self._scores = None
 
 
 def _stack(conditions: list[Given | None]) -> Given | None:

@@ -22,28 +22,36 @@ LONGEST = 64
 """A piece ends after so many tokens at the latest."""
 BEGINNINGS = 100
 """So many beginnings are looked at, at most, for each piece that is asked for."""
+NEGLIGIBLE, MORE = 0.01, 20
 
 
 @torch.inference_mode()
 def next_pieces(model: LanguageModel, tokenizer: Tokenizer, ids: list[int], k: int = 5) -> list[tuple[str, float]]:
     """The ``k`` most probable pieces after ``ids``, with their probabilities; special tokens by their names.
 
-    Best-first search: beginnings are looked at in the order of their probability, so the first k found are the best k. Until
-    a beginning holds a whole character, every continuation of it is followed; then only what is sure, a whole character at a
-    time. Two ways to say one piece are one piece. A piece ends where the model's context does. Raises ``RequestError`` for
-    an empty prompt, for one longer than the context, and where the search finds no end.
+    Best-first search: beginnings are looked at in the order of their probability. Until a beginning holds a whole character,
+    every continuation of it is followed; then only what is sure, a whole character at a time. Two ways to say one piece are
+    one piece, so when k are found the search goes on until what is left is ``NEGLIGIBLE`` beside the k-th, or it has looked
+    at ``MORE`` further beginnings for each. A piece ends where the model's context does. Raises ``RequestError`` for an empty
+    prompt, for one longer than the context, and where the search finds no end.
     """
     if not ids:
         raise RequestError("the prompt is empty and the model has no begin token; give at least one character")
     if model.context is not None and len(ids) > model.context:
         raise RequestError(f"the prompt is {len(ids)} tokens long, but the model reads {model.context}; give its end alone")
-    search = _Search(model, tokenizer, ids, width=max(2 * k, 8))
+    search = _Search(model, tokenizer, ids, width=max(2 * k, 32))
     found: dict[str, float] = {}
+    more = MORE * k
     for _ in range(BEGINNINGS * max(k, 1)):
         for text, logp in search.certain():
             found[text] = found.get(text, 0.0) + math.exp(logp)
-        if len(found) >= k or not search.waiting:
-            return sorted(found.items(), key=lambda piece: -piece[1])[:k]
+        best = sorted(found.items(), key=lambda piece: -piece[1])[:k]
+        if not search.waiting:
+            return best
+        if len(found) >= k:
+            if more == 0 or search.best < NEGLIGIBLE * best[-1][1]:
+                return best
+            more -= 1
         search.go_on()
     raise RequestError(f"{BEGINNINGS * k} beginnings gave only {len(found)} pieces; ask for fewer: k={max(len(found), 1)}")
 
@@ -56,6 +64,11 @@ class _Search:
         self.specials = set(tokenizer.specials.values())
         self.waiting: list[tuple[float, list[int]]] = [(0.0, [])]
         self.done: list[tuple[float, str]] = []
+
+    @property
+    def best(self) -> float:
+        """The probability of the likeliest beginning that waits."""
+        return math.exp(-self.waiting[0][0]) if self.waiting else 0.0
 
     def certain(self) -> list[tuple[str, float]]:
         """The pieces that no beginning can overtake, with their log p; each is given once."""

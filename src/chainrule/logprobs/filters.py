@@ -9,6 +9,7 @@ alone acts on the model's own scores, as in transformers, and so comes first.
     MinP(p)          whatever is at least p times as probable as the best            Nguyen et al. 2024, arXiv:2407.01082
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -80,7 +81,8 @@ class MinP:
         return _only(logp, logp.exp() >= self.p * logp.max(-1, keepdim=True).values.exp())
 
 
-Filter = Temperature | TopK | TopP | MinP
+Filter = Callable[[Float[Tensor, "b v"]], Float[Tensor, "b v"]]
+"""What a filter is: log p to log p. Any callable will do (``Request.also``)."""
 
 
 def repetition_penalty(scores: Float[Tensor, "b v"], tokens: Int[Tensor, "b s"], penalty: float) -> Float[Tensor, "b v"]:
