@@ -111,10 +111,18 @@ class Plan:
         """Where everything goes."""
         return self.runs / self.name
 
-    def seconds(self, share: float) -> float:
-        """How long a training may take; beyond the usual ten minutes, more goes to training alone."""
-        usual = PRETRAIN_SECONDS + SFT_SECONDS + REST_SECONDS
-        return share * max(0.02, (self.minutes * 60 * usual / 600 - REST_SECONDS) / (PRETRAIN_SECONDS + SFT_SECONDS))
+    @property
+    def seconds(self) -> tuple[float, float]:
+        """How long the pretraining and the fine-tuning may take.
+
+        All that is beyond ten minutes goes to training, nine tenths of it to the pretraining: chats are learned sooner.
+        """
+        usual = PRETRAIN_SECONDS + SFT_SECONDS
+        training = self.minutes * 60 * (usual + REST_SECONDS) / 600 - REST_SECONDS
+        if training <= usual:
+            share = max(0.02, training / usual)
+            return share * PRETRAIN_SECONDS, share * SFT_SECONDS
+        return PRETRAIN_SECONDS + 0.9 * (training - usual), SFT_SECONDS + 0.1 * (training - usual)
 
     @property
     def goals(self) -> Goals:
@@ -274,13 +282,13 @@ class _Quickstart:
     def fitting_steps(self, recipe: Recipe) -> int:
         """How many steps of the pretraining fit its time on this machine."""
         per_step = seconds_per_step(recipe, vocab_size=self.tokenizer.vocab_size)
-        return max(20, round(self.plan.seconds(PRETRAIN_SECONDS) / per_step))
+        return max(20, round(self.plan.seconds[0] / per_step))
 
     def fine_tune(self, pretrained: LM) -> LM:
         """The same model, taught to chat."""
         plan = self.plan
         before = chat_eval.questions(max(4, plan.questions // 4), LANGUAGES, seed=plan.seed + 1000)
-        chatty = LM(pretrained.model, pretrained.tokenizer, ChatTemplate(CHATML, pretrained.tokenizer), name="before")
+        chatty = LM(pretrained.model, pretrained.tokenizer, ChatTemplate(CHATML, pretrained.need_tokenizer()), name="before")
         self.chat_scores += chat_eval.score("Transformer before SFT", "before", chat_eval.answering(chatty), before)
         recipe = self.fine_tuning()
         self.tokens = recipe.steps * recipe.batch_rows * recipe.context
@@ -307,7 +315,7 @@ class _Quickstart:
 
     def seconds_left(self) -> float:
         """The time of the fine-tuning: its own, or what all before it has left of the whole, but at least half of its own."""
-        planned = self.plan.seconds(SFT_SECONDS)
+        _, planned = self.plan.seconds
         left = 60 * self.plan.minutes - sum(cost.seconds for cost in self.costs.values()) - END_SECONDS
         return planned if self.plan.steps else min(planned, max(planned / 2, left))
 
