@@ -45,7 +45,7 @@ def test_stories260k_survives_the_way_to_transformers_and_back(stories, tmp_path
 def test_a_folder_without_a_tokenizer_loads_as_a_model_alone(stories, tmp_path):
     cr.LM(stories.model).save(tmp_path / "bare")
     bare = load(tmp_path / "bare")
-    assert not bare.has_tokenizer
+    assert bare.tokenizer is None
     assert bare.model(torch.tensor([[1, 2]])).shape == (1, 2, 512)
     with pytest.raises(RequestError, match="without a tokenizer"):
         bare.score("hello")
@@ -143,3 +143,4 @@ def test_a_chat_that_calls_the_calculator_gets_its_answer():
     assert [message["role"] for message in added] == ["assistant", "tool", "assistant"]
     assert added[1]["content"] == chat.messages[2]["content"]
     assert added[2]["content"] == chat.messages[3]["content"]
+    assert lm.chat(chat.messages[:1], max_tokens=100) == chat.messages[3]["content"]

@@ -34,7 +34,7 @@ def run(args: Namespace) -> None:
     measured = []
     for name, adapter in ((args.first, None), (args.second, args.adapter)):
         lm = load(name, **{**options.loading(args), "adapter": adapter})
-        measured.append(measure(lm.model, lm.tokenizer, texts, languages, name=name, force=args.force))
+        measured.append(measure(lm.model, lm.need_tokenizer(), texts, languages, name=name, force=args.force))
     found = [compare(measured[0], measured[1], language=language) for language in spoken]
     if args.json:
         options.dump([dump(one) for one in found])

@@ -29,7 +29,7 @@ def run(args: Namespace) -> None:
     if lm.model.needs:
         return _translations(lm, args)
     texts, languages = options.read(args)
-    found = measure(lm.model, lm.tokenizer, texts, languages, name=lm.name, force=args.force)
+    found = measure(lm.model, lm.need_tokenizer(), texts, languages, name=lm.name, force=args.force)
     for note in found.notes:
         print(f"note: {note}", file=sys.stderr)
     bits = {**found.by_language, "all": found.bits_per_byte}

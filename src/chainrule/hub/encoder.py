@@ -27,19 +27,13 @@ class MaskedLM:
         self, model: MaskedModel, tokenizer: Tokenizer | None = None, pooling: Pooling | None = None, *, name: str = ""
     ) -> None:
         self.model, self.pooling, self.name = model, pooling or Pooling(), name
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
 
-    @property
-    def tokenizer(self) -> Tokenizer:
+    def need_tokenizer(self) -> Tokenizer:
         """The tokenizer; raises ``RequestError`` where the model came without one."""
-        if self._tokenizer is None:
+        if self.tokenizer is None:
             raise RequestError(f"the model {self.name} came without a tokenizer, so it has no texts; use lm.model on ids")
-        return self._tokenizer
-
-    @property
-    def has_tokenizer(self) -> bool:
-        """Whether the model came with a tokenizer."""
-        return self._tokenizer is not None
+        return self.tokenizer
 
     def fill(self, text: str, k: int = 5) -> list[Filled]:
         """For every mask of the text its ``k`` likeliest tokens, with their probabilities given all that is not masked.
@@ -52,22 +46,23 @@ class MaskedLM:
                 f"{self.name} has no masked-word head, as sentence models often have none: it embeds texts and cannot fill in "
                 "words; give a checkpoint with cls.predictions weights, such as google-bert/bert-base-uncased"
             )
-        mask = mask_token(self.tokenizer)
+        tokenizer = self.need_tokenizer()
+        mask = mask_token(tokenizer)
         parts = text.split(mask)
         if len(parts) == 1:
             raise RequestError(
                 f"the text has no mask to fill; write {mask} where a word is missing, as in: The {mask} is blue."
             )
-        hidden = self.tokenizer.specials[mask]
-        ids = list(self.tokenizer.encode(parts[0]))
+        hidden = tokenizer.specials[mask]
+        ids = list(tokenizer.encode(parts[0]))
         for part in parts[1:]:
-            ids += [hidden, *self.tokenizer.encode(part)]
+            ids += [hidden, *tokenizer.encode(part)]
         p = self._probabilities(self.framed(ids))
         return [self._best(row, k) for row, id in zip(p, self.framed(ids), strict=True) if id == hidden]
 
     def framed(self, ids: list[int]) -> list[int]:
         """A text as the model reads it: begin, text, end (BERT's [CLS] and [SEP])."""
-        tokenizer = self.tokenizer
+        tokenizer = self.need_tokenizer()
         begin = [] if tokenizer.begin is None else [tokenizer.begin]
         return [*begin, *ids, *([] if tokenizer.end is None else [tokenizer.end])]
 
@@ -88,14 +83,14 @@ class MaskedLM:
         """Write the Hugging Face layout, and that of sentence-transformers beside it."""
         from chainrule.hub.save import save
 
-        folder = save(folder, self.model, self._tokenizer, force=force)
+        folder = save(folder, self.model, self.tokenizer, force=force)
         if self.pooling != Pooling():
             write_pooling(self.pooling, self.model.width, folder)
         return folder
 
     def _row(self, number: int, text: str, truncate: bool) -> list[int]:
         """The ids of a text to embed, no longer than the model reads."""
-        ids = self.tokenizer.encode(text)
+        ids = self.need_tokenizer().encode(text)
         frame = len(self.framed([]))
         limit = min(self.pooling.limit or self.model.context, self.model.context) - frame
         if len(ids) > limit and not truncate:
@@ -131,7 +126,8 @@ class MaskedLM:
 
     def _word(self, id: int) -> str:
         """A token as a reader may see it; an id beyond the tokenizer's by its number."""
-        return self.tokenizer.piece(id) if id < self.tokenizer.vocab_size else f"<{id}>"
+        tokenizer = self.need_tokenizer()
+        return tokenizer.piece(id) if id < tokenizer.vocab_size else f"<{id}>"
 
 
 def mask_token(tokenizer: Tokenizer) -> str:

@@ -22,6 +22,9 @@ from chainrule.tokenizers.chat import ChatTemplate
 from chainrule.tools import TOOLS
 from chainrule.tools.calls import read_calls, run_call
 
+SETTINGS = tuple(name for name in Request.__dataclass_fields__ if name not in ("tokens", "given"))
+"""How a prompt may be continued: the fields of a request but what it reads."""
+
 
 @dataclass(frozen=True)
 class Score:
@@ -59,32 +62,26 @@ class LM:
     ) -> None:
         self.model, self.template, self.name = model, template, name
         self.generation = dict(generation or {})
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
 
-    @property
-    def tokenizer(self) -> Tokenizer:
+    def need_tokenizer(self) -> Tokenizer:
         """The tokenizer; raises ``RequestError`` where the model came without one."""
-        if self._tokenizer is None:
+        if self.tokenizer is None:
             raise RequestError(f"the model {self.name} came without a tokenizer, so it has no texts; use lm.model on ids")
-        return self._tokenizer
-
-    @property
-    def has_tokenizer(self) -> bool:
-        """Whether the model came with a tokenizer."""
-        return self._tokenizer is not None
+        return self.tokenizer
 
     def score(self, text: str, *, given: str | None = None, end: bool = False, force: bool = False) -> Score:
         """log p of every token of a text given its beginning; with ``end`` also that it ends there.
 
         ``given`` is the source, for a model that writes a target given one.
         """
-        source = self._given(given)
-        judged = judged_ids(self.tokenizer, text, end=end, force=force, begin=self.model.start)
+        tokenizer, source = self.need_tokenizer(), self._given(given)
+        judged = judged_ids(tokenizer, text, end=end, force=force, begin=self.model.start)
         logp = self._logp(judged.ids, source)[1:]
         total = math.fsum(logp)
         ids = judged.ids[1:]
         bits = bits_per_byte(-total, judged.n_bytes) if judged.n_bytes else math.nan
-        return Score(ids, [self.tokenizer.piece(id) for id in ids], logp, total, bits, judged.unjudged_bytes)
+        return Score(ids, [tokenizer.piece(id) for id in ids], logp, total, bits, judged.unjudged_bytes)
 
     def logp(self, text: str, *, prompt: str = "") -> float:
         """log p(text | prompt) in nats; the two are tokenised apart. The prompt of an encoder–decoder is the source.
@@ -93,7 +90,7 @@ class LM:
         """
         given = self._given(prompt) if self.model.needs else None
         head = (self._prompt(prompt) or self._begin()) if given is None else [self._start()]
-        ids = [*head, *self.tokenizer.encode(text)]
+        ids = [*head, *self.need_tokenizer().encode(text)]
         return math.fsum(self._logp(ids, given)[len(head) :]) if ids else 0.0
 
     @torch.inference_mode()
@@ -106,13 +103,9 @@ class LM:
         ids = self._prompt(text)
         if len(ids) < 2:
             raise RequestError(f"{text!r} is too short to be judged: nothing comes before its last token")
-        last = self.tokenizer.token_bytes(ids[-1])
-        special = set(self.tokenizer.specials.values())
-        ways = [
-            id
-            for id in range(self.tokenizer.vocab_size)
-            if id not in special and self.tokenizer.token_bytes(id).startswith(last)
-        ]
+        tokenizer = self.need_tokenizer()
+        last, special = tokenizer.token_bytes(ids[-1]), set(tokenizer.specials.values())
+        ways = [id for id in range(tokenizer.vocab_size) if id not in special and tokenizer.token_bytes(id).startswith(last)]
         tokens = torch.tensor([ids[:-1]], device=self.model.device)
         after = self.model.readout(self.model.hidden(tokens)[:, -1])[0].cpu().double().log_softmax(-1)
         return math.fsum(self._logp(ids[:-1])[1:]) + float(after[ways].logsumexp(0))
@@ -131,11 +124,11 @@ class LM:
 
     def next(self, text: str, k: int = 5, *, given: str | None = None) -> list[tuple[str, float]]:
         """The ``k`` most probable continuations of a text as (piece, probability); ``given`` as in ``score``."""
-        source = self._given(given)
+        tokenizer, source = self.need_tokenizer(), self._given(given)
         if source is None:
-            return next_pieces(self.model, self.tokenizer, self._prompt(text), k)
-        ids = [self._start(), *self.tokenizer.encode(text)]
-        return next_pieces(self.model.given(source), self.tokenizer, ids, k)
+            return next_pieces(self.model, tokenizer, self._prompt(text), k)
+        ids = [self._start(), *tokenizer.encode(text)]
+        return next_pieces(self.model.given(source), tokenizer, ids, k)
 
     def generate(self, prompt: str = "", **settings: Any) -> str:
         """The continuation of a prompt; settings are those of ``generate.engine.Request``.
@@ -150,12 +143,17 @@ class LM:
 
     def asked(self, prompt: str, **settings: Any) -> Request:
         """The request to continue a prompt, or to write its target."""
+        _check_settings(settings)
         given = self._given(prompt) if self.model.needs else None
         return self.request(self._prompt(prompt) if given is None else [self._start()], given=given, **settings)
 
     def chat(self, messages: Sequence[Message | Mapping[str, Any]], /, **settings: Any) -> str:
-        """The assistant's reply to a conversation; greedy unless a temperature is given."""
-        return "".join(self.stream_chat(messages, **settings))
+        """The assistant's reply to a conversation; greedy unless a temperature is given.
+
+        Where it calls the calculator, that answers and the model goes on, as in ``converse``; the reply is what it says last.
+        """
+        *_, last = self.converse(messages, **settings)
+        return last["content"]
 
     def stream_chat(self, messages: Sequence[Message | Mapping[str, Any]], /, **settings: Any) -> Iterator[str]:
         """The reply in pieces of whole characters."""
@@ -203,7 +201,7 @@ class LM:
                 "chainrule train sft model.path=..."
             )
         ids = self.template.dated(date.today()).prompt(messages)
-        bos = self.tokenizer.bos
+        bos = self.need_tokenizer().bos
         return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
 
     def save(self, folder: str | Path, *, force: bool = False, **how: Any) -> Path:
@@ -211,29 +209,31 @@ class LM:
         from chainrule.hub.save import save
 
         source = None if self.template is None else self.template.source
-        return save(folder, self.model, self._tokenizer, source, force=force, generation=self.generation, **how)
+        return save(folder, self.model, self.tokenizer, source, force=force, generation=self.generation, **how)
 
-    def request(self, tokens: list[int], **settings: Any) -> Request:
+    def request(self, tokens: list[int], /, given: Given | None = None, **settings: Any) -> Request:
         """A request that stops where this model's texts end; unknown settings are refused."""
-        stops = frozenset(self._tokenizer.eos) if self._tokenizer is not None else frozenset[int]()
+        stops = frozenset(self.tokenizer.eos) if self.tokenizer is not None else frozenset[int]()
         stop = settings.pop("stop", ())
         settings["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
-        unknown = set(settings) - set(Request.__dataclass_fields__)
-        if unknown:
-            raise RequestError(f"unknown setting {sorted(unknown)[0]!r}; known are {', '.join(Request.__dataclass_fields__)}")
-        return Request(tokens=tokens, stop_ids=stops | self._turn_ends(), **settings)
+        _check_settings(settings)
+        asked = frozenset(settings.pop("stop_ids", ()))
+        return Request(tokens=tokens, given=given, stop_ids=asked | stops | self._turn_ends(), **settings)
 
     def _turn_ends(self) -> frozenset[int]:
         """The token that ends a turn in ChatML, where the template writes it."""
         from chainrule.tokenizers.chat import IM_END
 
-        if self.template is None or IM_END not in self.template.source or IM_END not in self.tokenizer.specials:
+        if self.template is None or IM_END not in self.template.source:
             return frozenset()
-        return frozenset({self.tokenizer.specials[IM_END]})
+        specials = self.need_tokenizer().specials
+        return frozenset({specials[IM_END]} if IM_END in specials else ())
 
     def _prompt(self, text: str) -> list[int]:
-        ids = self.tokenizer.encode(text)
-        return ids if self.tokenizer.bos is None else [self.tokenizer.bos, *ids]
+        """A prompt as the model reads it; where nothing would be read, what begins a text."""
+        tokenizer = self.need_tokenizer()
+        ids = [*([] if tokenizer.bos is None else [tokenizer.bos]), *tokenizer.encode(text)]
+        return ids or self._begin()
 
     def _given(self, text: str | None) -> Given | None:
         """A text as the source of a model that needs one, its end token behind it; None where there is no text."""
@@ -245,12 +245,13 @@ class LM:
             raise RequestError(f"{self.name} takes {wants}, so it cannot be given a text; leave the source out")
         if not text:
             raise RequestError(f"{self.name} writes a target given a source; give the text to translate")
-        end = [] if self.tokenizer.end is None else [self.tokenizer.end]
-        return {"source": torch.tensor([self.tokenizer.encode(text) + end])}
+        tokenizer = self.need_tokenizer()
+        end = [] if tokenizer.end is None else [tokenizer.end]
+        return {"source": torch.tensor([tokenizer.encode(text) + end])}
 
     def _begin(self) -> list[int]:
         """The token that a text's probability is conditioned on; nothing where there is none."""
-        begin = self.tokenizer.begin if self.model.start is None else self.model.start
+        begin = self.need_tokenizer().begin if self.model.start is None else self.model.start
         return [] if begin is None else [begin]
 
     def _start(self) -> int:
@@ -263,7 +264,7 @@ class LM:
         return begin[0]
 
     def _stream(self, request: Request) -> Iterator[str]:
-        engine = Engine(self.model, self.tokenizer)
+        engine = Engine(self.model, self.need_tokenizer())
         engine.submit(request)
         return self._pieces(engine)
 
@@ -273,3 +274,8 @@ class LM:
             for event in engine.step():
                 if event.text:
                     yield event.text
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    if unknown := sorted(set(settings) - set(SETTINGS)):
+        raise RequestError(f"unknown setting {unknown[0]!r}; known are {', '.join(SETTINGS)}")

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from chainrule.core.device import DTYPES, pick_device
+from chainrule.core.device import DTYPES, format_called, pick_device
 from chainrule.core.errors import CheckpointError, ConfigError, RequestError, nearest
 from chainrule.core.files import read_text
 from chainrule.core.masked import MaskedModel, Model
@@ -51,8 +51,8 @@ TIED = "the readout is the embedding table itself"
 def load(
     name: str | Path,
     *,
-    device: str = "auto",
-    dtype: str = "auto",
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
     pickle: bool = False,
     adapter: str | Path | None = None,
     trace: Trace | None = None,
@@ -70,8 +70,8 @@ def load(
 def load_any(
     name: str | Path,
     *,
-    device: str = "auto",
-    dtype: str = "auto",
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
     pickle: bool = False,
     adapter: str | Path | None = None,
     trace: Trace | None = None,
@@ -83,7 +83,7 @@ def load_any(
     whose LoRA is put beside the weights; ``trace`` hears every step of loading.
     Raises ``CheckpointError`` with what is wrong and what would be right.
     """
-    where = pick_device(device)
+    where, dtype = pick_device(device), format_called(dtype)
     if dtype not in FORMATS:
         raise ConfigError(f"unknown number format {dtype!r}{nearest(dtype, FORMATS)}")
     watch = Stopwatch(trace)
@@ -142,7 +142,7 @@ def _file(path: Path, wish: Wish, watch: Stopwatch) -> LM:
         from chainrule.hub.gguf.model import read_model
 
         lm = read_model(path, wish, watch)
-        _fits(lm.model, lm.tokenizer if lm.has_tokenizer else None, path)
+        _fits(lm.model, lm.tokenizer, path)
         return lm
     if path.suffix != ".bin":
         raise CheckpointError(
@@ -185,7 +185,7 @@ def _told_shapes(model: torch.nn.Module, watch: Stopwatch) -> None:
 def _folder(folder: Path, wish: Wish, pickle: bool, watch: Stopwatch) -> LM | MaskedLM:
     name, pooling = _called(folder), read_pooling(folder)
     folder = transformer_folder(folder)
-    config = told(_config(folder), lambda: open_weights(weight_files(folder, pickle=pickle), Stopwatch()))
+    config = told(read_config(folder), lambda: open_weights(weight_files(folder, pickle=pickle), Stopwatch()))
     watch.lap("config", f"model_type {config.get('model_type')!r}", file=folder / "config.json", made=config)
     if has_pictures(config):
         print(f"note: {name} reads pictures too; here it is its text model alone, without their weights", file=sys.stderr)
@@ -239,7 +239,8 @@ def size_bytes(model: torch.nn.Module) -> int:
     return sum(tensor.nbytes for tensor in model.state_dict().values())
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a model's folder; raises ``CheckpointError`` where there is none, or an adapter's."""
     if not (folder / "config.json").exists():
         if (folder / "adapter_config.json").exists():
             base = _settings(folder / "adapter_config.json").get("base_model_name_or_path") or "BASE"

@@ -60,9 +60,10 @@ def _chatml(turns: list[tuple[str, str]]) -> str:
 
 def stops(lm: LM) -> list[str]:
     """The texts at which a reply ends."""
-    if not lm.has_tokenizer:
+    tokenizer = lm.tokenizer
+    if tokenizer is None:
         return []
-    names = {id: name for name, id in lm.tokenizer.specials.items()}
-    ends = [names[id] for id in lm.tokenizer.eos if id in names]
-    turns = [IM_END] if lm.template is not None and IM_END in lm.template.source and IM_END in lm.tokenizer.specials else []
+    names = {id: name for name, id in tokenizer.specials.items()}
+    ends = [names[id] for id in tokenizer.eos if id in names]
+    turns = [IM_END] if lm.template is not None and IM_END in lm.template.source and IM_END in tokenizer.specials else []
     return list(dict.fromkeys([*turns, *ends]))

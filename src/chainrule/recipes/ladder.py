@@ -66,7 +66,7 @@ def head(lm: LM | None, *, name: str = "Transformer", world: bool, force: bool =
     """The upper rungs: the model, and the truth where it is known."""
     rungs: list[Contender] = []
     if lm is not None:
-        rungs.append(contender(name, "model", lambda: (lm.model, lm.tokenizer), force=force))
+        rungs.append(contender(name, "model", lambda: (lm.model, lm.need_tokenizer()), force=force))
     if world:
         from chainrule.world import logp
 

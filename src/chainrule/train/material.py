@@ -88,7 +88,7 @@ def prepare(recipe: Recipe, begun: Path | None = None) -> Material:
     if isinstance(start, LM) and start.model.needs:
         return _for_pairs(recipe, begun, start)
     train, held = _documents(recipe)
-    tokenizer = start.tokenizer if start else _tokenizer(recipe, train, begun)
+    tokenizer = start.need_tokenizer() if start else _tokenizer(recipe, train, begun)
     encoded = encode_texts(train, tokenizer)
     if isinstance(recipe.data, World) and recipe.data.chats:
         encoded = [*encoded, *_read_as_text(recipe.data.chats, recipe.seed, tokenizer)]
@@ -144,7 +144,8 @@ def _for_chats(recipe: Recipe) -> Material:
         raise ConfigError(
             f"{recipe.model.path} is an encoder: it fills in words and cannot learn to chat; start from a decoder"
         )
-    tokenizer, template = start.tokenizer, start.template or _chatml(start.tokenizer, recipe.model.path)
+    tokenizer = start.need_tokenizer()
+    template = start.template or _chatml(tokenizer, recipe.model.path)
     assert isinstance(recipe.data, Chats | WorldChats)
     template = template.dated(recipe.data.day) if recipe.data.day else template
     train, held = _chats(recipe)
@@ -185,7 +186,7 @@ def _for_pairs(recipe: Recipe, begun: Path | None, known: LM | MaskedLM | None =
     paired = isinstance(recipe.data, Pairs | WorldPairs)
     pairs, held_pairs = _pairs(recipe) if paired else ([], [])
     texts, held_texts = ([], []) if paired else _documents(recipe)
-    tokenizer = known.tokenizer if known else _tokenizer(recipe, [*texts, *chain.from_iterable(pairs)], begun)
+    tokenizer = known.need_tokenizer() if known else _tokenizer(recipe, [*texts, *chain.from_iterable(pairs)], begun)
     model = known.model if known else fresh_model(recipe, tokenizer.vocab_size)
     if isinstance(model, MaskedModel) or model.needs != ("source",):
         raise ConfigError(f"pairs train an encoder–decoder, but model is {recipe.model}; set it to {{kind: seq2seq}}")

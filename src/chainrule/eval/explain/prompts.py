@@ -38,7 +38,7 @@ def row(lm: LM | MaskedLM, text: str | None, length: int | None) -> Row:
     """The prompt as this model reads it; raises ``RequestError`` where there is a text but no tokenizer, or nothing at all."""
     if text is not None and length is not None:
         raise RequestError("a prompt has its own length; give --prompt or --length, not both")
-    if length is not None or not lm.has_tokenizer:
+    if length is not None or lm.tokenizer is None:
         if text is not None:
             raise RequestError(f"{lm.name} came without a tokenizer, so it reads no text; say --length N instead of --prompt")
         found = made_up(MADE_UP if length is None else length, lm.model.vocab_size, lm.model.context)
@@ -67,14 +67,15 @@ def _sourced(lm: LM, found: Row) -> Row:
 def _causal(lm: LM, text: str | None) -> Row:
     text = _default(lm) if text is None else text
     asked = lm.asked(text)
-    source = "source" in lm.model.needs
-    read = lm.tokenizer.encode(text) if source else asked.tokens
+    tokenizer, source = lm.need_tokenizer(), "source" in lm.model.needs
+    read = tokenizer.encode(text) if source else asked.tokens
+    spelt = _piece(tokenizer)
     return Row(
         ids=asked.tokens,
         given=asked.given,
         prompt=text,
-        pieces=[_piece(lm.tokenizer)(id) for id in read],
-        piece=_piece(lm.tokenizer),
+        pieces=[spelt(id) for id in read],
+        piece=spelt,
         asks=FIRST if source else NEXT,
     )
 
@@ -89,7 +90,7 @@ def _default(lm: LM) -> str:
 
 
 def _masked(lm: MaskedLM, text: str | None) -> Row:
-    tokenizer = lm.tokenizer
+    tokenizer = lm.need_tokenizer()
     mask = mask_token(tokenizer) if lm.model.fills else ""
     text = (MASKED.format(mask=mask) if mask else SENTENCE) if text is None else text
     first, *rest = text.split(mask) if mask else [text]

@@ -93,7 +93,7 @@ def write_model(lm: LM, path: Path, kind: str) -> list[str]:
     says_all(config, published(arch, {"general.architecture": stored_name(arch), **keys}, shapes, tables, path))
     notes += _suited(arch, tensors)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    tokenizer = lm.tokenizer if lm.has_tokenizer else None
+    tokenizer = lm.tokenizer
     vocabulary, note = write_vocabulary(tokenizer, config["vocab_size"])
     notes += [note] if note else []
     notes += otherwise(arch, config)
