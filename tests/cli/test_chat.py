@@ -105,9 +105,27 @@ def test_a_question_that_cannot_be_answered_is_taken_back(monkeypatch, chatty, c
     assert "has no name to write under" in told[2]
 
 
-def test_a_pipe_is_one_question(monkeypatch, chatty, capsys):
+def test_the_lines_of_a_pipe_are_a_conversation(monkeypatch, chatty, capsys, tmp_path):
+    kept = tmp_path / "kept.jsonl"
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"/help\nhi\nhi\n/save {kept}\n/exit\nnever read\n"))
+    assert main(["chat", str(chatty), "--max-tokens", "12", "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert "/undo" in out
+    assert out.endswith("yes and\nno more\n")
+    assert json.loads(kept.read_text()) == {"messages": SAID}
+
+
+def test_a_conversation_is_not_saved_over_a_file(monkeypatch, chatty, capsys, tmp_path):
+    (tmp_path / "notes.md").write_text("mine")
+    session(monkeypatch, chatty, "hi", f"/save {tmp_path / 'notes.md'}")
+    assert "notes.md exists already" in capsys.readouterr().err
+    assert (tmp_path / "notes.md").read_text() == "mine"
+
+
+@pytest.mark.parametrize("question", [(), ("-",)])
+def test_for_json_a_pipe_is_one_question(monkeypatch, chatty, capsys, question):
     monkeypatch.setattr(sys, "stdin", io.StringIO("hi\n"))
-    assert main(["chat", str(chatty), "--max-tokens", "12", "--json"]) == 0
+    assert main(["chat", str(chatty), *question, "--max-tokens", "12", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"messages": SAID[:2]}
 
 

@@ -43,7 +43,8 @@ def test_a_place_that_cannot_be_saved_to_does_not_end_the_session(capsys, monkey
     )
     assert code == 0
     assert err.count("has no name to write under") == 2
-    assert err.count("cannot write") == 2
+    assert err.count("chatty exists already") == 1
+    assert err.count("cannot write chatty/config.json/x") == 1
     assert "saved kept" in err
     assert (tmp_path / "kept").read_text().startswith('{"messages": [{"role": "user", "content": "hi"}')
 
@@ -66,7 +67,7 @@ def test_a_conversation_that_grew_too_long_is_told_from_a_question_that_is(capsy
     ("lines", "kind", "more", "because"),
     [
         (("hi",), Terminal, ("--json",), "--json prints the answer to one question; give it"),
-        ((), io.StringIO, (), "standard input is empty"),
+        ((), io.StringIO, ("--json",), "standard input is empty"),
         ((" ",), io.StringIO, ("-",), "standard input is empty"),
         ((), Terminal, ("",), "QUESTION is empty"),
     ],
@@ -76,6 +77,12 @@ def test_where_nothing_is_asked_nothing_is_answered(capsys, monkeypatch, lines, 
     assert (code, out) == (2, "")
     assert because in err
     assert len(err.splitlines()) == 1
+
+
+def test_an_empty_pipe_is_refused(capsys, monkeypatch, chatty):
+    code, out, err = typed(capsys, monkeypatch, chatty, kind=io.StringIO)
+    assert (code, out) == (2, "")
+    assert "standard input is empty" in err
 
 
 def test_a_question_by_a_pipe_is_answered(capsys, monkeypatch, chatty):

@@ -102,6 +102,20 @@ def test_score_next_and_generate_work_alike_on_every_kind_of_model(capsys, text,
         assert first.startswith("Tom")
 
 
+def test_a_text_may_be_judged_as_a_beginning(capsys, text):
+    _, out, _ = run(capsys, "score", f"ngram3:{text}", "Tom has", "--begins", "--json")
+    scored = json.loads(out)
+    assert scored["begins"] == pytest.approx(scored["total"])  # every byte is a token: no other says the last one
+    assert "it begins so" in run(capsys, "score", f"ngram3:{text}", "Tom has", "--begins")[1]
+
+
+def test_the_package_runs_as_the_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "chainrule", "tokenize", "bytes", "hi"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("h|i")
+
+
 def test_eval_compare_and_ladder_on_a_text(capsys, text):
     code, out, _ = run(capsys, "eval", f"ngram3:{text}", "--text", text, "--json")
     assert code == 0

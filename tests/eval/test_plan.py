@@ -27,6 +27,7 @@ from chainrule.eval.parallel import sent_bytes
 from chainrule.eval.plan import changes, inference_row, plan
 from chainrule.eval.plan_text import plan_text
 from chainrule.eval.roofline import decode_time, prefill_time, training_time
+from chainrule.hub.build import fresh
 from chainrule.hub.load import load
 from chainrule.hub.save import save
 from chainrule.layers.attention import GroupedQuery, QKNorm
@@ -264,6 +265,22 @@ def test_a_token_reads_matrices_in_four_bits_and_a_tied_table_in_sixteen(name, t
     read = 0.625 * (one.inner + (0 if tied else head)) + (2 * head if tied else 0)
     slow = replace(device("h100"), bandwidth=1e9)
     assert decode_time(one, Setting(length=1), slow, "int4") == pytest.approx(read / 1e9, rel=0.01)
+
+
+def test_a_config_is_planned_by_itself_in_a_folder_and_from_the_cache(tmp_path, monkeypatch, capsys):
+    model = fresh(vocab_size=64, context=32, n_layers=1, d_model=16, n_heads=2, n_kv_heads=2, d_ff=32, rope_theta=1e4,
+                  tied=True, init="normal", seed=0)  # fmt: skip
+    home = save(tmp_path / "hub" / "models--me--tiny" / "snapshots" / "abc", model)
+    (tmp_path / "hub" / "models--me--tiny" / "refs").mkdir()
+    (tmp_path / "hub" / "models--me--tiny" / "refs" / "main").write_text("abc")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    found = {subject(str(name)).anatomy.total for name in (home, home / "config.json", "me/tiny")}
+    assert found == {sum(one.numel() for one in model.parameters())}
+    assert (
+        main(["plan", str(home / "config.json"), "--batch", "2", "--context", "8", "--device", "h100", "--tp", "2", "--json"])
+        == 0
+    )
+    assert json.loads(capsys.readouterr().out)["setting"]["rows"] == 2
 
 
 def test_of_experts_only_the_chosen_are_active():

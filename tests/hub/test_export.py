@@ -201,7 +201,7 @@ def test_published_templates_are_known_by_what_they_render(name, chatml, stories
 def test_the_verb_writes_every_format_and_says_so(material, tmp_path, capsys, monkeypatch):
     model = str(material / "stories260K" / "stories260K.bin")
     monkeypatch.chdir(tmp_path)
-    assert main(["export", model, "a.gguf", "--type", "q4_k_m", "--modelfile", "--json"]) == 0
+    assert main(["export", model, "a.gguf", "--type", "Q4_K", "--modelfile", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["format"] == "gguf"
     assert told["size_bytes"] == (tmp_path / "a.gguf").stat().st_size

@@ -1,7 +1,7 @@
 """``chainrule chat MODEL``: a conversation in the terminal, streaming, with its history.
 
-A reply that calls the calculator is answered by it, and the model goes on. With a question on the command line, or from a
-pipe, it answers and leaves.
+A reply that calls the calculator is answered by it, and the model goes on. With a question on the command line it answers and
+leaves; lines from a pipe are taken one by one, as if they were typed.
 """
 
 import sys
@@ -46,20 +46,21 @@ def run(args: Namespace) -> None:
             print()
         return
     lm.chat_ids([*start, {"role": "user", "content": "hi"}])  # a model that cannot chat says so now
-    print(f"{lm.name}: type a message, or /help", file=sys.stderr)
+    if sys.stdin.isatty():
+        print(f"{lm.name}: type a message, or /help", file=sys.stderr)
     talk(lm, start, args)
 
 
 def _question(args: Namespace) -> str | None:
-    """What is asked on the command line or by a pipe; None where a person sits at a terminal."""
-    if args.question is None and sys.stdin.isatty():
-        if args.json:
-            raise RequestError('--json prints the answer to one question; give it, as in: chainrule chat MODEL "hello" --json')
+    """What is asked on the command line; None where questions are typed, or come from a pipe line by line."""
+    if args.question is None and not args.json:
         return None
-    asked = (sys.stdin.read() if args.question is None else options.prompt(args.question)).strip()
+    if args.question is None and sys.stdin.isatty():
+        raise RequestError('--json prints the answer to one question; give it, as in: chainrule chat MODEL "hello" --json')
+    asked = options.prompt("-" if args.question is None else args.question).strip()
     if not asked:
         where = "standard input" if args.question in (None, "-") else "QUESTION"
-        raise RequestError(f"there is nothing to answer: {where} is empty; give a question, or leave it out at a terminal")
+        raise RequestError(f"there is nothing to answer: {where} is empty; give a question, or leave it out to type some")
     return asked
 
 
@@ -71,13 +72,17 @@ def write(piece: str) -> None:
 
 def talk(lm: "LM", start: list[dict[str, Any]], args: Namespace) -> None:
     """Questions and answers until the end of input."""
-    history = list(start)
+    history, sign, heard = list(start), "> " if sys.stdin.isatty() else "", False
     while True:
         try:
-            line = input("> ").strip()
+            line = input(sign).strip()
         except EOFError:
-            print()
+            if sign:
+                print()
+            elif not heard:
+                raise RequestError("there is nothing to answer: standard input is empty; give a question") from None
             return
+        heard = True
         if line in ("/exit", "/quit"):
             return
         if line.startswith("/"):
@@ -137,10 +142,10 @@ def save(path: str, history: list[dict[str, Any]]) -> None:
     import json
     from pathlib import Path
 
-    from chainrule.core.files import write_text
+    from chainrule.core.files import unused, write_text
 
     try:
-        write_text(Path(path), json.dumps({"messages": history}, ensure_ascii=False) + "\n")
+        write_text(unused(Path(path), force=False), json.dumps({"messages": history}, ensure_ascii=False) + "\n")
         print(f"saved {path}", file=sys.stderr)
     except ChainruleError as error:
         print(f"chainrule: {error}", file=sys.stderr)

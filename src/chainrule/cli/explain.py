@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from chainrule.cli import options
 from chainrule.core.errors import ConfigError
-from chainrule.core.files import named
+from chainrule.core.files import unused
 
 if TYPE_CHECKING:
     from chainrule.eval.explain.facts import Explanation
@@ -23,6 +23,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--prompt", metavar="TEXT", help="what the forward pass reads; - reads standard input, @FILE a file")
     parser.add_argument("--length", type=int, metavar="N", help="pass over N made-up ids instead of a prompt")
     parser.add_argument("--html", metavar="FILE", help="also write a page with figures")
+    parser.add_argument("--force", action="store_true", help="replace what is at --html's FILE")
     parser.add_argument("--download", action="store_true", help="fetch what is not here; without it the network is not asked")
     parser.add_argument(
         "--engine", choices=("chainrule", "transformers"), default="chainrule",
@@ -46,7 +47,7 @@ def run(args: Namespace) -> None:
     if args.value is not None:
         raise ConfigError(f"--value {args.value:g} is stored in a number format, without a MODEL; leave one of them out")
     if args.html is not None:
-        named(Path(args.html))  # known to fail before anything is loaded
+        unused(Path(args.html), force=args.force)  # known to fail before anything is loaded
     from chainrule.eval.explain.model import explain
 
     told = explain(
@@ -85,7 +86,7 @@ def _number_format(args: Namespace) -> None:
 
     given = [name for name in ("prompt", "length", "html") if getattr(args, name) is not None]
     given += ["engine"] * (args.engine != "chainrule") + ["download"] * args.download
-    given += ["device"] * (args.device != "auto") + ["pickle"] * args.pickle
+    given += ["force"] * args.force + ["device"] * (args.device != "auto") + ["pickle"] * args.pickle
     if given:
         raise ConfigError(f"--{given[0]} goes with a MODEL, for example: chainrule explain runs/quickstart --{given[0]} ...")
     if args.dtype is None:

@@ -160,9 +160,13 @@ def _ngrams(args: Namespace) -> None:
     from chainrule.eval.ladder import climb
     from chainrule.recipes.ladder import foot, head
 
+    if args.model and ":" not in args.model and Path(args.model).suffix in (".txt", ".md", ".jsonl"):
+        raise ConfigError(
+            f"{args.model} is a text, not a model; to climb the ladder on it: chainrule ladder --text {args.model}"
+        )
     train, texts, languages = _texts(args)
     lm = options.load(args) if args.model else None
-    rungs = foot(train, lm.tokenizer if lm else None, orders=range(1, orders + 1))
+    rungs = foot(train, lm.need_tokenizer() if lm else None, orders=range(1, orders + 1))
     rungs += head(lm, name=lm.name if lm else "", world=args.text is None, force=args.force)
     found = climb(rungs, texts, languages, progress=lambda rung: print(f"measured {rung.name}", file=sys.stderr))
     print(found.json() if args.json else found.text())

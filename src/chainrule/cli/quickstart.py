@@ -11,7 +11,7 @@ from chainrule.core.errors import ConfigError
 
 def arguments(parser: ArgumentParser) -> None:
     """What the verb takes."""
-    parser.add_argument("--text", metavar="FILE", type=Path, help="your own text file or folder instead of the world")
+    parser.add_argument("--text", metavar="FILE", help="your own text file or folder instead of the world")
     parser.add_argument("--minutes", type=float, default=10.0, help="how long it may take (10)")
     parser.add_argument("--steps", type=int, help="pretraining steps, instead of what fits the time")
     parser.add_argument("--sft-steps", type=int, help="fine-tuning steps, instead of what fits the time")
@@ -45,8 +45,9 @@ def run(args: Namespace) -> None:
     from chainrule.recipes.quickstart import Plan, quickstart, seeds
 
     plan = Plan(
-        name=args.name, runs=Path(args.runs), text=args.text, seed=args.seed, minutes=args.minutes, steps=args.steps,
-        sft_steps=args.sft_steps, held_out=args.documents, questions=args.questions, counted=args.counted,
+        name=args.name, runs=Path(args.runs), text=None if args.text is None else Path(args.text), seed=args.seed,
+        minutes=args.minutes, steps=args.steps, sft_steps=args.sft_steps, held_out=args.documents, questions=args.questions,
+        counted=args.counted,
     )  # fmt: skip
     if args.seeds > 1:
         results = seeds(plan, args.seeds, resume=args.resume, force=args.force)

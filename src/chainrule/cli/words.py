@@ -39,6 +39,7 @@ def arguments(parser: ArgumentParser) -> None:
         "--segmented", action="store_true", help="words to learn are apart by spaces already; take them as they are"
     )
     parser.add_argument("--save", metavar="FILE", help="write the vectors in word2vec's text format")
+    parser.add_argument("--force", action="store_true", help="replace what is at --save's FILE")
     options.as_json(parser)
 
 
@@ -60,7 +61,7 @@ def run(args: Namespace) -> None:
 
 def _check(args: Namespace) -> None:
     """Refuse before anything is learned what is known to fail: files that hold no questions, a place that cannot be written."""
-    from chainrule.core.files import named
+    from chainrule.core.files import named, unused
     from chainrule.eval.words import judgements, questions
 
     if args.k < 1:
@@ -74,6 +75,7 @@ def _check(args: Namespace) -> None:
         there = next(folder for folder in place.parents if folder.exists())
         if place.is_dir() or not there.is_dir() or not os.access(there, os.W_OK):
             raise DataError(f"cannot write {place}; give the name of a file in a folder that you may write to")
+        unused(place, force=args.force)
 
 
 def _load(args: Namespace) -> "WordVectors":

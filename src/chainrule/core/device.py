@@ -14,12 +14,25 @@ import torch
 from chainrule.core.errors import DeviceError, nearest
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+SPELT = {"float32": "fp32", "float16": "fp16", "half": "fp16", "bfloat16": "bf16"}
+"""How else people and libraries call these formats."""
 NUMBER = re.compile(r"0|[1-9][0-9]{0,2}")
 """Which of several devices, as torch counts them."""
 
 
-def pick_device(name: str = "auto") -> torch.device:
+def format_called(name: str | torch.dtype) -> str:
+    """A number format's name here, from any of its names or torch's own type.
+
+    >>> format_called(torch.bfloat16), format_called("float32"), format_called("auto")
+    ('bf16', 'fp32', 'auto')
+    """
+    plain = str(name).removeprefix("torch.")
+    return SPELT.get(plain, plain)
+
+
+def pick_device(name: str | torch.device = "auto") -> torch.device:
     """The device of that name (``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``); raises ``DeviceError`` if absent."""
+    name = str(name)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     kind, colon, index = name.partition(":")
@@ -47,8 +60,9 @@ def settle(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+def pick_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
     """The number format for matrix work: ``fp32``, ``bf16``, ``fp16``, or ``auto`` (bf16 where it is fast)."""
+    name = format_called(name)
     if name == "auto":
         return torch.bfloat16 if fast_bf16(device) else torch.float32
     if name not in DTYPES:

@@ -64,6 +64,13 @@ def named(path: Path) -> Path:
     return path
 
 
+def unused(path: Path, *, force: bool) -> Path:
+    """The path, where nothing stands there yet or ``force`` lets it be replaced; raises ``DataError`` where something does."""
+    if exists(named(path)) and not force:
+        raise DataError(f"{path} exists already; give another name, or --force to replace it")
+    return path
+
+
 def _beside(path: Path, ending: str) -> Path:
     """A hidden neighbour, of this process alone."""
     return named(path).with_name(f".{path.name}.{os.getpid()}.{ending}")

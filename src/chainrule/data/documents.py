@@ -21,6 +21,8 @@ PLAIN = {".txt", ".md", ".text"}
 
 def read_documents(path: str | Path) -> list[str]:
     """The documents of a file or a folder (its files in the order of their names)."""
+    if str(path) == "":
+        raise DataError("the name of the text is empty; give a text file, a folder, a .jsonl or a .parquet file")
     path = Path(path)
     if not exists(path):
         raise DataError(f"{path} does not exist; give a text file, a folder, a .jsonl or a .parquet file")

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from chainrule.core.device import SPELT
 from chainrule.core.errors import ConfigError, nearest
 
 
@@ -225,7 +226,7 @@ FORMATS: dict[str, NumberFormat] = {
     "int8": IntFormat(name="int8", bits=8),
     "int4": IntFormat(name="int4", bits=4),
 }
-ALIASES = {"float32": "fp32", "float16": "fp16", "half": "fp16", "bfloat16": "bf16", "e4m3": "fp8-e4m3", "e5m2": "fp8-e5m2"}
+ALIASES = {**SPELT, "e4m3": "fp8-e4m3", "e5m2": "fp8-e5m2"}
 
 
 def number_format(name: str) -> NumberFormat:

@@ -7,7 +7,7 @@ import torch
 
 from chainrule.core.errors import CheckpointError, ConfigError, nearest
 from chainrule.hub.build import moves, published_config
-from chainrule.hub.gguf.mix import KINDS
+from chainrule.hub.gguf.mix import ALIASES, KINDS
 from chainrule.hub.gguf.model import write_model
 from chainrule.hub.llama2c import write_llama2c
 from chainrule.hub.llmc import write_llmc
@@ -39,7 +39,10 @@ def export(
     check_plain(lm.model)
     if to not in TYPES:
         raise ConfigError(f"--to {to!r} is no format to export to{nearest(to, TYPES)}")
-    kind = kind or ("q8_0" if to == "gguf" else next(iter(TYPES[to]), None))
+    if kind:
+        kind = ALIASES.get(kind.lower(), kind.lower())
+    else:
+        kind = "q8_0" if to == "gguf" else next(iter(TYPES[to]), None)
     if kind is not None and kind not in TYPES[to]:
         known = f"{', '.join(TYPES[to])}" or "none: the weights stay as they are"
         raise ConfigError(
@@ -66,7 +69,7 @@ def _llama2c(lm: LM, path: Path, kind: str) -> list[str]:
     if not isinstance(lm.model, Decoder):
         raise CheckpointError(f"llama2.c runs LLaMA alone; {lm.name} is a {type(lm.model).__name__}")
     write_llama2c(lm.model, path, 2 if kind == "int8" else 0)
-    if lm.has_tokenizer and isinstance(lm.tokenizer, Llama2cTokenizer):
+    if isinstance(lm.tokenizer, Llama2cTokenizer):
         lm.tokenizer.save(path.parent)
         return [f"the tokenizer is beside it: {path.with_name('tokenizer.bin')}"]
     return ["llama2.c has tokenizers of its own kind alone, so none was written"]

@@ -1,7 +1,8 @@
 """What a plan is about: a name to a model that holds shapes alone, and how a recipe would train it.
 
 runs/NAME               a run: its model, trained as its recipe says
-path/to/model           a folder with config.json
+path/to/model           a folder with config.json, or a config.json itself
+org/name                a model in the cache of its hub
 meta-llama/...          the id of a config that ships (``hub.shipped``)
 recipe.yaml             a recipe whose model is fresh, or the name of one that ships
 """
@@ -19,7 +20,7 @@ from chainrule.core.masked import Model
 from chainrule.eval.anatomy import Anatomy, take_apart
 from chainrule.eval.counted import Counted, count
 from chainrule.hub.build import shapes
-from chainrule.hub.names import place
+from chainrule.hub.names import here, place
 from chainrule.hub.shipped import is_shipped, nearest_shipped, shipped_config
 from chainrule.train.material import fresh_model
 from chainrule.train.recipe import SHIPPED, Bpe, Bytes, Recipe, Start, read_recipe
@@ -44,11 +45,17 @@ def subject(name: str) -> Subject:
     path = place(name)
     if path is not None and path.is_dir():
         return _folder(path)
+    if path is not None and path.suffix == ".json":
+        return _config(_read(path), name)
     file = path is not None and path.is_file()
     if file or place(str(SHIPPED / f"{name}.yaml")):
         if path is not None and file and path.suffix not in (".yaml", ".yml"):
-            raise CheckpointError(f"{name} is no recipe; plan reads recipes (.yaml), folders with config.json, runs and ids")
+            raise CheckpointError(
+                f"{name} is no recipe; plan reads recipes (.yaml), a config.json, folders that hold one, runs and ids"
+            )
         return _recipe(read_recipe(name), name)
+    if path is None and (cached := here(name)) is not None:
+        return _folder(cached)
     if is_shipped(name):
         return _config(shipped_config(name), name)
     raise CheckpointError(
@@ -65,11 +72,15 @@ def _folder(path: Path) -> Subject:
     if config is None:
         assert recipe is not None
         return _recipe(recipe, str(path))
-    try:
-        plain = _config(json.loads(read_text(config)), str(path))
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{config} is not JSON: {error}; copy it again") from error
+    plain = _config(_read(config), str(path))
     return plain if recipe is None else _trained(plain.anatomy, recipe)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path} is not JSON: {error}; copy it again") from error
 
 
 def _config(config: dict[str, Any], name: str) -> Subject:

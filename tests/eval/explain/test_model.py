@@ -233,6 +233,16 @@ def test_the_command_prints_text_and_everything_as_json(capsys, folder):
     assert capsys.readouterr().out.startswith("bf16\n")
 
 
+def test_a_folder_of_a_config_alone_is_explained_as_a_config_that_ships(folder, tmp_path, capsys):
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
+    told = explain(str(tmp_path))
+    assert told.found.endswith("holds a config and no weights, so nothing is read")
+    assert told.parameters == explain(str(folder), device="cpu").parameters
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-1.safetensors"}}')
+    assert main(["explain", str(tmp_path)]) == 2
+    assert "lacks model-1.safetensors" in capsys.readouterr().err
+
+
 def test_what_goes_with_a_model_is_refused_without_one(capsys):
     for words in (["--prompt", "Tom"], ["--engine", "transformers"], ["--html", "x.html"], []):
         assert main(["explain", *words]) == 2

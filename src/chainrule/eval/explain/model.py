@@ -30,7 +30,7 @@ from chainrule.eval.explain.tree import tree_of
 from chainrule.eval.explain.work import work_of
 from chainrule.eval.flops import formula
 from chainrule.hub.build import build
-from chainrule.hub.load import FORMATS, NGRAM
+from chainrule.hub.load import FORMATS, NGRAM, read_config
 from chainrule.hub.names import here, hub_id, resolve, unknown
 from chainrule.hub.outline import named_format, outline
 from chainrule.hub.shipped import is_shipped, nearest_shipped, shipped_config
@@ -39,6 +39,9 @@ from chainrule.hub.weights import format_name
 
 ROW = 4096
 """So many tokens are passed over where there are no weights, or as many as the model reads: those of ``plan``."""
+SHIPS = "its config ships with chainrule; no weights are here, and the network was not asked (--download fetches them)"
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".index.json")
+"""What files of weights, and the lists of them, end in."""
 ENTRIES = {"Encoder": "AutoModelForMaskedLM", "Seq2Seq": "AutoModelForSeq2SeqLM"}
 """The class of transformers through which a kind of model is loaded, where it is not AutoModelForCausalLM."""
 NO_WEIGHTS = (
@@ -75,6 +78,8 @@ def _alone(name: str, ask: Asked) -> Explanation:
         found = "the truth itself, of no files" if name == "world" else f"counted on the spot: {name.partition(':')[2]}"
         return _of_load(name, None, found, ask)
     path = here(name, pickle=ask.pickle)
+    if path is not None and _config_alone(path):
+        return of_config(name, read_config(path), ask, found=f"{path} holds a config and no weights, so nothing is read")
     if path is not None:
         found = "here, at this path" if Path(name).expanduser().exists() else "in the cache, so the network was not asked"
         return replace(_of_load(str(path), path, found, ask), name=name)
@@ -111,7 +116,12 @@ def _nowhere(name: str) -> str:
     )
 
 
-def of_config(name: str, config: dict[str, Any], ask: Asked) -> Explanation:
+def _config_alone(path: Path) -> bool:
+    """Whether a place is a folder of a config and no file that could be weights."""
+    return (path / "config.json").exists() and not any(file.name.endswith(WEIGHTS) for file in path.iterdir())
+
+
+def of_config(name: str, config: dict[str, Any], ask: Asked, *, found: str = SHIPS) -> Explanation:
     """All that a config alone says: a model of shapes, its tensors under published names, and one pass over shapes."""
     if ask.dtype not in FORMATS:
         raise ConfigError(f"unknown number format {ask.dtype!r}{nearest(ask.dtype, FORMATS)}")
@@ -128,7 +138,7 @@ def of_config(name: str, config: dict[str, Any], ask: Asked) -> Explanation:
     packed = f"packing: the published files hold {laid.packing}; here every tensor is told unpacked"
     return Explanation(
         name=name,
-        found="its config ships with chainrule; no weights are here, and the network was not asked (--download fetches them)",
+        found=found,
         tensors_published=laid.tensors,
         files=(),
         config=config,
@@ -164,7 +174,7 @@ def _of_load(name: str, path: Path | None, found: str, ask: Asked) -> Explanatio
         stages=stages_of(loaded),
         moments=moments_of(loaded),
         seconds=sum(step.seconds for step in loaded.steps),
-        tokenizer=f"{type(lm.tokenizer).__name__} of {lm.tokenizer.vocab_size:,} ids" if lm.has_tokenizer else "",
+        tokenizer=f"{type(lm.tokenizer).__name__} of {lm.tokenizer.vocab_size:,} ids" if lm.tokenizer is not None else "",
         template=None if template is None else template.source,
         generation=dict(getattr(lm, "generation", {})),
         forward=forward,
@@ -238,7 +248,7 @@ def _formats(tensors: Iterable[TensorFact]) -> str:
 def _unknown(lm: Any, forward: Forward) -> tuple[str, ...]:
     """What is not shown, and why."""
     told = [] if forward.flops else [f"FLOPs: {article(type(lm.model).__name__)} multiplies no matrices, it looks up"]
-    if not lm.has_tokenizer:
+    if lm.tokenizer is None:
         told.append("words: the model came without a tokenizer, so the pass reads made-up ids and its answers are ids")
     if not forward.likeliest:
         told.append("likeliest words: this encoder has states alone, and no head that scores words")

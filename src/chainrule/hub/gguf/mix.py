@@ -19,6 +19,8 @@ KINDS = {
     "q4_k_m": ("Q4_K", 15), "q6_k": ("Q6_K", 18),
 }  # fmt: skip
 """What a file is called → (the format of most tensors, llama.cpp's number for the file)."""
+ALIASES = {"q4_k": "q4_k_m"}
+"""Names that llama.cpp takes for others: whoever asks for Q4_K gets its usual mix."""
 FALLBACK = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
 FLOATS = ("F32", "F16", "BF16")
 
