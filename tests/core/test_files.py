@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from chainrule.core.errors import DataError
-from chainrule.core.files import read_text, whole_file, whole_folder, write_text
+from chainrule.core.errors import CheckpointError, DataError
+from chainrule.core.files import read_json, read_json_object, read_text, whole_file, whole_folder, write_text
 
 
 def test_a_write_that_fails_midway_leaves_the_old_file(tmp_path: Path) -> None:
@@ -49,6 +49,24 @@ def test_an_unreadable_text_says_why(tmp_path: Path, content: bytes | None, mess
 def test_a_byte_order_mark_is_not_text(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes("\ufeff天".encode())
     assert read_text(tmp_path / "a.txt") == "天"
+
+
+@pytest.mark.parametrize("text", ["{", '{"a": 1,}', "[" * 100_000, "9" * 5000])
+def test_what_is_no_json_is_told_with_its_mend(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(CheckpointError, match=r"config\.json is not JSON \(.*\); fetch it again$"):
+        read_json(path, "fetch it again", error=CheckpointError)
+
+
+def test_a_json_file_of_another_shape_is_no_table_of_names(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text("[1]")
+    assert read_json(path) == [1]
+    with pytest.raises(DataError, match="holds a list, not names with values; copy it again"):
+        read_json_object(path)
+    path.write_text('{"a": 1}')
+    assert read_json_object(path) == {"a": 1}
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:

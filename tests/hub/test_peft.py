@@ -252,7 +252,7 @@ def test_an_adapter_made_for_a_model_of_another_name_says_so(tmp_path, capsys):
     load(folder, adapter=changed(adapter, base_model_name_or_path="org/alpaca"))
     assert "was trained beside org/alpaca, and stands beside llama here" in capsys.readouterr().err
     (adapter / CONFIG).write_text("[]")
-    with pytest.raises(CheckpointError, match="no table of settings but a list"):
+    with pytest.raises(CheckpointError, match="holds a list, not names with values; copy it again"):
         load(folder, adapter=adapter)
 
 

@@ -25,6 +25,14 @@ def test_the_longest_piece_wins_by_hand():
     assert tokenizer.decode(tokenizer.encode("unaffable")) == "unaffable"
 
 
+def test_a_damaged_configuration_beside_a_vocab_txt_is_named(tmp_path):
+    (tmp_path / "vocab.txt").write_text("[UNK]\na\n")
+    for text, because in (("{", "is not JSON"), ("[]", "holds a list")):
+        (tmp_path / "tokenizer_config.json").write_text(text)
+        with pytest.raises(TokenizerError, match=because):
+            WordPiece.read(tmp_path / "vocab.txt")
+
+
 @pytest.mark.parametrize("text", TEXTS)
 def test_wordpiece_gives_berts_ids(material, text):
     library = pytest.importorskip("tokenizers")

@@ -1,13 +1,15 @@
 """Files that are complete or absent, never half: write aside, fsync, rename. Imports no torch."""
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from chainrule.core.errors import DataError
+from chainrule.core.errors import ChainruleError, DataError
 
 MENDS = {
     errno.ENAMETOOLONG: "a name has 255 bytes at most; give a shorter one, or the file that holds the text",
@@ -112,6 +114,23 @@ def read_text(path: Path) -> str:
             f"{path} is not UTF-8 (byte {error.start} is 0x{data[error.start]:02x}); "
             f"convert it first, for example: iconv -f GBK -t UTF-8 {path.name} > utf8.txt"
         ) from error
+
+
+def read_json(path: Path, mend: str = "copy it again", *, error: type[ChainruleError] = DataError) -> Any:
+    """What a JSON file holds; an ``error`` that ends with ``mend`` where that is no JSON."""
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as why:  # a number of 5000 digits is a ValueError, no JSONDecodeError
+        raise error(f"{path} is not JSON ({why}); {mend}") from why
+
+
+def read_json_object(path: Path, mend: str = "copy it again", *, error: type[ChainruleError] = DataError) -> dict[str, Any]:
+    """The names and values that a JSON file holds; an ``error`` that ends with ``mend`` where it holds something else."""
+    data = read_json(path, mend, error=error)
+    if not isinstance(data, dict):
+        raise error(f"{path} holds a {type(data).__name__}, not names with values; {mend}")
+    return data
 
 
 def unwritable(path: Path, error: OSError) -> DataError:

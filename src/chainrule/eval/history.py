@@ -16,7 +16,7 @@ from statistics import mean
 from typing import Literal
 
 from chainrule.core.errors import DataError, nearest
-from chainrule.core.files import read_text, write_text
+from chainrule.core.files import read_json_object, write_text
 from chainrule.core.schema import dump, parse
 from chainrule.eval import findings as found
 from chainrule.eval.results import Machine, Rung
@@ -292,7 +292,4 @@ def read(path: Path) -> History:
 
 def parsed(path: Path) -> dict[str, object]:
     """A JSON file's object; a ``DataError`` says where it is none."""
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path} is not JSON (line {error.lineno}: {error.msg}); run the ladder again with --force") from error
+    return read_json_object(path, "begin the run that wrote it again, with --force")

@@ -7,8 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from chainrule.core.errors import DataError
-from chainrule.core.files import read_text, write_text
+from chainrule.core.files import read_json_object, write_text
 from chainrule.core.schema import dump
 from chainrule.eval.findings import checks
 from chainrule.eval.results import ChatScore, OrderProbe, Results
@@ -30,12 +29,7 @@ def record(results: Results) -> dict[str, Any]:
 
 def keep(path: Path, name: str, record: dict[str, Any]) -> None:
     """Write a record into a file of records, under its name; the others stay."""
-    try:
-        others = json.loads(read_text(path)) if path.exists() else {}
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path} is not JSON (line {error.lineno}: {error.msg}); mend it, or remove it") from error
-    if not isinstance(others, dict):
-        raise DataError(f"{path} holds a {type(others).__name__}, not records by name; mend it, or remove it")
+    others = read_json_object(path, "mend it, or remove it") if path.exists() else {}
     write_text(path, json.dumps({**others, name: record}, ensure_ascii=False, indent=1) + "\n")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from chainrule.core.errors import DataError
-from chainrule.core.files import read_text, write_text
+from chainrule.core.files import read_json, write_text
 from chainrule.core.schema import dump, parse
 
 VERSION = 1
@@ -239,8 +239,4 @@ def write(results: Results, folder: Path) -> Path:
 def read(path: Path) -> Results:
     """The results that ``write`` stored, from their file or its folder."""
     path = path / FILE if path.is_dir() else path
-    try:
-        data = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path} is not JSON (line {error.lineno}: {error.msg}); run the recipe again") from error
-    return parse(Results, data)
+    return parse(Results, read_json(path, "run the recipe again"))

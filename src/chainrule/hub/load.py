@@ -9,7 +9,6 @@ ngram5:FILE         a text counted on the spot, byte by byte; without a number, 
 world               the exact distribution of the world
 """
 
-import json
 import re
 import sys
 from dataclasses import replace
@@ -20,7 +19,7 @@ import torch
 
 from chainrule.core.device import DTYPES, format_called, pick_device
 from chainrule.core.errors import CheckpointError, ConfigError, RequestError, nearest
-from chainrule.core.files import read_text
+from chainrule.core.files import read_json_object
 from chainrule.core.masked import MaskedModel, Model
 from chainrule.core.schema import dump
 from chainrule.core.tokenizer import Tokenizer
@@ -252,16 +251,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    """A JSON file of the folder as a table; an absent one is empty."""
-    if not path.exists():
-        return {}
-    try:
-        table = json.loads(read_text(inside(path.parent, path.name)))
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{path} is not JSON: {error}; copy it again") from error
-    if not isinstance(table, dict):
-        raise CheckpointError(f"{path} is no table of settings but a {type(table).__name__}; copy it again")
-    return table
+    """The settings in a JSON file of the folder; an absent one is empty."""
+    return read_json_object(inside(path.parent, path.name), error=CheckpointError) if path.exists() else {}
 
 
 def _fits(model: Model, tokenizer: Tokenizer | None, where: Path) -> None:

@@ -22,7 +22,7 @@ from torch import nn
 from chainrule.adapt.int4 import in_four_bits
 from chainrule.adapt.lora import Lora, LoraLinear, adapters, linears, put
 from chainrule.core.errors import CheckpointError, nearest
-from chainrule.core.files import read_text, whole_folder
+from chainrule.core.files import read_json_object, whole_folder
 from chainrule.core.masked import MaskedModel
 from chainrule.core.shapes import Tensor
 from chainrule.hub.build import moves, published_config
@@ -87,12 +87,7 @@ def read_adapter(model: nn.Module, folder: str | Path) -> list[str]:
 def _config(folder: Path) -> dict[str, Any]:
     if not (folder / CONFIG).exists():
         raise CheckpointError(f"{folder} holds no {CONFIG}, so it is no adapter; give the folder that PEFT wrote")
-    try:
-        config = json.loads(read_text(inside(folder, CONFIG)))
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{folder / CONFIG} is not JSON: {error}; copy it again") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{folder / CONFIG} is no table of settings but a {type(config).__name__}; copy it again")
+    config = read_json_object(inside(folder, CONFIG), error=CheckpointError)
     if config.get("peft_type") != "LORA":
         raise CheckpointError(f"{folder} is an adapter of type {config.get('peft_type')!r}; LORA (with DoRA) can be read")
     if config.get("bias", "none") != "none":

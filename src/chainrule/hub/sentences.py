@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from chainrule.core.datum import Layout
 from chainrule.core.errors import CheckpointError, nearest
-from chainrule.core.files import read_text, write_text
+from chainrule.core.files import read_json, write_text
 from chainrule.core.shapes import Float, Tensor
 from chainrule.hub.weights import inside
 
@@ -105,9 +105,4 @@ def _kind(module: dict[str, Any]) -> str:
 
 
 def _json(path: Path) -> Any:
-    if not path.exists():
-        return {}
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{path} is not JSON: {error}; copy it again") from error
+    return read_json(path, error=CheckpointError) if path.exists() else {}

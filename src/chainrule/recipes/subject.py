@@ -7,7 +7,6 @@ meta-llama/...          the id of a config that ships (``hub.shipped``)
 recipe.yaml             a recipe whose model is fresh, or the name of one that ships
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from chainrule.core.errors import CheckpointError, ConfigError
-from chainrule.core.files import read_text
+from chainrule.core.files import read_json
 from chainrule.core.masked import Model
 from chainrule.eval.anatomy import Anatomy, take_apart
 from chainrule.eval.counted import Counted, count
@@ -46,7 +45,7 @@ def subject(name: str) -> Subject:
     if path is not None and path.is_dir():
         return _folder(path)
     if path is not None and path.suffix == ".json":
-        return _config(_read(path), name)
+        return _config(read_json(path, error=CheckpointError), name)
     file = path is not None and path.is_file()
     if file or place(str(SHIPPED / f"{name}.yaml")):
         if path is not None and file and path.suffix not in (".yaml", ".yml"):
@@ -72,15 +71,8 @@ def _folder(path: Path) -> Subject:
     if config is None:
         assert recipe is not None
         return _recipe(recipe, str(path))
-    plain = _config(_read(config), str(path))
+    plain = _config(read_json(config, error=CheckpointError), str(path))
     return plain if recipe is None else _trained(plain.anatomy, recipe)
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{path} is not JSON: {error}; copy it again") from error
 
 
 def _config(config: dict[str, Any], name: str) -> Subject:

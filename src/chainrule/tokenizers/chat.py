@@ -23,7 +23,7 @@ from typing import Any
 
 from chainrule.core.chat import ROLES, Message
 from chainrule.core.errors import TokenizerError
-from chainrule.core.files import read_text
+from chainrule.core.files import read_json, read_text
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.tokenizers.library import LibraryTokenizer
 
@@ -245,10 +245,7 @@ def find_template(folder: Path) -> str | None:
     file, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
     if file.exists():
         return read_text(file)
-    try:
-        settings = json.loads(read_text(config)) if config.exists() else {}
-    except json.JSONDecodeError as error:
-        raise TokenizerError(f"{config} is not JSON: {error}; copy it again") from error
+    settings = read_json(config, error=TokenizerError) if config.exists() else {}
     template = settings.get("chat_template") if isinstance(settings, dict) else None
     if isinstance(template, list):
         named = {str(entry.get("name")): entry.get("template") for entry in template if isinstance(entry, dict)}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from chainrule.core.errors import TokenizerError
-from chainrule.core.files import exists, read_text
+from chainrule.core.files import exists, read_json_object, read_text
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.byte import END_OF_TEXT, ByteTokenizer
@@ -122,16 +122,9 @@ def _name(token: Any) -> str:
     return token.get("content", "") if isinstance(token, dict) else token or ""
 
 
-def _json(path: Path) -> Any:
-    if not path.exists():
-        return {}
-    try:
-        table = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise TokenizerError(f"{path} is not JSON: {error}") from error
-    if not isinstance(table, dict):
-        raise TokenizerError(f"{path} holds a {type(table).__name__}, not names with values; copy it again from where it came")
-    return table
+def _json(path: Path) -> dict[str, Any]:
+    """A JSON file of names with values; an absent one is empty."""
+    return read_json_object(path, "copy it again from where it came", error=TokenizerError) if path.exists() else {}
 
 
 def _vocab_and_merges(vocab: Path, merges: Path, *, pattern: str, nfc: bool, specials: dict[str, int]) -> BPE:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from chainrule.core.errors import TokenizerError
-from chainrule.core.files import read_text, write_text
+from chainrule.core.files import read_json_object, read_text, write_text
 from chainrule.core.tokenizer import Tokenizer
 
 UNKNOWN = "[UNK]"
@@ -39,8 +39,8 @@ class WordPiece(Tokenizer):
     def read(cls, path: Path) -> "WordPiece":
         """The tokenizer of a ``vocab.txt``; ``do_lower_case`` is read from the configuration beside it."""
         config = path.with_name("tokenizer_config.json")
-        lower = json.loads(read_text(config)).get("do_lower_case", True) if config.exists() else True
-        return cls(read_text(path).rstrip("\n").split("\n"), lower=bool(lower))
+        settings = read_json_object(config, error=TokenizerError) if config.exists() else {}
+        return cls(read_text(path).rstrip("\n").split("\n"), lower=bool(settings.get("do_lower_case", True)))
 
     def encode(self, text: str) -> list[int]:
         return [self._ids[piece] for word in self.words(text) for piece in self.cut(word)]
