@@ -253,7 +253,7 @@ class Reader(LanguageModel):
 
 
 class Bytes(Tokenizer):
-    """Bytes as ids 0 to 255; 256 begins and ends a document unless ``ends`` is False."""
+    """Bytes as ids 0 to 255; 256 begins and ends a document unless ``ends`` is False. A lossy one knows small letters alone."""
 
     def __init__(self, ends: bool = True, lossless: bool = True) -> None:
         self.vocab_size = 257
@@ -262,7 +262,7 @@ class Bytes(Tokenizer):
         self.eos = (256,) if ends else ()
 
     def encode(self, text):
-        return list(text.encode())
+        return list((text if self.lossless else text.lower()).encode())
 
     def decode(self, ids, *, specials=False):
         return bytes(id for id in ids if id < 256).decode(errors="replace")

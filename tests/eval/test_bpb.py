@@ -3,7 +3,9 @@ import math
 
 import pytest
 
+from chainrule.core.errors import TokenizerError
 from chainrule.eval.bpb import measure, measure_logp, uniform_logp
+from chainrule.logprobs.measures import judged_ids
 
 TEXTS = ["hello", "今天的天气很好。", "", "a longer English document, for windows and batches", "b"]
 
@@ -71,9 +73,18 @@ def test_a_text_that_is_ruled_out_costs_infinitely_many_bits(toys) -> None:
 
 
 def test_a_tokenizer_that_loses_text_is_refused_unless_forced(toys) -> None:
-    with pytest.raises(ValueError, match="may lose part of a text"):
-        measure(toys.Uniform(257), toys.Bytes(lossless=False), TEXTS)
-    assert "costs nothing" in measure(toys.Uniform(257), toys.Bytes(lossless=False), TEXTS, force=True).notes[0]
+    small = toys.Bytes(lossless=False)
+    with pytest.raises(TokenizerError, match="gpt9's tokenizer loses part of a text"):
+        measure(toys.Uniform(257), small, [*TEXTS, "A capital."], name="gpt9")
+    assert "costs nothing" in measure(toys.Uniform(257), small, [*TEXTS, "A capital."], force=True).notes[0]
+
+
+def test_a_tokenizer_that_may_lose_text_is_used_where_it_loses_none_and_score_agrees(toys) -> None:
+    small, texts = toys.Bytes(lossless=False), [text.lower() for text in TEXTS]
+    measured = measure(toys.Uniform(257), small, texts)
+    assert measured.notes == ()
+    assert measured.nats == measure(toys.Uniform(257), toys.Bytes(), texts).nats
+    assert [judged_ids(small, text).n_bytes for text in texts if text] == [size for size in measured.size_bytes if size]
 
 
 def test_nothing_to_measure_is_refused(toys) -> None:

@@ -47,7 +47,7 @@ def test_a_tokenizer_json_frames_a_text_as_its_vocab_txt_does(folder, tmp_path):
     transformers.BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(tmp_path / "fast")
     (tmp_path / "fast" / "vocab.txt").unlink()
     slow, fast = cr.load(folder, device="cpu"), cr.load(tmp_path / "fast", device="cpu")
-    assert slow.framed([7592]) == fast.framed([7592]) == [101, 7592, 102]
+    assert slow.tokenizer.framed([7592]) == fast.tokenizer.framed([7592]) == [101, 7592, 102]
     assert slow.fill("The [MASK] is unaffable.", k=40) == fast.fill("The [MASK] is unaffable.", k=40)
 
 

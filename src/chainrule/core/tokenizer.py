@@ -1,7 +1,7 @@
 """What a tokenizer is: text to ids and back, and the few ids that no text can yield. Imports no torch."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 
@@ -34,6 +34,16 @@ class Tokenizer(ABC):
     @abstractmethod
     def encode(self, text: str) -> list[int]:
         """The ids of a text; never a special id. Raises ``TokenizerError`` for what it cannot express."""
+
+    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of many texts: those of ``encode``, which some tokenizers find on all cores at once."""
+        return [self.encode(text) for text in texts]
+
+    def framed(self, ids: Iterable[int], *, begin: bool = True, end: bool = True) -> list[int]:
+        """A document as models read it: begin, the ids of its text, end; without what this tokenizer has none of."""
+        first = [self.begin] if begin and self.begin is not None else []
+        last = [self.end] if end and self.end is not None else []
+        return [*first, *ids, *last]
 
     @abstractmethod
     def decode(self, ids: Iterable[int], *, specials: bool = False) -> str:

@@ -55,10 +55,10 @@ def encode_pairs(
 
     In its message pairs are counted from ``first``, and the model reads ``limit`` tokens at most.
     """
-    end = [] if tokenizer.end is None else [tokenizer.end]
     encoded: list[EncodedPair] = []
     for number, (source, target) in enumerate(pairs, first):
-        x, y = [*tokenizer.encode(source), *end], [start, *tokenizer.encode(target), *end]
+        x = tokenizer.framed(tokenizer.encode(source), begin=False)
+        y = [start, *tokenizer.framed(tokenizer.encode(target), begin=False)]
         longest = max(len(x), len(y))
         if longest > context:
             raise DataError(

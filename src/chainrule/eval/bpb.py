@@ -20,6 +20,7 @@ from chainrule.core.datum import Batch, Layout
 from chainrule.core.errors import DataError
 from chainrule.core.model import LanguageModel
 from chainrule.core.tokenizer import Tokenizer
+from chainrule.logprobs.measures import Judged, loses, refuse_lossy
 from chainrule.logprobs.scoring import token_logprobs
 
 TOKENS_AT_ONCE = 8192
@@ -84,24 +85,25 @@ def measure(
 ) -> Measured:
     """Measure every text as one document; ``languages`` names each one's language (``text`` if left out).
 
-    Raises ``DataError`` for no text at all, and for a tokenizer that loses part of a text unless ``force``d: the bits
-    of what it dropped would not be paid for.
+    Raises ``DataError`` for no text at all, and ``TokenizerError`` for a tokenizer that loses part of one unless
+    ``force``d: the bits of what it dropped would not be paid for.
     """
     spoken = checked(texts, languages)
     if not force:
-        refuse_lossy(tokenizer, name)
-    ids = [tokenizer.encode(text) for text in texts]
-    rows = [row for i, document in enumerate(ids) for row in _rows(i, _framed(document, tokenizer), model.context)]
+        refuse_lossy(tokenizer, texts, name)
+    ids = tokenizer.encode_many(texts)
+    judged = [Judged.of(tokenizer, *document, begin=model.start) for document in zip(texts, ids, strict=True)]
+    rows = [row for i, document in enumerate(judged) for row in _rows(i, document.ids, model.context)]
     started = time.perf_counter()
     nats = _score(model, rows, len(texts), tokens_at_once)
     return Measured(
         name=name,
         nats=tuple(nats),
-        size_bytes=tuple(map(_judged_bytes(tokenizer), texts, ids)),
+        size_bytes=tuple(document.n_bytes for document in judged),
         languages=spoken,
         tokens=sum(map(len, ids)),
         seconds=time.perf_counter() - started,
-        notes=_notes(tokenizer, model, len(rows) - len(texts)),
+        notes=_notes(tokenizer, model, len(rows) - len(texts), lossy=force and loses(tokenizer, texts)),
     )
 
 
@@ -132,22 +134,6 @@ def checked(texts: Sequence[str], languages: Sequence[str] | None) -> tuple[str,
     return spoken
 
 
-def _framed(ids: list[int], tokenizer: Tokenizer) -> list[int]:
-    begin = [] if tokenizer.begin is None else [tokenizer.begin]
-    end = [] if tokenizer.end is None else [tokenizer.end]
-    return begin + ids + end
-
-
-def _judged_bytes(tokenizer: Tokenizer) -> Callable[[str, list[int]], int]:
-    """The bytes of a text that are paid for: all, or all but the first token's where nothing comes before it."""
-
-    def count(text: str, ids: list[int]) -> int:
-        size = len(text.encode())
-        return size if tokenizer.begin is not None or not ids else size - len(tokenizer.token_bytes(ids[0]))
-
-    return count
-
-
 def _rows(document: int, ids: list[int], context: int | None) -> Iterator[_Row]:
     """The windows of a document: one, or overlapping by half where the context is shorter."""
     if context is None or len(ids) <= context:
@@ -175,15 +161,6 @@ def _score(model: LanguageModel, rows: list[_Row], documents: int, tokens_at_onc
     return nats.tolist()
 
 
-def refuse_lossy(tokenizer: Tokenizer, name: str) -> None:
-    """Raises ``DataError`` for a tokenizer that may drop part of a text, which would then cost nothing."""
-    if not tokenizer.lossless:
-        raise DataError(
-            f"{name}'s tokenizer may lose part of a text, so bits per byte would flatter it; "
-            "use a lossless tokenizer, or force the measurement and read it with care"
-        )
-
-
 def alike(rows: Iterable[T], length: Callable[[T], int], tokens_at_once: int) -> Iterator[list[T]]:
     """Rows of similar length together, the longest first, so that little of a batch is padding."""
     group: list[T] = []
@@ -206,14 +183,14 @@ def _batch(group: list[_Row]) -> Batch:
     return Batch(tokens, mask, Layout.lengths(torch.tensor([len(row.ids) for row in group]), longest))
 
 
-def _notes(tokenizer: Tokenizer, model: LanguageModel, extra: int) -> tuple[str, ...]:
+def _notes(tokenizer: Tokenizer, model: LanguageModel, extra: int, *, lossy: bool) -> tuple[str, ...]:
     notes: list[str] = []
     if tokenizer.begin is None:
         notes.append("the first token of every document is not judged: the tokenizer has no token to begin with")
     if tokenizer.end is None:
         notes.append("the end of a document is not judged: the tokenizer has no token for it")
-    if not tokenizer.lossless:
-        notes.append("the tokenizer may lose part of a text, which then costs nothing")
+    if lossy:
+        notes.append("the tokenizer loses part of a text, which then costs nothing")
     if extra:
         notes.append(f"documents longer than {model.context} tokens were read in windows that overlap by half")
     return tuple(notes)

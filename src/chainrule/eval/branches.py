@@ -21,7 +21,8 @@ from chainrule.core.model import LanguageModel
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.data.pairs import EncodedPair, together
 from chainrule.data.parts import parts
-from chainrule.eval.bpb import TOKENS_AT_ONCE, Measured, alike, checked, refuse_lossy
+from chainrule.eval.bpb import TOKENS_AT_ONCE, Measured, alike, checked
+from chainrule.logprobs.measures import refuse_lossy
 from chainrule.logprobs.scoring import token_logprobs, widen
 
 Scored = Iterable[tuple[Sequence[int], torch.Tensor]]
@@ -60,11 +61,11 @@ def measure_in_order(
     name: str,
 ) -> Measured:
     """Measure an encoder that guesses every token of a text from those before it, behind ``mask``."""
-    begin = [] if tokenizer.begin is None else [tokenizer.begin]
+    first = len(tokenizer.framed([], end=False))
 
     def score(documents: list[list[int]]) -> Scored:
-        whole = [[*begin, *ids] for ids in documents]
-        rows = [_Riddle(i, ids, at) for i, ids in enumerate(whole) for at in range(len(begin), len(ids))]
+        whole = [tokenizer.framed(ids, end=False) for ids in documents]
+        rows = [_Riddle(i, ids, at) for i, ids in enumerate(whole) for at in range(first, len(ids))]
         for group in alike(rows, lambda row: min(row.at + 1, model.context), TOKENS_AT_ONCE):
             seen = [torch.tensor([*row.ids[max(0, row.at + 1 - model.context) : row.at], mask]) for row in group]
             hidden = torch.tensor([row.ids[row.at] for row in group])
@@ -102,8 +103,8 @@ def _measured(
     texts: Sequence[str], languages: Sequence[str] | None, name: str,
 ) -> Measured:  # fmt: skip
     spoken = checked(texts, languages)
-    refuse_lossy(tokenizer, name)
-    documents = [[*tokenizer.encode(text), _end(tokenizer, name)] for text in texts]
+    refuse_lossy(tokenizer, texts, name)
+    documents = [[*ids, _end(tokenizer, name)] for ids in tokenizer.encode_many(texts)]
     nats = torch.zeros(len(texts), dtype=torch.float64)
     training, began = model.training, time.perf_counter()
     model.eval()

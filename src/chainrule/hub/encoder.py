@@ -57,14 +57,8 @@ class MaskedLM:
         ids = list(tokenizer.encode(parts[0]))
         for part in parts[1:]:
             ids += [hidden, *tokenizer.encode(part)]
-        p = self._probabilities(self.framed(ids))
-        return [self._best(row, k) for row, id in zip(p, self.framed(ids), strict=True) if id == hidden]
-
-    def framed(self, ids: list[int]) -> list[int]:
-        """A text as the model reads it: begin, text, end (BERT's [CLS] and [SEP])."""
-        tokenizer = self.need_tokenizer()
-        begin = [] if tokenizer.begin is None else [tokenizer.begin]
-        return [*begin, *ids, *([] if tokenizer.end is None else [tokenizer.end])]
+        row = tokenizer.framed(ids)  # BERT's [CLS] and [SEP]
+        return [self._best(p, k) for p, id in zip(self._probabilities(row), row, strict=True) if id == hidden]
 
     @torch.inference_mode()
     def embed(self, texts: Sequence[str], /, *, truncate: bool = False) -> list[list[float]]:
@@ -90,8 +84,8 @@ class MaskedLM:
 
     def _row(self, number: int, text: str, truncate: bool) -> list[int]:
         """The ids of a text to embed, no longer than the model reads."""
-        ids = self.need_tokenizer().encode(text)
-        frame = len(self.framed([]))
+        tokenizer = self.need_tokenizer()
+        ids, frame = tokenizer.encode(text), len(tokenizer.framed([]))
         limit = min(self.pooling.limit or self.model.context, self.model.context) - frame
         if len(ids) > limit and not truncate:
             raise RequestError(
@@ -100,7 +94,7 @@ class MaskedLM:
             )
         if not ids and not frame:
             raise RequestError(f"text {number} is empty, and nothing has no vector; give at least one character")
-        return self.framed(ids[:limit])
+        return tokenizer.framed(ids[:limit])
 
     def _pooled(self, rows: list[list[int]]) -> list[list[float]]:
         """The vectors of some rows, read side by side with padding on the right."""

@@ -246,8 +246,7 @@ class LM:
         if not text:
             raise RequestError(f"{self.name} writes a target given a source; give the text to translate")
         tokenizer = self.need_tokenizer()
-        end = [] if tokenizer.end is None else [tokenizer.end]
-        return {"source": torch.tensor([tokenizer.encode(text) + end])}
+        return {"source": torch.tensor([tokenizer.framed(tokenizer.encode(text), begin=False)])}
 
     def _begin(self) -> list[int]:
         """The token that a text's probability is conditioned on; nothing where there is none."""

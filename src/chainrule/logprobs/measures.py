@@ -7,6 +7,7 @@ its first token unjudged; that token's bytes are then not counted either, and ``
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chainrule.core.errors import TokenizerError
@@ -21,26 +22,39 @@ class Judged:
     n_bytes: int
     unjudged_bytes: int
 
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, text: str, ids: Sequence[int], *, end: bool = True, begin: int | None = None) -> "Judged":
+        """A text with its ids: begin (the tokenizer's, unless another is given), the ids, end."""
+        begin = tokenizer.begin if begin is None else begin
+        unjudged = len(tokenizer.token_bytes(ids[0])) if ids and begin is None else 0
+        head = [] if begin is None else [begin]
+        return cls([*head, *tokenizer.framed(ids, begin=False, end=end)], len(text.encode()) - unjudged, unjudged)
+
 
 def judged_ids(tokenizer: Tokenizer, text: str, *, end: bool = True, force: bool = False, begin: int | None = None) -> Judged:
-    """begin (the tokenizer's, unless another is given), the text's ids, end.
-
-    Raises ``TokenizerError`` for an empty text, and for a lossy tokenizer unless forced.
-    """
-    if not tokenizer.lossless and not force and tokenizer.decode(tokenizer.encode(text)) != text:
-        raise TokenizerError(
-            "this tokenizer loses part of the text (it normalises), so bits per byte would judge another text; "
-            "pass force=True, or --force, to measure it all the same"
-        )
+    """One text to judge. Raises ``TokenizerError`` where it is empty, or loses a part on the way to ids, unless ``force``d."""
+    if not force:
+        refuse_lossy(tokenizer, [text], "the model")
     ids = tokenizer.encode(text)
     if not ids:
         raise TokenizerError("there is no text to judge; give at least one character")
-    tail = [tokenizer.end] if end and tokenizer.end is not None else []
-    begin = tokenizer.begin if begin is None else begin
-    if begin is None:
-        unjudged = len(tokenizer.token_bytes(ids[0]))
-        return Judged([*ids, *tail], len(text.encode()) - unjudged, unjudged)
-    return Judged([begin, *ids, *tail], len(text.encode()), 0)
+    return Judged.of(tokenizer, text, ids, end=end, begin=begin)
+
+
+def loses(tokenizer: Tokenizer, texts: Sequence[str]) -> bool:
+    """Whether one of the texts does not come back from its ids; a lossless tokenizer is taken at its word."""
+    if tokenizer.lossless:
+        return False
+    return any(tokenizer.decode(ids) != text for text, ids in zip(texts, tokenizer.encode_many(texts), strict=True))
+
+
+def refuse_lossy(tokenizer: Tokenizer, texts: Sequence[str], name: str) -> None:
+    """Raises ``TokenizerError`` where the tokenizer of model ``name`` loses part of a text, which would then cost nothing."""
+    if loses(tokenizer, texts):
+        raise TokenizerError(
+            f"{name}'s tokenizer loses part of a text (it normalises), so bits per byte would judge another text; "
+            "use a lossless tokenizer, or pass force=True, or --force, to measure it all the same"
+        )
 
 
 def bits_per_byte(nats: float, n_bytes: int) -> float:

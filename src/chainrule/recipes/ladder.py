@@ -20,11 +20,8 @@ Heard = Callable[[str, LM], Any]
 
 def counted(texts: Sequence[str], tokenizer: Tokenizer, order: int) -> list[Level]:
     """The n-grams of documents under a tokenizer, each with its begin and end, of all lengths up to ``order``."""
-    begin = [] if tokenizer.begin is None else [tokenizer.begin]
-    end = [] if tokenizer.end is None else [tokenizer.end]
-    many = getattr(tokenizer, "encode_many", None)
-    ids = many(list(texts)) if many else [tokenizer.encode(text) for text in texts]
-    return count_ngrams([np.array([*begin, *one, *end]) for one in ids], order, tokenizer.vocab_size)
+    documents = [np.array(tokenizer.framed(ids)) for ids in tokenizer.encode_many(texts)]
+    return count_ngrams(documents, order, tokenizer.vocab_size)
 
 
 def beginning(texts: Sequence[str], size: int) -> list[str]:

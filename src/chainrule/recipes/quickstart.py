@@ -434,8 +434,8 @@ class _Quickstart:
 
 def counted_ids(ids: list[list[int]], tokenizer: Tokenizer) -> list[NGram]:
     """The n-grams of chats that are ids already; each begins as every row does, with the begin token."""
-    begin = [] if tokenizer.begin is None else [tokenizer.begin]
-    levels = count_ngrams([[*begin, *one] for one in ids], max(CHAT_ORDERS), tokenizer.vocab_size)
+    rows = [tokenizer.framed(chat, end=False) for chat in ids]
+    levels = count_ngrams(rows, max(CHAT_ORDERS), tokenizer.vocab_size)
     return [NGram.of_levels(levels[:order], vocab_size=tokenizer.vocab_size) for order in CHAT_ORDERS]
 
 

@@ -71,7 +71,7 @@ class LibraryTokenizer(Tokenizer):
             text.encode()  # half of a surrogate pair is no text, and says so here by its name
             raise
 
-    def encode_many(self, texts: list[str]) -> list[list[int]]:
+    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of many texts, on all cores."""
         try:
             return [encoding.ids for encoding in self._engine.encode_batch(texts, add_special_tokens=False)]

@@ -33,7 +33,6 @@ from chainrule.tokenizers import load as load_tokenizer
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.byte import END_OF_TEXT, ByteTokenizer
 from chainrule.tokenizers.chat import CHATML, IM_END, IM_START, ChatTemplate
-from chainrule.tokenizers.library import LibraryTokenizer
 from chainrule.train.objective import LossFunction
 from chainrule.train.recipe import (
     Bpe,
@@ -383,10 +382,7 @@ def fresh_model(recipe: Recipe, vocab_size: int, documents: list[NDArray[np.int3
 
 def encode_texts(texts: list[str], tokenizer: Tokenizer) -> list[tuple[NDArray[np.int32], None]]:
     """begin, text, end of each; every token is judged."""
-    ids = tokenizer.encode_many(texts) if isinstance(tokenizer, LibraryTokenizer) else [tokenizer.encode(t) for t in texts]
-    begin = [] if tokenizer.begin is None else [tokenizer.begin]
-    end = [] if tokenizer.end is None else [tokenizer.end]
-    return [(np.array([*begin, *one, *end], np.int32), None) for one in ids]
+    return [(np.array(tokenizer.framed(ids), np.int32), None) for ids in tokenizer.encode_many(texts)]
 
 
 def pack_texts(texts: list[str], tokenizer: Tokenizer, context: int) -> Rows:

@@ -97,7 +97,7 @@ def _masked(lm: MaskedLM, text: str | None) -> Row:
     ids = list(tokenizer.encode(first))
     for part in rest:
         ids += [tokenizer.specials[mask], *tokenizer.encode(part)]
-    ids = lm.framed(ids)
+    ids = tokenizer.framed(ids)
     hidden = ids.index(tokenizer.specials[mask]) if rest else -1
     asks = f"the word behind {mask}" if rest else LAST
     spelt = _piece(tokenizer)
