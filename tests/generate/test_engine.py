@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from chainrule.core.datum import Layout
-from chainrule.core.errors import RequestError
+from chainrule.core.errors import ConfigError, RequestError
 from chainrule.generate.engine import Engine, Request
 from chainrule.generate.text import TextStream
 from chainrule.hub.build import fresh
@@ -134,5 +134,10 @@ def test_prompts_the_model_cannot_read_are_refused():
         engine.submit(Request(tokens=[1] * 64))
     with pytest.raises(RequestError, match="id 900"):
         engine.submit(Request(tokens=[900]))
+    with pytest.raises(RequestError, match="id -1; this model knows ids 0 to 256"):
+        engine.submit(Request(tokens=[-1, 5]))
     with pytest.raises(RequestError, match="tokenizer"):
         engine.submit(Request(tokens=[1], stop=("x",)))
+    with pytest.raises(ConfigError, match="reads tokens alone; it cannot be given source"):
+        engine.submit(Request(tokens=[1], given={"source": torch.ones(1, 3, dtype=torch.long)}))
+    assert not engine.busy

@@ -113,10 +113,14 @@ class LanguageModel(nn.Module, ABC):
         return None
 
     def check_given(self, given: Given | None, rows: int = 1) -> None:
-        """Raises ``ConfigError`` where the model cannot be conditioned so; asked before any work."""
+        """Raises ``ConfigError`` where the model cannot be conditioned so; asked before any work, and by the models."""
         missing = [name for name in self.needs if given is None or name not in given]
         if missing:
             raise ConfigError(f"this model needs to be given {', '.join(missing)}; pass given={{{missing[0]!r}: ...}}")
+        unknown = [name for name in given or () if name not in self.needs]
+        if unknown:
+            reads = f"is given {' and '.join(self.needs)} alone" if self.needs else "reads tokens alone"
+            raise ConfigError(f"this model {reads}; it cannot be given {', '.join(unknown)}")
 
     def given(self, x: Given) -> "Conditioned":
         """This model with its condition filled in: p(y | x) for one caller."""
@@ -175,6 +179,10 @@ class Conditioned(LanguageModel):
     @property
     def readout_weight(self) -> Float[Tensor, "v d"] | None:
         return self.model.readout_weight
+
+    def check_given(self, given: Given | None, rows: int = 1) -> None:
+        if given is not None:
+            self.model.check_given(given, rows)
 
     def cache(self, rows: int, capacity: int, given: Given | None = None, pool: object | None = None) -> Cache:
         return self.model.cache(rows, capacity, self.x if given is None else given, pool)

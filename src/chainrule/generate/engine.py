@@ -26,6 +26,7 @@ from chainrule.core.shapes import Float, Tensor
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.generate.text import TextStream
 from chainrule.logprobs.filters import Filter, MinP, Temperature, TopK, TopP, repetition_penalty
+from chainrule.logprobs.scoring import widen
 
 Done = Literal["stop", "length"]
 SMALLEST, LARGEST = 1e-4, 1e4
@@ -160,9 +161,9 @@ class Engine:
 
     def submit(self, request: Request) -> int:
         """Take a request in; its id stands in its events. Refuses, before any work, what cannot be served."""
-        worst = max(request.tokens)
-        if worst >= self.model.vocab_size or min(request.tokens) < 0:
-            raise RequestError(f"the prompt holds the id {worst}; this model knows ids 0 to {self.model.vocab_size - 1}")
+        unknown = next((id for id in request.tokens if not 0 <= id < self.model.vocab_size), None)
+        if unknown is not None:
+            raise RequestError(f"the prompt holds the id {unknown}; this model knows ids 0 to {self.model.vocab_size - 1}")
         limit = self.model.context
         if limit is not None and len(request.tokens) >= limit:
             raise RequestError(
@@ -261,7 +262,7 @@ class Engine:
         scores = self.model.readout(hidden[torch.arange(len(tokens), device=device), lengths - 1])
         for row in self._running:
             row.unread = []
-        return scores.to(torch.promote_types(scores.dtype, torch.float32)).cpu()
+        return widen(scores).cpu()
 
     def _draw(self, row: _Row, logp: Float[Tensor, "v"], filtered: Float[Tensor, "v"]) -> Event:
         if row.request.temperature == 0:

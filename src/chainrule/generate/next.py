@@ -15,6 +15,7 @@ from chainrule.core.datum import Layout
 from chainrule.core.errors import RequestError
 from chainrule.core.model import LanguageModel
 from chainrule.core.tokenizer import Tokenizer
+from chainrule.logprobs.scoring import widen
 
 SURE = 0.9
 """A character that follows with at least this probability belongs to the piece."""
@@ -95,15 +96,15 @@ class _Search:
 
     def grown(self, piece: list[int], logp: float) -> tuple[str, float]:
         """The piece with all that is sure to follow it within the word, and the log p of that."""
-        text, now, begun = self.text(piece), logp, logp
+        text, now, before = self.text(piece), logp, logp
         while not _ends_word(text[-1]) and not self.full(piece):
             value, token = self.options(piece)[0]
             piece, now = [*piece, token], now + value
             longer = self.text(piece)
-            if token in self.specials or now - begun < math.log(SURE) or any(map(_ends_word, longer[len(text) :])):
+            if token in self.specials or now - before < math.log(SURE) or any(map(_ends_word, longer[len(text) :])):
                 break
             if longer != text:
-                text, logp, begun = longer, now, now
+                text, logp, before = longer, now, now
         return text, logp
 
     def end(self, text: str, logp: float) -> None:
@@ -130,7 +131,7 @@ class _Search:
         """The likeliest next tokens with their log p, the best first; none that all but cannot be."""
         tokens = torch.tensor([[*self.ids, *piece]], device=self.model.device)
         scores = self.model.readout(self.model.hidden(tokens, layout=Layout.plain(tokens))[:, -1])[0]
-        logp = scores.to(torch.promote_types(scores.dtype, torch.float32)).log_softmax(-1).cpu()
+        logp = widen(scores).log_softmax(-1).cpu()
         best = logp.topk(min(self.width, len(logp)))
         return [(value, id) for value, id in zip(best.values.tolist(), best.indices.tolist(), strict=True) if value > -50]
 

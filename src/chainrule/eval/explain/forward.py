@@ -22,6 +22,7 @@ from chainrule.core.tap import Only
 from chainrule.eval.explain.facts import Forward, Seen
 from chainrule.eval.explain.work import Work, layers_of
 from chainrule.hub.weights import format_name
+from chainrule.logprobs.scoring import widen
 
 HEARD = (
     "hook_embed", "hook_pos_embed", "hook_token_type_embed", "hook_full_embed", "hook_resid_pre", "hook_q", "hook_k", "hook_v",
@@ -114,8 +115,7 @@ def _scores(model: Any, tokens: Tensor, given: Mapping[str, Tensor] | None, tap:
 
 
 def _likeliest(scores: Tensor, piece: Callable[[int], str]) -> tuple[tuple[str, float], ...]:
-    wide = torch.promote_types(scores.dtype, torch.float32)
-    best = scores.to(wide).softmax(-1).topk(min(BEST, len(scores)))
+    best = widen(scores).softmax(-1).topk(min(BEST, len(scores)))
     return tuple((piece(id), p) for id, p in zip(best.indices.tolist(), best.values.tolist(), strict=True))
 
 
