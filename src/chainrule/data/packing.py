@@ -25,8 +25,8 @@ class Rows:
 
     tokens: NDArray[np.int32]
     mask: NDArray[np.uint8]
-    position: NDArray[np.int16 | np.int32]
-    document: NDArray[np.int16 | np.int32]
+    position: NDArray[np.int32]
+    document: NDArray[np.int32]
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -77,7 +77,7 @@ def _pieces(documents: Iterable[Piece], context: int, split: bool) -> Iterator[P
         if len(ids) > context and not split:
             raise DataError(
                 f"document {number} is {len(ids)} tokens long and the context is {context}; "
-                f"{advice(len(ids))} such documents out: cutting them would teach broken answers"
+                f"{advice('documents', len(ids))}: cutting them would teach broken answers"
             )
         for start in range(0, len(ids), context):
             stop = start + context
@@ -85,11 +85,15 @@ def _pieces(documents: Iterable[Piece], context: int, split: bool) -> Iterator[P
                 yield ids[start:stop], None if mask is None else mask[start:stop]
 
 
-def advice(length: int, limit: int | None = None) -> str:
-    """What to do about what a context does not hold, up to the word leave; ``limit`` is the most that the model reads."""
+def advice(what: str, length: int, limit: int | None = None) -> str:
+    """What to do about ``what`` (chats, pairs) the context does not hold; ``limit`` is the most that the model reads.
+
+    >>> advice("chats", 300, limit=256)
+    'the model reads 256 at most, so leave such chats out'
+    """
     if limit is not None and length > limit:
-        return f"the model reads {limit} at most, so leave"
-    return f"set context to {length} or more, or leave"
+        return f"the model reads {limit} at most, so leave such {what} out"
+    return f"set context to {length} or more, or leave such {what} out"
 
 
 def _best_fit(pieces: Iterator[Piece], context: int) -> Iterator[list[Piece]]:

@@ -22,7 +22,7 @@ from chainrule.core.errors import DataError
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.data.documents import read_jsonl
 from chainrule.data.packing import advice
-from chainrule.data.streams import shuffled
+from chainrule.data.streams import check_split, rows_of_step
 
 Pair = tuple[str, str]
 """A source and its target."""
@@ -62,8 +62,9 @@ def encode_pairs(
         longest = max(len(x), len(y))
         if longest > context:
             raise DataError(
-                f"pair {number} is {len(x)} and {len(y)} tokens long and the context is {context}; {advice(longest, limit)} "
-                f"such pairs out (cutting them would teach false translations); it begins {source[:60]!r}"
+                f"pair {number} is {len(x)} and {len(y)} tokens long and the context is {context}; "
+                f"{advice('pairs', longest, limit)} (cutting them would teach false translations); "
+                f"it begins {source[:60]!r}"
             )
         encoded.append(EncodedPair(np.array(x, np.int32), np.array(y, np.int32)))
     return encoded
@@ -91,19 +92,13 @@ class PairStream:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.rows_per_step % self.micro_rows:
-            raise DataError(f"batch_rows={self.rows_per_step} is not a multiple of micro_rows={self.micro_rows}")
+        check_split(self.rows_per_step, self.micro_rows)
 
     def batches(self, step: int) -> list[Batch]:
         """The micro-batches of one step."""
-        first = step * self.rows_per_step
-        chosen = [self.pairs[self._row(g)] for g in range(first, first + self.rows_per_step)]
+        chosen = [self.pairs[i] for i in rows_of_step(step, self.rows_per_step, of=len(self.pairs), seed=self.seed)]
         chosen.sort(key=lambda pair: (len(pair.source), len(pair.target)))
         return [together(chosen[at : at + self.micro_rows]) for at in range(0, len(chosen), self.micro_rows)]
-
-    def _row(self, g: int) -> int:
-        epoch, at = divmod(g, len(self.pairs))
-        return int(shuffled(self.seed, epoch, len(self.pairs))[at])
 
     def describe(self) -> dict[str, Any]:
         """Pairs, the mean lengths of source and target, and a fingerprint of them all."""

@@ -40,21 +40,15 @@ class PackedStream:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.rows_per_step % self.micro_rows:
-            raise DataError(f"batch_rows={self.rows_per_step} is not a multiple of micro_rows={self.micro_rows}")
+        check_split(self.rows_per_step, self.micro_rows)
         judged = (self.rows.mask != 0) & (self.rows.position > 0)
         if not judged.any():
             raise DataError("no token of the data is to be learned: its mask is 0 everywhere; check the chats' roles")
 
     def batches(self, step: int) -> list[Batch]:
         """The micro-batches of one step."""
-        first = step * self.rows_per_step
-        index = np.array([self._row(g) for g in range(first, first + self.rows_per_step)])
-        return [self.rows.batch(part) for part in np.split(index, self.rows_per_step // self.micro_rows)]
-
-    def _row(self, g: int) -> int:
-        epoch, at = divmod(g, len(self.rows))
-        return int(shuffled(self.seed, epoch, len(self.rows))[at])
+        chosen = np.array(rows_of_step(step, self.rows_per_step, of=len(self.rows), seed=self.seed))
+        return [self.rows.batch(part) for part in np.split(chosen, self.rows_per_step // self.micro_rows)]
 
     def describe(self) -> dict[str, Any]:
         """Rows, tokens, what share of them is padding or judged, and a fingerprint of them all."""
@@ -68,6 +62,19 @@ class PackedStream:
             "judged": round(judged, 4),
             "sha256": known.hexdigest(),
         }
+
+
+def check_split(rows_per_step: int, micro_rows: int) -> None:
+    """Raises ``DataError`` where a step's rows are no whole number of micro-batches."""
+    if rows_per_step % micro_rows:
+        raise DataError(f"batch_rows={rows_per_step} is not a multiple of micro_rows={micro_rows}")
+
+
+def rows_of_step(step: int, rows_per_step: int, *, of: int, seed: int) -> list[int]:
+    """Which of the data's ``of`` rows a step reads, as the formula above says."""
+    first = step * rows_per_step
+    places = (divmod(g, of) for g in range(first, first + rows_per_step))
+    return [int(shuffled(seed, epoch, of)[at]) for epoch, at in places]
 
 
 @lru_cache(maxsize=4)

@@ -242,8 +242,8 @@ def _check_lengths(talks: list[Talk], chats: list[Encoded], context: int, limit:
     for talk, (ids, _) in zip(talks, chats, strict=True):  # before they are shuffled, when each is still known by its line
         if len(ids) > context:
             raise DataError(
-                f"{talk.where} is {len(ids)} tokens long and the context is {context}; {advice(len(ids), limit)} such chats "
-                "out: cutting them would teach broken answers"
+                f"{talk.where} is {len(ids)} tokens long and the context is {context}; "
+                f"{advice('chats', len(ids), limit)}: cutting them would teach broken answers"
             )
 
 
