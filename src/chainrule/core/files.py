@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from chainrule.core.errors import ChainruleError, DataError
 
@@ -130,7 +130,7 @@ def read_json_object(path: Path, mend: str = "copy it again", *, error: type[Cha
     data = read_json(path, mend, error=error)
     if not isinstance(data, dict):
         raise error(f"{path} holds a {type(data).__name__}, not names with values; {mend}")
-    return data
+    return cast(dict[str, Any], data)
 
 
 def unwritable(path: Path, error: OSError) -> DataError:

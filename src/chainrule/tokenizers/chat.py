@@ -1,10 +1,7 @@
 """Chat templates: a Jinja program writes a conversation as one string, which becomes ids and a mask.
 
 The mask is 1 on what the assistant wrote, the token that ends its turn included. A template may mark that itself with
-``{% generation %}``. Otherwise it is found by rendering prefixes: what stands between the conversation before a turn, as it
-is when the assistant is asked to speak, and the conversation after it. Some templates write earlier turns otherwise once
-later ones follow (a system message that moves to the last question); there the turn is found by rendering the whole with
-marks around its words. Only where neither shows it is it an error.
+``{% generation %}``; otherwise its turns are looked for in what is rendered (``chat_mask``).
 
 Special-token strings inside contents are text: while the template runs they are replaced by stand-ins, which are put back
 after the special tokens of the template itself have been found. So no content can open a turn. That holds also for tokens
@@ -12,12 +9,11 @@ that a publisher forgot to call special, where the template writes them around t
 """
 
 import itertools
-import json
 import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
-from functools import cached_property, lru_cache
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +21,8 @@ from chainrule.core.chat import ROLES, Message
 from chainrule.core.errors import TokenizerError
 from chainrule.core.files import read_json, read_text
 from chainrule.core.tokenizer import Tokenizer
+from chainrule.tokenizers.chat_jinja import TAG_OFF, TAG_ON, Span, has_generation_tags, run_template, untag
+from chainrule.tokenizers.chat_mask import PROBE, assistant_spans, probed
 from chainrule.tokenizers.library import LibraryTokenizer
 
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
@@ -41,11 +39,11 @@ CHATML = (
     "{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
 )
-"""Our own template: ChatML, with the assistant's words marked, the tools on offer and their calls as JSON."""
+"""Our own template: ChatML, with the assistant's words tagged, the tools on offer and their calls as JSON."""
 
 _OPEN, _CLOSE = "\ue000", "\ue001"
-_MARK_ON, _MARK_OFF, _UNDER = "\ue002", "\ue003", "\ue004"
-_MARKS = (_OPEN, _CLOSE, _MARK_ON, _MARK_OFF, _UNDER)
+_OURS = (_OPEN, _CLOSE, TAG_ON, TAG_OFF, PROBE)
+"""Characters of private use that mean something here, and so are shielded in contents."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +70,8 @@ class ChatTemplate:
         generate: bool = False,
     ) -> str:
         """The conversation as one string; with ``generate`` it ends where the assistant is to speak."""
-        text = self._run([Message.of(message) for message in messages], tools, generate)
-        return _restore(text.replace(_MARK_ON, "").replace(_MARK_OFF, ""), self._stand_ins)
+        text, _ = untag(self._run(tools, [Message.of(message) for message in messages], generate=generate))
+        return _restore(text, self._stand_ins)
 
     def encode(
         self,
@@ -87,16 +85,15 @@ class ChatTemplate:
         Raises ``TokenizerError`` where the template fails, or hides which tokens are the assistant's.
         """
         turns = [Message.of(message) for message in messages]
-        text = self._run(turns, tools, generate)
-        if _marks_itself(self.source):
-            return self._encode_marked(text)
-        spans = [self._span(text, turns, tools, i) for i, turn in enumerate(turns) if turn.role == "assistant"]
-        return self._encode_spans(text, spans)
+        text = self._run(tools, turns, generate=generate)
+        if has_generation_tags(self.source):
+            return self._encode_spans(*untag(text))
+        return self._encode_spans(text, assistant_spans(text, turns, partial(self._run, tools), self._special))
 
     def prompt(self, messages: Sequence[Message | Mapping[str, Any]], *, tools: Sequence[Any] | None = None) -> list[int]:
         """The ids of the conversation up to where the assistant is to speak; no template hides those."""
-        text = self._run([Message.of(message) for message in messages], tools, True)
-        return self._encode_spans(text.replace(_MARK_ON, "").replace(_MARK_OFF, ""), []).ids
+        text, _ = untag(self._run(tools, [Message.of(message) for message in messages], generate=True))
+        return self._encode_spans(text, []).ids
 
     def dated(self, day: date) -> "ChatTemplate":
         """The same template, told this day where it asks for the date."""
@@ -113,16 +110,18 @@ class ChatTemplate:
 
     @cached_property
     def _stand_ins(self) -> dict[str, str]:
-        """What stands for each special-token string, and for each of our own marks, in contents; longer names first."""
+        """What stands for each special-token string, and for each of our own characters, in contents; longer names first."""
         names = sorted(_all_specials(self._strict), key=len, reverse=True)
-        return {name: f"{_OPEN}{i}{_CLOSE}" for i, name in enumerate([*names, *_MARKS])}
+        return {name: f"{_OPEN}{i}{_CLOSE}" for i, name in enumerate([*names, *_OURS])}
 
-    def _run(self, turns: list[Message], tools: Sequence[Any] | None, generate: bool, under: int | None = None) -> str:
-        """The template's text, contents shielded; marks stand around the words of message ``under``."""
+    def _run(
+        self, tools: Sequence[Any] | None, turns: Sequence[Message], *, generate: bool = False, probe: int | None = None
+    ) -> str:
+        """The template's text, contents shielded; probes stand around the words of message ``probe``."""
         rows = [_shield(turn.as_dict(), self._stand_ins) for turn in turns]
-        rows = [_underline(row) if i == under else row for i, row in enumerate(rows)]
+        rows = [probed(row) if i == probe else row for i, row in enumerate(rows)]
         known = {**self._names, **self.variables}
-        return _render(
+        return run_template(
             self.source, messages=rows, tools=_shield(tools, self._stand_ins), add_generation_prompt=generate, **known
         )
 
@@ -133,65 +132,13 @@ class ChatTemplate:
         own = {f"{name}_token": of.get(id, "") for name, id in (("bos", self.tokenizer.bos), ("eos", self.tokenizer.end))}
         return own | (self.tokenizer.published_names if isinstance(self.tokenizer, LibraryTokenizer) else {})
 
-    def _span(self, text: str, turns: list[Message], tools: Sequence[Any] | None, i: int) -> tuple[int, int]:
-        """Where the i-th message's own words stand in the rendered text."""
-        before = self._run(turns[:i], tools, True)
-        after = self._run(turns[: i + 1], tools, False)
-        if text.startswith(before) and text.startswith(after) and len(before) < len(after):
-            return len(before), self._turn_end(text, len(before), len(after))
-        span = self._marked_span(text, turns, tools, i)
-        if span is None:
-            raise TokenizerError(_not_a_prefix(i, text, before))
-        return span
-
-    def _marked_span(self, text: str, turns: list[Message], tools: Sequence[Any] | None, i: int) -> tuple[int, int] | None:
-        """The same for templates that write earlier messages otherwise once later ones follow.
-
-        The message is rendered with marks around its words, within the whole conversation: its turn reaches from the
-        prompt to speak that stands before the marks to the special token after them. None where marks do not show it.
-        """
-        own = self._marks(text, turns, tools, i)
-        prompt = self._run(turns[:i], tools, True)[len(self._run(turns[:i], tools, False)) :]
-        if own is None:
-            return None
-        if prompt:
-            at = text.rfind(prompt, 0, own[0])
-            start = at + len(prompt) if at >= 0 else -1
-        else:
-            earlier = self._marks(text, turns, tools, i - 1) if i else None
-            closing = self._special.search(text, earlier[1], own[0]) if earlier else None
-            start = closing.end() if closing else -1
-        ending = self._special.search(text, own[1])
-        return (start, ending.end() if ending else own[1]) if 0 <= start <= own[0] else None
-
-    def _marks(self, text: str, turns: list[Message], tools: Sequence[Any] | None, i: int) -> tuple[int, int] | None:
-        """First and last place of the i-th message's words in the text; None where marks would change the rest."""
-        marked = self._run(turns, tools, False, under=i)
-        places = [at for at, character in enumerate(marked) if character == _UNDER]
-        if marked.replace(_UNDER, "") != text or not places:
-            return None
-        return places[0], places[-1] - (len(places) - 1)
-
-    def _turn_end(self, text: str, start: int, stop: int) -> int:
-        """The end of the last special token in the span, or of the span: what follows it opens the next turn."""
-        ends = [m.end() for m in self._special.finditer(text, start, stop)]
-        return ends[-1] if ends else stop
-
     @cached_property
     def _special(self) -> re.Pattern[str]:
+        """Matches a special token; of two that begin alike, the longer."""
         names = sorted(_all_specials(self._strict), key=len, reverse=True)
         return re.compile("|".join(map(re.escape, names)) or r"(?!)")
 
-    def _encode_marked(self, text: str) -> Encoded:
-        spans: list[tuple[int, int]] = []
-        plain = ""
-        for i, part in enumerate(re.split(f"[{_MARK_ON}{_MARK_OFF}]", text)):
-            if i % 2:
-                spans.append((len(plain), len(plain) + len(part)))
-            plain += part
-        return self._encode_spans(plain, spans)
-
-    def _encode_spans(self, text: str, spans: list[tuple[int, int]]) -> Encoded:
+    def _encode_spans(self, text: str, spans: list[Span]) -> Encoded:
         """Encode what stands between special tokens; a token counts that holds a character of a span."""
         whole = self._by_library(text)
         if whole is not None:
@@ -207,7 +154,7 @@ class ChatTemplate:
             mask += map(int, counts)
         return Encoded(ids, mask)
 
-    def _by_library(self, text: str) -> tuple[list[int], list[tuple[int, int]]] | None:
+    def _by_library(self, text: str) -> tuple[list[int], list[Span]] | None:
         """Ids and places by the `tokenizers` library, which knows all the ways of its special tokens.
 
         None for other tokenizers, and where a content spells a special token, which the library would take for one.
@@ -216,7 +163,7 @@ class ChatTemplate:
             return self._strict.encode_rendered(text)
         return None
 
-    def _words(self, piece: str, inside: list[tuple[int, int]]) -> tuple[list[int], list[bool]]:
+    def _words(self, piece: str, inside: list[Span]) -> tuple[list[int], list[bool]]:
         """The ids of a text without special tokens, and which of them hold a character of the spans ``inside``."""
         ids = self._strict.encode(_restore(piece, self._stand_ins))
         whole = _restore(piece, self._stand_ins).encode()
@@ -226,10 +173,10 @@ class ChatTemplate:
         lead = len(b"".join(data)) - len(whole)  # the space that some tokenizers put in front
         if lead < 0 or not b"".join(data).endswith(whole):
             return self._cut_at(piece, inside)
-        places = [(end - len(said) - lead, end - lead) for said, end in zip(data, ends, strict=True)]
+        places = [(end - len(part) - lead, end - lead) for part, end in zip(data, ends, strict=True)]
         return ids, [any(a < stop and start < b for a, b in spans) for start, stop in places]
 
-    def _cut_at(self, piece: str, inside: list[tuple[int, int]]) -> tuple[list[int], list[bool]]:
+    def _cut_at(self, piece: str, inside: list[Span]) -> tuple[list[int], list[bool]]:
         """The same where ids do not tell their bytes (a tokenizer that normalises): encoded apart where spans begin and end."""
         cuts = sorted({0, len(piece), *itertools.chain(*inside)})
         ids, counts = [], []
@@ -257,7 +204,7 @@ def find_template(folder: Path) -> str | None:
     return template
 
 
-def _between(text: str, special: re.Pattern[str]) -> list[tuple[int, int]]:
+def _between(text: str, special: re.Pattern[str]) -> list[Span]:
     """Where special tokens, and the texts between them, begin and end."""
     cuts = {0, len(text)} | {at for match in special.finditer(text) for at in match.span()}
     return list(itertools.pairwise(sorted(cuts)))
@@ -271,7 +218,7 @@ def _opens_turns(name: str, added: Container[str], source: str) -> bool:
     """Whether an added token that is not called special is one that the template writes around turns, as DeepSeek's <｜User｜>.
 
     What comes in pairs, <think> and </think>, is for messages to say: templates look for it there. Words and spaces that
-    were added are no marks.
+    were added are none.
     """
     letters = "".join(filter(str.isalnum, name)).lower()
     if not letters or not any(bracket in name for bracket in "<>[]{}|"):
@@ -294,108 +241,3 @@ def _shield(value: Any, stand_ins: Mapping[str, str]) -> Any:
 def _restore(text: str, stand_ins: Mapping[str, str]) -> str:
     names = list(stand_ins)
     return re.sub(f"{_OPEN}(\\d+){_CLOSE}", lambda found: names[int(found[1])], text)
-
-
-def _agree(a: str, b: str) -> int:
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-
-
-def _underline(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The message with a mark before and after its words and those of its tool calls."""
-    said = [
-        call
-        | {
-            "function": {
-                "name": f"{_UNDER}{call['function']['name']}{_UNDER}",
-                "arguments": _marked(call["function"]["arguments"]),
-            }
-        }
-        for call in row.get("tool_calls", ())
-    ]
-    content = row["content"] and f"{_UNDER}{row['content']}{_UNDER}"
-    return {**row, "content": content} | ({"tool_calls": said} if said else {})
-
-
-def _marked(value: Any) -> Any:
-    if isinstance(value, str):
-        return f"{value}{_UNDER}"
-    return {key: _marked(item) for key, item in value.items()} if isinstance(value, Mapping) else value
-
-
-def _not_a_prefix(i: int, text: str, prefix: str) -> str:
-    at = _agree(text, prefix)
-    return (
-        f"the chat template does not show which words of message {i} are the assistant's: the conversation up to it renders "
-        f"as …{prefix[max(0, at - 20) : at + 20]!r}, the whole as …{text[max(0, at - 20) : at + 20]!r}. Put "
-        "{% generation %} and {% endgeneration %} around the assistant's words in the template"
-    )
-
-
-def _render(source: str, **variables: Any) -> str:
-    from jinja2 import TemplateError, TemplateSyntaxError
-
-    try:
-        return _compiled(source).render(**variables)
-    except TemplateSyntaxError as error:
-        raise TokenizerError(f"the chat template is broken in line {error.lineno}: {error.message}; copy it again") from error
-    except TemplateError as error:
-        raise TokenizerError(f"the chat template refuses this conversation: {error}") from error
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # what its own expressions may raise
-        if isinstance(error, TokenizerError):
-            raise
-        raise TokenizerError(f"the chat template fails on this conversation: {type(error).__name__}: {error}") from error
-
-
-@lru_cache(maxsize=16)
-def _compiled(source: str) -> Any:
-    return _environment().from_string(source)
-
-
-@lru_cache(maxsize=16)
-def _marks_itself(source: str) -> bool:
-    """Whether the template holds a ``{% generation %}``, in whatever form; no other extension here makes a block."""
-    from jinja2 import nodes
-
-    blocks = _environment().parse(source).find_all(nodes.CallBlock)
-    return any(isinstance(block.call.node, nodes.ExtensionAttribute) for block in blocks)
-
-
-def _environment() -> Any:
-    """Jinja as chat templates expect it: sandboxed, blocks trimmed, with ``raise_exception`` and plain JSON."""
-    from jinja2 import TemplateError, nodes
-    from jinja2.ext import Extension
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    class Generation(Extension):
-        """``{% generation %} … {% endgeneration %}`` marks what the assistant wrote."""
-
-        tags = {"generation"}  # noqa: RUF012
-
-        def parse(self, parser: Any) -> Any:
-            line = next(parser.stream).lineno
-            body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
-            return nodes.CallBlock(self.call_method("_mark"), [], [], body).set_lineno(line)
-
-        def _mark(self, caller: Any) -> str:
-            return f"{_MARK_ON}{caller()}{_MARK_OFF}"
-
-    def refuse(message: str) -> None:
-        raise TemplateError(message)
-
-    def to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **rest: Any) -> str:
-        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **rest)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = to_json
-    environment.globals["raise_exception"] = refuse
-    environment.globals["strftime_now"] = _no_clock
-    return environment
-
-
-def _no_clock(format: str) -> str:
-    raise TokenizerError(
-        "the chat template asks for the date, and a run does not hang on the clock; say which day to tell it: "
-        "data.day=2024-07-26 (in Python: template.dated(date(2024, 7, 26)))"
-    )
