@@ -42,7 +42,7 @@ def _files(path: Path) -> list[Path]:
     if not texts:
         kinds = ", ".join(sorted({file.suffix or file.name for file in files})) or "nothing"
         raise DataError(f"{path} holds no text (it holds {kinds}); put .txt, .md, .jsonl or .parquet files into it")
-    _tell(path, sorted(set(files) - set(texts)))
+    _report(path, sorted(set(files) - set(texts)))
     return texts
 
 
@@ -75,7 +75,7 @@ def _is_text(data: bytes) -> bool:
     return b"\x00" not in data
 
 
-def _tell(folder: Path, left_out: list[Path]) -> None:
+def _report(folder: Path, left_out: list[Path]) -> None:
     """Say on stderr which files of a folder were left out."""
     if left_out:
         some = ", ".join(str(file.relative_to(folder)) for file in left_out[:5])

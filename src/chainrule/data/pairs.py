@@ -102,10 +102,10 @@ class PairStream:
 
     def describe(self) -> dict[str, Any]:
         """Pairs, the mean lengths of source and target, and a fingerprint of them all."""
-        known = hashlib.sha256(b"".join(ids.tobytes() + b"|" for pair in self.pairs for ids in pair)).hexdigest()
+        fingerprint = hashlib.sha256(b"".join(ids.tobytes() + b"|" for pair in self.pairs for ids in pair)).hexdigest()
         lengths = {f"mean_{name}": [len(getattr(pair, name)) for pair in self.pairs] for name in EncodedPair._fields}
         return (
             {"pairs": len(self.pairs)}
             | {name: round(float(np.mean(each)), 1) for name, each in lengths.items()}
-            | {"sha256": known}
+            | {"sha256": fingerprint}
         )

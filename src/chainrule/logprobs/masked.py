@@ -30,8 +30,8 @@ def masked_logprobs(model: MaskedModel, batch: Batch) -> Float[Tensor, "b t"]:
     states = model.states(batch.given["seen"], layout=batch.layout, types=batch.given.get("types"))
     counts = guessed(batch)
     logp = widen(model.scores(states[counts])).log_softmax(-1)
-    found = logp.gather(1, batch.tokens[counts][:, None])[:, 0]
-    return found.new_zeros(counts.shape).masked_scatter(counts, found)
+    logp = logp.gather(1, batch.tokens[counts][:, None])[:, 0]
+    return logp.new_zeros(counts.shape).masked_scatter(counts, logp)
 
 
 def masked_cross_entropy(model: MaskedModel, batch: Batch) -> Loss:

@@ -45,14 +45,14 @@ def token_logprobs(model: LanguageModel, batch: Batch, tap: Tap | None = None) -
     """
     hidden = model.hidden(batch.tokens, layout=batch.layout, given=batch.given, tap=tap)
     before, after, counts = hidden[:, :-1], batch.tokens[:, 1:], judged(batch)[:, 1:]
-    if (known := model.logp_of(before, after)) is not None:
-        logp = torch.where(counts, known, 0.0)
+    if (looked_up := model.logp_of(before, after)) is not None:
+        logp = torch.where(counts, looked_up, 0.0)
     elif after.numel() * model.vocab_size <= AT_ONCE:
         # every column, judged or not: a shape that does not hang on the mask suits torch.compile
         logp = torch.where(counts, _picked(model.readout(before), after), 0.0)
     else:
-        some = _chunked(model, before[counts], after[counts])
-        logp = some.new_zeros(after.shape).masked_scatter(counts, some)
+        picked = _chunked(model, before[counts], after[counts])
+        logp = picked.new_zeros(after.shape).masked_scatter(counts, picked)
     return F.pad(logp, (1, 0))
 
 

@@ -44,12 +44,12 @@ class CharTokenizer(Tokenizer):
 
     def decode(self, ids: Iterable[int], *, specials: bool = False) -> str:
         end = END_OF_TEXT if specials else ""
-        return "".join(end if id == self.bos else self._said(id) for id in ids)
+        return "".join(end if id == self.bos else self._character(id) for id in ids)
 
     def token_bytes(self, id: int) -> bytes:
-        return self._said(id).encode()
+        return self._character(id).encode()
 
-    def _said(self, id: int) -> str:
+    def _character(self, id: int) -> str:
         return self.characters[id] if 0 <= id < len(self.characters) else ""
 
     def save(self, folder: Path) -> None:

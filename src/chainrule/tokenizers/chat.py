@@ -120,9 +120,9 @@ class ChatTemplate:
         """The template's text, contents shielded; probes stand around the words of message ``probe``."""
         rows = [_shield(turn.as_dict(), self._stand_ins) for turn in turns]
         rows = [probed(row) if i == probe else row for i, row in enumerate(rows)]
-        known = {**self._names, **self.variables}
+        variables = {**self._names, **self.variables}
         return run_template(
-            self.source, messages=rows, tools=_shield(tools, self._stand_ins), add_generation_prompt=generate, **known
+            self.source, messages=rows, tools=_shield(tools, self._stand_ins), add_generation_prompt=generate, **variables
         )
 
     @cached_property

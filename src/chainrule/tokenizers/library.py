@@ -142,7 +142,7 @@ def _holds(part: Any, kind: str) -> bool:
     if not isinstance(part, dict):
         return False
     inner = part.get("decoders") or part.get("pretokenizers") or part.get("normalizers") or []
-    return part.get("type") == kind or any(_holds(one, kind) for one in inner)
+    return part.get("type") == kind or any(_holds(step, kind) for step in inner)
 
 
 def library_json(bpe: BPE) -> str:
@@ -179,7 +179,7 @@ def byte_level_json(
          "special": name in specials}
         for name, id in sorted(added.items(), key=lambda item: item[1])
     ]  # fmt: skip
-    splits = [{"type": "Split", "pattern": {"Regex": one}, "behavior": "Isolated", "invert": False} for one in patterns]
+    splits = [{"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False} for pattern in patterns]
     letters = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
     return json.dumps(
         {

@@ -21,11 +21,11 @@ def read_calls(reply: str) -> tuple[str, tuple[ToolCall, ...]]:
     """
     calls: list[ToolCall] = []
     rest = reply
-    for found in _CALL.finditer(reply):
-        call = _call(found[1])
+    for match in _CALL.finditer(reply):
+        call = _call(match[1])
         if call is not None:
             calls.append(call)
-            rest = rest.replace(found[0], "")
+            rest = rest.replace(match[0], "")
     return rest.strip() if calls else reply, tuple(calls)
 
 
