@@ -7,8 +7,9 @@ from torch.nn import functional as F
 from chainrule.core.cache import Cache
 from chainrule.core.datum import Given, Layout
 from chainrule.core.errors import ConfigError, RequestError
-from chainrule.core.model import LanguageModel, Tap, replay
+from chainrule.core.model import LanguageModel, replay
 from chainrule.core.shapes import Float, Int, Tensor
+from chainrule.core.tap import Tap
 
 
 class Running(LanguageModel):

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 import chainrule.models
 from chainrule.core.cache import TokenCache
 from chainrule.core.datum import PADDING, Batch, Layout
-from chainrule.core.errors import CheckpointError
+from chainrule.core.errors import CheckpointError, ConfigError
 from chainrule.core.model import Conditioned, LanguageModel
 from chainrule.logprobs.scoring import token_logprobs
 
@@ -227,6 +227,14 @@ def test_11_a_tap_changes_nothing(model, case):
         assert {"hook_embed", "blocks.0.attn.hook_q", "blocks.1.hook_resid_post"} <= set(heard)
         total = heard["blocks.0.attn.hook_pattern"].sum(-1)
         assert (total < 1).all() if case.name == "sinks" else total.allclose(torch.ones(()))  # a sink takes its share
+
+
+def test_a_condition_that_a_model_does_not_take_is_refused_in_one_wording_before_any_work(model, case):
+    given = {**(case.given(0) or {}), "colour": torch.ones(1, 1)}
+    takes = "is given source alone" if model.needs else "reads tokens alone"
+    for asks in (lambda: model.check_given(given), lambda: model(case.rows(1, T), given=given)):
+        with pytest.raises(ConfigError, match=f"this model {takes}; it cannot be given colour"):
+            asks()
 
 
 def test_a_uniform_model_pays_the_log_of_its_vocabulary():

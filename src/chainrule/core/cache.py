@@ -15,7 +15,8 @@ from chainrule.core.errors import RequestError
 from chainrule.core.shapes import Float, Int, Tensor
 
 if TYPE_CHECKING:
-    from chainrule.core.model import LanguageModel, Tap
+    from chainrule.core.model import LanguageModel
+    from chainrule.core.tap import Tap
 
 
 class Cache(ABC):

@@ -20,8 +20,6 @@ from chainrule.core.errors import ConfigError
 from chainrule.core.shapes import Float, Int, Tensor
 from chainrule.core.tap import Tap
 
-__all__ = ["Conditioned", "LanguageModel", "Tap", "replay"]
-
 M = TypeVar("M", bound="LanguageModel")
 HUB = "chainrule.hub.load"
 """Where models come from. The hub knows this room and not the other way round: it is looked up when a model is asked for."""

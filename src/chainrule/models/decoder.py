@@ -211,8 +211,7 @@ class Decoder(LanguageModel):
 
     def _own(self, cache: Cache | None, given: Given | None) -> KVCache | None:
         """The cache as this model's own; anything else, and any condition, is refused."""
-        if given is not None:
-            raise ConfigError(f"this decoder reads tokens alone; it cannot be given {', '.join(given)}")
+        self.check_given(given)
         if cache is not None and not isinstance(cache, KVCache):
             raise ConfigError(f"a Decoder reads a KVCache, not a {type(cache).__name__}; use model.cache()")
         return cache

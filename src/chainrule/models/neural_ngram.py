@@ -19,8 +19,9 @@ from torch import nn
 from chainrule.core.cache import Cache
 from chainrule.core.datum import Given, Layout
 from chainrule.core.errors import ConfigError
-from chainrule.core.model import LanguageModel, Tap, replay
+from chainrule.core.model import LanguageModel, replay
 from chainrule.core.shapes import Float, Int, Tensor
+from chainrule.core.tap import Tap
 from chainrule.layers.linear import embedding, linear
 
 
@@ -90,8 +91,7 @@ class NeuralNGram(LanguageModel):
         given: Given | None = None,
         tap: Tap | None = None,
     ) -> Float[Tensor, "b t d"]:
-        if given is not None:
-            raise ConfigError(f"a neural n-gram reads tokens alone; it cannot be given {', '.join(given)}")
+        self.check_given(given)
         if cache is not None:
             return replay(self, cache, tokens, layout=layout, given=given, tap=tap)
         layout = Layout.plain(tokens) if layout is None else layout

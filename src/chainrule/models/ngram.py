@@ -23,8 +23,9 @@ import torch
 from chainrule.core.cache import Cache
 from chainrule.core.datum import Given, Layout
 from chainrule.core.errors import ConfigError
-from chainrule.core.model import LanguageModel, Tap, replay
+from chainrule.core.model import LanguageModel, replay
 from chainrule.core.shapes import Float, Int, Tensor
+from chainrule.core.tap import Tap
 from chainrule.models.ngram_counts import Ints, Level, count_ngrams
 
 Smoothing = Literal["mle", "laplace", "kneser-ney"]
@@ -115,8 +116,7 @@ class NGram(LanguageModel):
         tap: Tap | None = None,
     ) -> Float[Tensor, "b t d"]:
         """The nodes of the last 1 … n−1 tokens, as numbers (float64 holds them exactly)."""
-        if given is not None:
-            raise ConfigError(f"an n-gram takes no condition, but was given {sorted(given)}")
+        self.check_given(given)
         if cache is not None:
             return replay(self, cache, tokens, layout=layout, given=given, tap=tap)
         layout = Layout.plain(tokens) if layout is None else layout

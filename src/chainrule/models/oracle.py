@@ -11,9 +11,9 @@ import torch
 
 from chainrule.core.cache import Cache
 from chainrule.core.datum import Given, Layout
-from chainrule.core.errors import ConfigError
-from chainrule.core.model import LanguageModel, Tap, replay
+from chainrule.core.model import LanguageModel, replay
 from chainrule.core.shapes import Float, Int, Tensor
+from chainrule.core.tap import Tap
 from chainrule.world.drivers import END
 from chainrule.world.texts import reader
 
@@ -35,8 +35,7 @@ class Oracle(LanguageModel):
         given: Given | None = None,
         tap: Tap | None = None,
     ) -> Float[Tensor, "b t d"]:
-        if given is not None:
-            raise ConfigError(f"the world is told under no condition, but was given {sorted(given)}")
+        self.check_given(given)
         if cache is not None:
             return replay(self, cache, tokens, layout=layout, given=given, tap=tap)
         layout = Layout.plain(tokens) if layout is None else layout

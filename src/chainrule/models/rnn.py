@@ -18,8 +18,9 @@ from torch import nn
 from chainrule.core.cache import Cache, TokenCache
 from chainrule.core.datum import Given, Layout
 from chainrule.core.errors import ConfigError
-from chainrule.core.model import LanguageModel, Tap, replay
+from chainrule.core.model import LanguageModel, replay
 from chainrule.core.shapes import Float, Int, Tensor
+from chainrule.core.tap import Tap
 from chainrule.layers.cells import CELLS, Cell, CellLayer
 from chainrule.layers.linear import embedding, linear
 from chainrule.layers.state_cache import StateCache
@@ -137,8 +138,7 @@ class Recurrent(LanguageModel):
 
     def _own(self, cache: Cache | None, given: Given | None) -> StateCache | None:
         """The cache as this model's own; anything else, and any condition, is refused."""
-        if given is not None:
-            raise ConfigError(f"this recurrent model reads tokens alone; it cannot be given {', '.join(given)}")
+        self.check_given(given)
         if cache is not None and not isinstance(cache, StateCache):
             raise ConfigError(f"a Recurrent reads a StateCache, not a {type(cache).__name__}; use model.cache()")
         return cache

@@ -23,9 +23,9 @@ from torch import nn
 from chainrule.core.cache import Cache, TokenCache
 from chainrule.core.datum import PADDING, Given, Layout, visible
 from chainrule.core.errors import ConfigError, RequestError
-from chainrule.core.model import LanguageModel, Tap, replay
+from chainrule.core.model import LanguageModel, replay
 from chainrule.core.shapes import Float, Int, Tensor
-from chainrule.core.tap import under
+from chainrule.core.tap import Tap, under
 from chainrule.layers.cache import KVCache
 from chainrule.layers.init import GPT2, Init
 from chainrule.layers.linear import embedding, linear
@@ -205,8 +205,7 @@ class Seq2Seq(LanguageModel):
                 "this model writes a target given a source, and was given none; pass given={'source': ids} "
                 "(generate takes the source as its prompt, score and next take --given, eval measures translations)"
             )
-        if set(given) != {"source"}:
-            raise ConfigError(f"this model is given a source, not {', '.join(sorted(given)) or 'nothing'}")
+        super().check_given(given, rows)
         source = given["source"]
         if source.ndim != 2 or len(source) != rows or source.is_floating_point():
             shape = " by ".join(map(str, source.shape))
