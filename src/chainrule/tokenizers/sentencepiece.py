@@ -102,11 +102,11 @@ class SentencePiece(Tokenizer):
             before = id
 
     def decode(self, ids: Iterable[int], *, specials: bool = False) -> str:
-        data = b"".join(self._written(id, specials) for id in ids)
+        data = b"".join(self._said(id, specials) for id in ids)
         text = data.decode("utf-8", errors="replace")
         return text[1:] if self.model.prefix and text.startswith(" ") else text
 
-    def _written(self, id: int, specials: bool) -> bytes:
+    def _said(self, id: int, specials: bool) -> bytes:
         if id in self.specials.values():
             return self.model.pieces[id][0].encode() if specials else b""
         return " ⁇ ".encode() if id == self._unknown else self.token_bytes(id)
@@ -114,8 +114,8 @@ class SentencePiece(Tokenizer):
     def token_bytes(self, id: int) -> bytes:
         if id in self._byte_of:
             return bytes([self._byte_of[id]])
-        is_text = 0 <= id < self.vocab_size and id not in self.specials.values()
-        return self.model.pieces[id][0].replace(SPACE, " ").encode() if is_text else b""
+        said = 0 <= id < self.vocab_size and id not in self.specials.values()
+        return self.model.pieces[id][0].replace(SPACE, " ").encode() if said else b""
 
     def normalize(self, text: str) -> str:
         return self.decode(self.encode(text))
@@ -151,7 +151,7 @@ class Table:
         return out.decode("utf-8", errors="replace")
 
     def _longest(self, data: bytes, at: int) -> tuple[int, bytes]:
-        units, length, value = self._units, 0, 0
+        units, found, value = self._units, 0, 0
         node = _offset(units[0])
         for i in range(at, len(data)):
             node ^= data[i]
@@ -160,8 +160,8 @@ class Table:
             unit = units[node]
             node ^= _offset(unit)
             if unit >> 8 & 1:
-                length, value = i - at + 1, units[node] & 0x7FFFFFFF
-        return length, self._strings[value : self._strings.index(b"\0", value)] if length else b""
+                found, value = i - at + 1, units[node] & 0x7FFFFFFF
+        return found, self._strings[value : self._strings.index(b"\0", value)] if found else b""
 
 
 def _offset(unit: int) -> int:
