@@ -25,6 +25,12 @@ class Only:
             self.tap(name, tensor)
 
 
+def tell(tap: Tap | None, name: str, tensor: Tensor) -> None:
+    """Let a tap, where there is one, hear a tensor by its name; one that would first have to be computed asks ``wants``."""
+    if tap is not None:
+        tap(name, tensor)
+
+
 def wants(tap: Tap | None, name: str) -> bool:
     """Whether a tap hears of a name: what is made for it alone is made only then."""
     return tap is not None and (not isinstance(tap, Only) or name.endswith(tap.endings))

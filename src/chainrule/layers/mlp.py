@@ -13,7 +13,7 @@ from torch import nn
 
 from chainrule.core.errors import ConfigError
 from chainrule.core.shapes import Float, Tensor
-from chainrule.core.tap import Tap
+from chainrule.core.tap import Tap, tell
 from chainrule.layers.linear import linear
 
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"]
@@ -84,8 +84,7 @@ class GatedLayer(nn.Module):
 
     def forward(self, x: Float[Tensor, "b t d"], tap: Tap | None = None) -> Float[Tensor, "b t d"]:
         y = self.activation(self.gate_proj(x)) * self.up_proj(x)
-        if tap is not None:
-            tap("hook_post", y)
+        tell(tap, "hook_post", y)
         return self.down_proj(y)
 
 
@@ -100,6 +99,5 @@ class PlainLayer(nn.Module):
 
     def forward(self, x: Float[Tensor, "b t d"], tap: Tap | None = None) -> Float[Tensor, "b t d"]:
         y = self.activation(self.up_proj(x))
-        if tap is not None:
-            tap("hook_post", y)
+        tell(tap, "hook_post", y)
         return self.down_proj(y)

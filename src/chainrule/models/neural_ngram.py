@@ -21,7 +21,7 @@ from chainrule.core.datum import Given, Layout
 from chainrule.core.errors import ConfigError
 from chainrule.core.model import LanguageModel, replay
 from chainrule.core.shapes import Float, Int, Tensor
-from chainrule.core.tap import Tap
+from chainrule.core.tap import Tap, tell
 from chainrule.layers.linear import embedding, linear
 
 
@@ -96,11 +96,9 @@ class NeuralNGram(LanguageModel):
             return replay(self, cache, tokens, layout=layout, given=given, tap=tap)
         layout = Layout.plain(tokens) if layout is None else layout
         seen = self._seen(self.embed_tokens(tokens), layout)
-        if tap is not None:
-            tap("hook_embed", seen)
+        tell(tap, "hook_embed", seen)
         a = torch.tanh(self.hidden_proj(seen))
-        if tap is not None:
-            tap("blocks.0.hook_state", a)
+        tell(tap, "blocks.0.hook_state", a)
         return torch.cat([a, seen.to(a.dtype)], -1) if self.config.direct else a
 
     def _seen(self, x: Float[Tensor, "b t d"], layout: Layout) -> Float[Tensor, "b t n"]:

@@ -20,7 +20,7 @@ from chainrule.core.datum import Given, Layout
 from chainrule.core.errors import ConfigError
 from chainrule.core.model import LanguageModel, replay
 from chainrule.core.shapes import Float, Int, Tensor
-from chainrule.core.tap import Tap
+from chainrule.core.tap import Tap, tell
 from chainrule.layers.cells import CELLS, Cell, CellLayer
 from chainrule.layers.linear import embedding, linear
 from chainrule.layers.state_cache import StateCache
@@ -105,8 +105,7 @@ class Recurrent(LanguageModel):
             else Steps.of(layout, None if memory is None else memory.last_document)
         )
         embedded = self.embed_tokens(tokens)
-        if tap is not None:
-            tap("hook_embed", embedded)
+        tell(tap, "hook_embed", embedded)
         x = steps.take(embedded)
         for i, cell in enumerate(self._cells()):
             first = x.new_zeros(len(steps.row), cell.d_state, dtype=torch.float32)
