@@ -147,7 +147,8 @@ def test_taps_have_the_names_of_an_encoder_decoder():
     ("given", "says"),
     [
         (None, "given a source"),
-        ({"pictures": torch.zeros(1, 3)}, "not pictures"),
+        ({"pictures": torch.zeros(1, 3)}, "needs to be given source"),
+        ({"source": torch.zeros(1, 3, dtype=torch.long), "pictures": torch.zeros(1, 3)}, "cannot be given pictures"),
         ({"source": torch.zeros(1, 3)}, "must be ids"),
         ({"source": torch.zeros(2, 3, dtype=torch.long)}, "one row for each of 1 targets"),
         ({"source": torch.full((1, 3), PADDING)}, "a source is empty"),

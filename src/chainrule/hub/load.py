@@ -19,7 +19,7 @@ import torch
 
 from chainrule.core.device import DTYPES, format_called, pick_device
 from chainrule.core.errors import CheckpointError, ConfigError, RequestError, nearest
-from chainrule.core.files import read_json_object
+from chainrule.core.files import read_json_object, read_text
 from chainrule.core.masked import MaskedModel, Model
 from chainrule.core.schema import dump
 from chainrule.core.tokenizer import Tokenizer
