@@ -36,7 +36,7 @@ from chainrule.layers.mlp import Gated, Plain
 from chainrule.layers.moe import MixtureOfExperts
 from chainrule.layers.norm import LayerNorm, OffsetRMSNorm, RMSNorm
 from chainrule.layers.router import Router
-from chainrule.models.blocks import BareBlock, Block, PostNormBlock, SandwichBlock
+from chainrule.models.blocks import BareBlock, Block, OutputNormBlock, SandwichBlock
 from chainrule.models.decoder import Decoder, DecoderConfig
 from chainrule.models.ngram import NGram
 from chainrule.recipes.subject import subject
@@ -60,7 +60,7 @@ BLOCKS = {
     "soft-cap": Block(attention=attention(soft_cap=2.0), mlp=GATED),
     "sinks": Block(attention=attention(sinks=True), mlp=GATED),
     "sandwich": SandwichBlock(attention=attention(), mlp=GATED, norm=OffsetRMSNorm()),
-    "post-norm": PostNormBlock(attention=attention(), mlp=GATED),
+    "output-norm": OutputNormBlock(attention=attention(), mlp=GATED),
     "bare": BareBlock(attention=attention(), mlp=GATED),
     "experts": Block(attention=attention(), mlp=EXPERTS),
     "latent": Block(attention=LATENT, mlp=GATED),

@@ -20,7 +20,7 @@ from chainrule.layers.relative_bias import RelativeBias
 from chainrule.layers.rope import Rope
 from chainrule.layers.router import Router
 from chainrule.layers.scaling import Dynamic, Linear, Llama3, Yarn
-from chainrule.models.blocks import BareBlock, Block, PostNormBlock, SandwichBlock
+from chainrule.models.blocks import BareBlock, Block, OutputNormBlock, SandwichBlock
 from chainrule.models.decoder import Decoder, DecoderConfig
 from chainrule.models.neural_ngram import NeuralNGram, NeuralNGramConfig
 from chainrule.models.ngram import NGram
@@ -173,7 +173,7 @@ CASES = {
         Case("sandwich-gemma", decoder(
             SandwichBlock(attention=attention(scale=0.3), mlp=GATED, norm=OffsetRMSNorm()), embedding_scale=4.0, logit_cap=5.0,
             norm=OffsetRMSNorm()), random_rows),
-        Case("post-norm-olmo", decoder(PostNormBlock(
+        Case("output-norm-olmo", decoder(OutputNormBlock(
             attention=attention(qk_norm=QKNorm(norm=RMSNorm(), over="row")), mlp=GATED)), random_rows),
         Case("no-residual", decoder(BareBlock(attention=attention(), mlp=GATED)), random_rows),
         Case("no-norm", decoder(Block(attention=attention(), mlp=GATED, norm=NoNorm())), random_rows),

@@ -13,7 +13,7 @@ from chainrule.layers.mlp import Plain
 from chainrule.layers.multi_head import MultiHead
 from chainrule.layers.relative_bias import RelativeBias
 from chainrule.models.seq2seq import Seq2Seq, Seq2SeqConfig
-from chainrule.models.stack import Block
+from chainrule.models.stack import PreNormBlock
 
 SIZES = {"vocab_size": 29, "context": 40, "d_model": 24, "n_layers": 2, "n_heads": 4, "d_ff": 36}
 PLANS = {"original": Seq2SeqConfig.original, "t5": Seq2SeqConfig.t5}
@@ -172,8 +172,8 @@ def test_a_target_beyond_the_context_is_refused():
 
 
 def test_configs_that_cannot_be_built_say_why():
-    few = Block(attention=MultiHead(n_heads=2, d_head=4), mlp=Plain(d_ff=8))
-    many = Block(attention=MultiHead(n_heads=4, d_head=4), mlp=Plain(d_ff=8))
+    few = PreNormBlock(attention=MultiHead(n_heads=2, d_head=4), mlp=Plain(d_ff=8))
+    many = PreNormBlock(attention=MultiHead(n_heads=4, d_head=4), mlp=Plain(d_ff=8))
     rest = {"vocab_size": 5, "context": None, "d_model": 8, "position": RelativeBias(), "norm": None}
     with pytest.raises(ConfigError, match=r"\[2, 4\] heads"):
         Seq2SeqConfig(encoder=(few, many), decoder=(few,), **rest)

@@ -42,9 +42,9 @@ def block_bytes(block: Any, d_model: int, length: int, widths: Widths) -> float:
         widths = Widths(widths.product, widths.product)
     inner = _attention(attention, length, widths) + _mlp(mlp, d_model, widths)
     before = d_model * (_taken(attention, widths) + _taken(mlp, widths))
-    if block.kind != "post_norm":
+    if block.kind != "output_norm":
         before += 2 * d_model * _normed(block.norm.kind, widths.stream)
-    after = 2 * d_model * _normed(block.norm.kind, widths.product) if block.kind in ("sandwich", "post_norm") else 0
+    after = 2 * d_model * _normed(block.norm.kind, widths.product) if block.kind in ("sandwich", "output_norm") else 0
     return inner + before + after
 
 

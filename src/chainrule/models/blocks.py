@@ -2,7 +2,7 @@
 
     Block           x ← x + attention(norm(x));           x ← x + mlp(norm(x))              Xiong et al. 2020, arXiv:2002.04745
     SandwichBlock   x ← x + norm(attention(norm(x)));     x ← x + norm(mlp(norm(x)))        Gemma 2, GLM-4
-    PostNormBlock   x ← x + norm(attention(x));           x ← x + norm(mlp(x))              OLMo 2, arXiv:2501.00656
+    OutputNormBlock x ← x + norm(attention(x));           x ← x + norm(mlp(x))              OLMo 2, arXiv:2501.00656
     BareBlock       x ← attention(norm(x));               x ← mlp(norm(x))                  to see what the residual is for
 
 Norms carry the names that published weights give them.
@@ -27,7 +27,7 @@ from chainrule.layers.rope import Rope
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Norms before attention and mlp; what they say is added to the stream."""
+    """Norms before attention and mlp, whose outputs are added to the stream."""
 
     kind: Literal["pre_norm"] = "pre_norm"
     attention: GroupedQuery | MultiHeadLatent
@@ -57,10 +57,10 @@ class SandwichBlock:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PostNormBlock:
-    """Norms of what attention and mlp say, before it is added."""
+class OutputNormBlock:
+    """Norms of the outputs of attention and mlp, before they are added."""
 
-    kind: Literal["post_norm"] = "post_norm"
+    kind: Literal["output_norm"] = "output_norm"
     attention: GroupedQuery | MultiHeadLatent
     mlp: Gated | Plain | MixtureOfExperts
     norm: RMSNorm | OffsetRMSNorm | LayerNorm | NoNorm = field(default_factory=RMSNorm)
@@ -68,12 +68,12 @@ class PostNormBlock:
 
     def build(self, d_model: int, kernel: Kernel | None = None) -> "BlockLayer":
         """The layer of a stream of width ``d_model``; ``kernel`` replaces the attention's arithmetic."""
-        return PostNormLayer(self, d_model, kernel)
+        return OutputNormLayer(self, d_model, kernel)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BareBlock:
-    """``Block`` without the residual stream: each says the stream anew."""
+    """``Block`` without the residual stream: each output takes its place."""
 
     kind: Literal["bare"] = "bare"
     attention: GroupedQuery | MultiHeadLatent
@@ -86,7 +86,7 @@ class BareBlock:
         return BareLayer(self, d_model, kernel)
 
 
-AnyBlock = Block | SandwichBlock | PostNormBlock | BareBlock
+AnyBlock = Block | SandwichBlock | OutputNormBlock | BareBlock
 
 
 class BlockLayer(nn.Module, ABC):
@@ -107,24 +107,24 @@ class BlockLayer(nn.Module, ABC):
     ) -> Float[Tensor, "b t d"]:
         if tap is not None:
             tap("hook_resid_pre", x)
-        said = self.attention_says(x, tables, mask, remember, under("attn.", tap))
-        x = self.join(x, said)
+        attention_out = self.attention_out(x, tables, mask, remember, under("attn.", tap))
+        x = self.join(x, attention_out)
         if tap is not None:
-            tap("hook_attn_out", said)
+            tap("hook_attn_out", attention_out)
             tap("hook_resid_mid", x)
-        said = self.mlp_says(x, under("mlp.", tap))
-        x = self.join(x, said)
+        mlp_out = self.mlp_out(x, under("mlp.", tap))
+        x = self.join(x, mlp_out)
         if tap is not None:
-            tap("hook_mlp_out", said)
+            tap("hook_mlp_out", mlp_out)
             tap("hook_resid_post", x)
         return x
 
-    def join(self, x: Float[Tensor, "b t d"], said: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
-        """The stream, and what was said of it."""
-        return x + said
+    def join(self, x: Float[Tensor, "b t d"], out: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        """The stream after an output."""
+        return x + out
 
     @abstractmethod
-    def attention_says(
+    def attention_out(
         self,
         x: Float[Tensor, "b t d"],
         tables: Turn | None,
@@ -135,7 +135,7 @@ class BlockLayer(nn.Module, ABC):
         """Attention with its norms."""
 
     @abstractmethod
-    def mlp_says(self, x: Float[Tensor, "b t d"], tap: Tap | None) -> Float[Tensor, "b t d"]:
+    def mlp_out(self, x: Float[Tensor, "b t d"], tap: Tap | None) -> Float[Tensor, "b t d"]:
         """The mlp with its norms."""
 
 
@@ -147,10 +147,10 @@ class PreNormLayer(BlockLayer):
         self.input_layernorm = block.norm.build(d_model)
         self.post_attention_layernorm = block.norm.build(d_model)
 
-    def attention_says(self, x, tables, mask, remember, tap):
+    def attention_out(self, x, tables, mask, remember, tap):
         return self.self_attn(self.input_layernorm(x), tables, mask, remember, tap)
 
-    def mlp_says(self, x, tap):
+    def mlp_out(self, x, tap):
         return self.mlp(self.post_attention_layernorm(x), tap)
 
 
@@ -164,25 +164,25 @@ class SandwichLayer(BlockLayer):
         self.pre_feedforward_layernorm = block.norm.build(d_model)
         self.post_feedforward_layernorm = block.norm.build(d_model)
 
-    def attention_says(self, x, tables, mask, remember, tap):
+    def attention_out(self, x, tables, mask, remember, tap):
         return self.post_attention_layernorm(self.self_attn(self.input_layernorm(x), tables, mask, remember, tap))
 
-    def mlp_says(self, x, tap):
+    def mlp_out(self, x, tap):
         return self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x), tap))
 
 
-class PostNormLayer(BlockLayer):
+class OutputNormLayer(BlockLayer):
     """x + norm(attention(x)), then + norm(mlp(·))."""
 
-    def __init__(self, block: PostNormBlock, d_model: int, kernel: Kernel | None) -> None:
+    def __init__(self, block: OutputNormBlock, d_model: int, kernel: Kernel | None) -> None:
         super().__init__(block, d_model, kernel)
         self.post_attention_layernorm = block.norm.build(d_model)
         self.post_feedforward_layernorm = block.norm.build(d_model)
 
-    def attention_says(self, x, tables, mask, remember, tap):
+    def attention_out(self, x, tables, mask, remember, tap):
         return self.post_attention_layernorm(self.self_attn(x, tables, mask, remember, tap))
 
-    def mlp_says(self, x, tap):
+    def mlp_out(self, x, tap):
         return self.post_feedforward_layernorm(self.mlp(x, tap))
 
 
@@ -194,11 +194,11 @@ class BareLayer(BlockLayer):
         self.input_layernorm = block.norm.build(d_model)
         self.post_attention_layernorm = block.norm.build(d_model)
 
-    def join(self, x: Float[Tensor, "b t d"], said: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
-        return said
+    def join(self, x: Float[Tensor, "b t d"], out: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        return out
 
-    def attention_says(self, x, tables, mask, remember, tap):
+    def attention_out(self, x, tables, mask, remember, tap):
         return self.self_attn(self.input_layernorm(x), tables, mask, remember, tap)
 
-    def mlp_says(self, x, tap):
+    def mlp_out(self, x, tap):
         return self.mlp(self.post_attention_layernorm(x), tap)

@@ -30,7 +30,7 @@ from chainrule.layers.mlp import Gated
 from chainrule.layers.norm import LayerNorm, NoNorm, OffsetRMSNorm, RMSNorm
 from chainrule.layers.position import Learned, NoPosition, Temperature
 from chainrule.layers.rope import Rope
-from chainrule.models.blocks import BareBlock, Block, PostNormBlock, SandwichBlock
+from chainrule.models.blocks import BareBlock, Block, OutputNormBlock, SandwichBlock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class DecoderConfig:
     vocab_size: int
     context: int
     d_model: int
-    blocks: tuple[Block | SandwichBlock | PostNormBlock | BareBlock, ...]
+    blocks: tuple[Block | SandwichBlock | OutputNormBlock | BareBlock, ...]
     norm: RMSNorm | OffsetRMSNorm | LayerNorm | NoNorm = field(default_factory=RMSNorm)
     position: Rope | NoPosition | Learned | Temperature = field(default_factory=Rope)
     tied: bool = True

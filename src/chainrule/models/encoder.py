@@ -32,7 +32,7 @@ from chainrule.layers.norm import LayerNorm, RMSNorm
 class EncoderBlock:
     """One layer: attention, then mlp, each added to the stream, and the sum normed."""
 
-    kind: Literal["norm_after"] = "norm_after"
+    kind: Literal["post_norm"] = "post_norm"
     attention: GroupedQuery
     mlp: Plain | Gated
     norm: LayerNorm | RMSNorm = field(default_factory=LayerNorm)
@@ -109,22 +109,20 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Float[Tensor, "b t d"], mask: Bool[Tensor, "_ t t"], tap: Tap | None = None) -> Float[Tensor, "b t d"]:
         if tap is not None:
-            return self.tapped(x, mask, tap)
-        x = self.self_attn_norm(x + self.self_attn(x, None, mask))
-        return self.mlp_norm(x + self.mlp(x))
-
-    def tapped(self, x: Float[Tensor, "b t d"], mask: Bool[Tensor, "_ t t"], tap: Tap) -> Float[Tensor, "b t d"]:
-        """The same sums, each shown to the tap."""
-        tap("hook_resid_pre", x)
-        out = self.self_attn(x, None, mask, None, under("attn.", tap))
-        tap("hook_attn_out", out)
-        tap("hook_resid_mid", x + out)
-        x = self.self_attn_norm(x + out)
-        out = self.mlp(x)
-        tap("hook_mlp_out", out)
-        tap("hook_resid_post", x + out)
-        x = self.mlp_norm(x + out)
-        tap("hook_normalized_resid_post", x)
+            tap("hook_resid_pre", x)
+        attention_out = self.self_attn(x, None, mask, None, under("attn.", tap))
+        total = x + attention_out
+        if tap is not None:
+            tap("hook_attn_out", attention_out)
+            tap("hook_resid_mid", total)
+        x = self.self_attn_norm(total)
+        mlp_out = self.mlp(x)
+        total = x + mlp_out
+        x = self.mlp_norm(total)
+        if tap is not None:
+            tap("hook_mlp_out", mlp_out)
+            tap("hook_resid_post", total)
+            tap("hook_normalized_resid_post", x)
         return x
 
 

@@ -34,7 +34,7 @@ from chainrule.layers.multi_head import MultiHead
 from chainrule.layers.norm import LayerNorm, RMSNorm
 from chainrule.layers.relative_bias import RelativeBias
 from chainrule.layers.sinusoidal import Sinusoidal
-from chainrule.models.stack import Block, Source, Stack
+from chainrule.models.stack import PostNormBlock, PreNormBlock, Source, Stack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +46,8 @@ class Seq2SeqConfig:
     vocab_size: int
     context: int | None
     d_model: int
-    encoder: tuple[Block, ...]
-    decoder: tuple[Block, ...]
+    encoder: tuple[PreNormBlock | PostNormBlock, ...]
+    decoder: tuple[PreNormBlock | PostNormBlock, ...]
     position: Sinusoidal | RelativeBias
     norm: RMSNorm | LayerNorm | None
     """The norm after the last block of each stack; None where the blocks end with one."""
@@ -78,7 +78,7 @@ class Seq2SeqConfig:
     ) -> "Seq2SeqConfig":
         """The Transformer of 2017: sinusoids, LayerNorm after each sum, ReLU, one table for everything."""
         attention = MultiHead(n_heads=n_heads, d_head=_d_head(d_model, n_heads), bias=True)
-        block = Block(kind="post_norm", attention=attention, mlp=Plain(d_ff=d_ff, activation="relu"), norm=LayerNorm())
+        block = PostNormBlock(attention=attention, mlp=Plain(d_ff=d_ff, activation="relu"))
         return cls(
             vocab_size=vocab_size, context=context, d_model=d_model, encoder=(block,) * n_layers, decoder=(block,) * n_layers,
             position=Sinusoidal(), norm=None, embed_scale=math.sqrt(d_model),
@@ -88,7 +88,7 @@ class Seq2SeqConfig:
     def t5(cls, *, vocab_size: int, context: int, d_model: int, n_layers: int, n_heads: int, d_ff: int) -> "Seq2SeqConfig":
         """T5 1.1: relative bias, RMSNorm before each sublayer, a gated mlp, no bias anywhere; one table for everything."""
         attention = MultiHead(n_heads=n_heads, d_head=_d_head(d_model, n_heads))
-        block = Block(attention=attention, mlp=Gated(d_ff=d_ff, activation="gelu_tanh"))
+        block = PreNormBlock(attention=attention, mlp=Gated(d_ff=d_ff, activation="gelu_tanh"))
         return cls(
             vocab_size=vocab_size, context=context, d_model=d_model, encoder=(block,) * n_layers, decoder=(block,) * n_layers,
             position=RelativeBias(), norm=RMSNorm(),

@@ -1,12 +1,13 @@
 """A stack of the encoder–decoder: blocks one after the other, with what they share.
 
-    pre_norm    x ← x + f(norm(x))       Xiong et al. 2020, arXiv:2002.04745
-    post_norm   x ← norm(x + f(x))       Vaswani et al. 2017, arXiv:1706.03762
+    PreNormBlock    x ← x + f(norm(x))       Xiong et al. 2020, arXiv:2002.04745
+    PostNormBlock   x ← norm(x + f(x))       Vaswani et al. 2017, arXiv:1706.03762
 
 Both stacks are this one: a decoder's blocks also look at the source. Taps have TransformerLens' names of an encoder–decoder
 (``encoder.0.attn.hook_pattern``, ``decoder.1.cross_attn.hook_z``, ``decoder.1.hook_resid_post``).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,17 +29,31 @@ Store = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
-    """One layer: attention, in a decoder also to the source, and an mlp; ``kind`` says where the norms stand."""
+class PreNormBlock:
+    """One layer: attention, in a decoder also to the source, and an mlp, with a norm before each."""
 
-    kind: Literal["pre_norm", "post_norm"] = "pre_norm"
+    kind: Literal["pre_norm"] = "pre_norm"
     attention: MultiHead
     mlp: Gated | Plain
     norm: RMSNorm | LayerNorm = field(default_factory=RMSNorm)
 
-    def build(self, d_model: int, *, decodes: bool) -> "BlockLayer":
+    def build(self, d_model: int, *, decodes: bool) -> "StackLayer":
         """The layer of a stream of width ``d_model``."""
-        return BlockLayer(self, d_model, decodes)
+        return PreNormStackLayer(self, d_model, decodes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostNormBlock:
+    """One layer: attention, in a decoder also to the source, and an mlp, with a norm after each sum."""
+
+    kind: Literal["post_norm"] = "post_norm"
+    attention: MultiHead
+    mlp: Gated | Plain
+    norm: RMSNorm | LayerNorm = field(default_factory=LayerNorm)
+
+    def build(self, d_model: int, *, decodes: bool) -> "StackLayer":
+        """The layer of a stream of width ``d_model``."""
+        return PostNormStackLayer(self, d_model, decodes)
 
 
 class Source(NamedTuple):
@@ -49,12 +64,11 @@ class Source(NamedTuple):
     real: Bool[Tensor, "b 1 1 s"]
 
 
-class BlockLayer(nn.Module):
-    """Two sublayers, three where there is a source, each added to the stream."""
+class StackLayer(nn.Module, ABC):
+    """Two sublayers, three where there is a source; ``add`` says how each is added to the stream."""
 
-    def __init__(self, block: Block, d_model: int, decodes: bool) -> None:
+    def __init__(self, block: PreNormBlock | PostNormBlock, d_model: int, decodes: bool) -> None:
         super().__init__()
-        self.before = block.kind == "pre_norm"
         self.self_attn = block.attention.build(d_model)
         self.self_attn_norm = block.norm.build(d_model)
         if decodes:
@@ -73,20 +87,19 @@ class BlockLayer(nn.Module):
     ) -> Float[Tensor, "b t d"]:
         look = partial(self._look, mask=mask, store=store, tap=under("attn.", tap))
         _tell(tap, "hook_resid_pre", x)
-        x = self._add(x, self.self_attn_norm, look, "hook_attn_out", tap)
+        x = self.add(x, self.self_attn_norm, look, "hook_attn_out", tap)
         _tell(tap, "hook_resid_mid", x)
         if source is not None:
             across = partial(self._across, source=source, tap=under("cross_attn.", tap))
-            x = self._add(x, self.cross_attn_norm, across, "hook_cross_attn_out", tap)
+            x = self.add(x, self.cross_attn_norm, across, "hook_cross_attn_out", tap)
             _tell(tap, "hook_resid_mid_cross", x)
-        x = self._add(x, self.mlp_norm, partial(self.mlp, tap=under("mlp.", tap)), "hook_mlp_out", tap)
+        x = self.add(x, self.mlp_norm, partial(self.mlp, tap=under("mlp.", tap)), "hook_mlp_out", tap)
         _tell(tap, "hook_resid_post", x)
         return x
 
-    def _add(self, x: Tensor, norm: nn.Module, f: Callable[[Tensor], Tensor], name: str, tap: Tap | None) -> Tensor:
-        out = f(norm(x)) if self.before else f(x)
-        _tell(tap, name, out)
-        return x + out if self.before else norm(x + out)
+    @abstractmethod
+    def add(self, x: Tensor, norm: nn.Module, f: Callable[[Tensor], Tensor], name: str, tap: Tap | None) -> Tensor:
+        """The stream after the sublayer ``f`` and its norm; the output of ``f`` is shown to the tap as ``name``."""
 
     def _look(
         self,
@@ -103,12 +116,30 @@ class BlockLayer(nn.Module):
         return self.cross_attn(x, source.k, source.v, source.real, tap)
 
 
+class PreNormStackLayer(StackLayer):
+    """x + f(norm(x))."""
+
+    def add(self, x: Tensor, norm: nn.Module, f: Callable[[Tensor], Tensor], name: str, tap: Tap | None) -> Tensor:
+        out = f(norm(x))
+        _tell(tap, name, out)
+        return x + out
+
+
+class PostNormStackLayer(StackLayer):
+    """norm(x + f(x))."""
+
+    def add(self, x: Tensor, norm: nn.Module, f: Callable[[Tensor], Tensor], name: str, tap: Tap | None) -> Tensor:
+        out = f(x)
+        _tell(tap, name, out)
+        return norm(x + out)
+
+
 class Stack(nn.Module):
     """The blocks, the table of relative positions where there is one, and the last norm where there is one."""
 
     def __init__(
         self,
-        blocks: Sequence[Block],
+        blocks: Sequence[PreNormBlock | PostNormBlock],
         d_model: int,
         position: Sinusoidal | RelativeBias,
         norm: RMSNorm | LayerNorm | None,
@@ -123,7 +154,7 @@ class Stack(nn.Module):
 
     def across(self, states: Float[Tensor, "b s d"]) -> list[tuple[Float[Tensor, "b s h c"], Float[Tensor, "b s h c"]]]:
         """Each block's keys and values of the source, whose states these are."""
-        return [layer.cross_attn.keys(states) for layer in self.layers if isinstance(layer, BlockLayer)]
+        return [layer.cross_attn.keys(states) for layer in self.layers if isinstance(layer, StackLayer)]
 
     def forward(
         self,

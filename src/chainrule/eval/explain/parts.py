@@ -16,9 +16,9 @@ T = TypeVar("T")
 ORDERS = {
     "pre_norm": ("norm", "attention", "+", "norm", "mlp", "+"),
     "sandwich": ("norm", "attention", "norm", "+", "norm", "mlp", "norm", "+"),
-    "post_norm": ("attention", "norm", "+", "mlp", "norm", "+"),
+    "output_norm": ("attention", "norm", "+", "mlp", "norm", "+"),
     "bare": ("norm", "attention", "norm", "mlp"),
-    "norm_after": ("attention", "+", "norm", "mlp", "+", "norm"),
+    "post_norm": ("attention", "+", "norm", "mlp", "+", "norm"),
 }
 """What a token's vector passes in a block, by the block's kind; + adds it to the stream."""
 

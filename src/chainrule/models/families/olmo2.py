@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from chainrule.layers.attention import QKNorm
-from chainrule.models.blocks import PostNormBlock
+from chainrule.models.blocks import OutputNormBlock
 from chainrule.models.decoder import DecoderConfig
 from chainrule.models.families import llama
 from chainrule.models.families.reading import Reading
@@ -21,5 +21,5 @@ def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
     c.only("clip_qkv", None)
     norm, bias = c.rms_norm(1e-5), c("attention_bias", False)
     attention = c.attention(qkv_bias=bias, o_bias=bias, qk_norm=QKNorm(norm=norm, over="row"))
-    block = PostNormBlock(attention=attention, mlp=c.gated(), norm=norm)
+    block = OutputNormBlock(attention=attention, mlp=c.gated(), norm=norm)
     return c.decoder([block] * c("num_hidden_layers"), norm=norm, position=c.rope(attention.d_head))

@@ -17,7 +17,7 @@ from chainrule.layers.norm import RMSNorm
 from chainrule.layers.relative_bias import RelativeBias
 from chainrule.models.moves import Move, Tensors
 from chainrule.models.seq2seq import Seq2SeqConfig
-from chainrule.models.stack import Block
+from chainrule.models.stack import PreNormBlock
 
 ACTIVATIONS: dict[str, Activation] = {
     "relu": "relu",
@@ -47,7 +47,7 @@ def to_parts(config: Mapping[str, Any]) -> Seq2SeqConfig:
         if key not in READ | HARMLESS:
             raise CheckpointError(f"config.json has a key that T5 does not: {key!r} = {config[key]!r}{nearest(key, READ)}")
     d_model, layers = config["d_model"], config["num_layers"]
-    block = Block(
+    block = PreNormBlock(
         attention=MultiHead(n_heads=config["num_heads"], d_head=config["d_kv"], scale=1.0),
         mlp=_mlp(config),
         norm=RMSNorm(eps=config.get("layer_norm_epsilon", 1e-6)),
