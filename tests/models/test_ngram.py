@@ -8,8 +8,9 @@ import torch
 
 from chainrule.core.datum import Batch
 from chainrule.core.errors import ConfigError
+from chainrule.core.schema import dump, parse
 from chainrule.logprobs.scoring import token_logprobs
-from chainrule.models.ngram import NGram
+from chainrule.models.ngram import NGram, NGramConfig
 from chainrule.models.ngram_counts import count_ngrams
 
 A, B, C, END = 0, 1, 2, 3
@@ -142,3 +143,10 @@ def test_the_first_levels_of_a_longer_count_are_the_shorter_model():
         one, other = NGram.of_levels(levels[:order], vocab_size=4), NGram.fit(documents, order=order, vocab_size=4)
         assert one.config == other.config
         assert all(torch.equal(one.state_dict()[name], tensor) for name, tensor in other.state_dict().items())
+
+
+def test_a_config_of_another_version_is_refused():
+    config = NGramConfig(order=1, vocab_size=4, sizes=(4,))
+    assert parse(NGramConfig, dump(config)) == config
+    with pytest.raises(ConfigError, match="'version' is 2; it must be one of 1"):
+        parse(NGramConfig, dump(config) | {"version": 2})

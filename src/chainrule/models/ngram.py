@@ -40,7 +40,7 @@ class NGramConfig:
     """An n-gram model as data; ``sizes`` counts the n-grams of each length. ``never`` is an id that is never predicted."""
 
     kind: Literal["ngram"] = "ngram"
-    version: int = 1
+    version: Literal[1] = 1
     order: int
     vocab_size: int
     smoothing: Smoothing = "kneser-ney"
