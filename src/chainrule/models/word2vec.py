@@ -11,11 +11,12 @@ share of a word and s = ``sample`` it stays with probability √(s/f) + s/f); no
 against drawn words that the whole block shares (Ji et al. 2016, arXiv:1604.04661):
 
     S = A Bᵀ,    L = Σ W ⊙ softplus(± S),    G = ∂L/∂S = W ⊙ (σ(S) − T),    ∂L/∂A = G B,    ∂L/∂B = Gᵀ A
+    H = ∂²L/∂S² = W ⊙ σ(S) ⊙ (1 − σ(S))
 
 where T is 1 at neighbours and W says how often each score counts: 1 at neighbours, k/K of its neighbours for each of K shared
 drawn words, 0 elsewhere. So one pass is a few matrix products instead of a dot product at a time. CBOW scores a place once, so
 only its drawn words are such a product; means of what is near, and what comes back to it, are sums of rows. A step that this
-makes longer than it would be one word after another is cut (``descend``).
+makes longer than it would be one word after another is cut by the curvature that H gives (``descend``).
 """
 
 from collections import Counter
@@ -23,6 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -95,24 +97,28 @@ def learn_vectors(
     generator = torch.Generator().manual_seed(settings.seed)
     v = (torch.rand(vocab_size, settings.d_model, generator=generator) - 0.5) / settings.d_model
     u = torch.zeros_like(v)
-    method, loss = (skip_gram, skip_gram_loss) if settings.method == "skip_gram" else (cbow, cbow_loss)
+    loss = skip_gram_loss if settings.method == "skip_gram" else cbow_loss
     with one_thread_each(), ThreadPoolExecutor(settings.threads) as pool:
         for number in range(settings.epochs):
             seed = (settings.seed, number)
             epoch = places.epoch(seed, window=settings.window, negatives=settings.negatives, sample=settings.sample)
-
-            @torch.inference_mode()
-            def step(i: int, epoch: "Epoch" = epoch, number: int = number) -> None:
-                done = (number + i / len(epoch)) / settings.epochs
-                method(v, u, epoch[i], max(settings.last_lr, settings.lr * (1 - done)))
-
             # threads change the tables without waiting for each other: Hogwild (Niu et al. 2011, arXiv:1106.5730)
-            list(pool.map(step, range(len(epoch))))
+            list(pool.map(partial(learn_blocks, v, u, settings, epoch, number), range(len(epoch))))
             if heard is not None:
                 heard(number + 1, float(loss(v, u, epoch[len(epoch) - 1])))
     if not v.isfinite().all():
         raise ConfigError(f"the vectors grew without bound; lower lr={settings.lr}, or negatives={settings.negatives}")
     return v
+
+
+@torch.inference_mode()
+def learn_blocks(
+    v: Float[Tensor, "v d"], u: Float[Tensor, "v d"], settings: Word2Vec, epoch: Epoch, number: int, i: int
+) -> None:
+    """One step on the i-th blocks of the epoch ``number``, at the rate of that moment."""
+    done = (number + i / len(epoch)) / settings.epochs
+    step = skip_gram if settings.method == "skip_gram" else cbow
+    step(v, u, epoch[i], max(settings.last_lr, settings.lr * (1 - done)))
 
 
 @contextmanager
@@ -130,34 +136,35 @@ def skip_gram_loss(v: Float[Tensor, "v d"], u: Float[Tensor, "v d"], blocks: Blo
     """The skip-gram loss of some blocks, in nats per neighbour; log σ(x) = − softplus(− x)."""
     span, near = blocks.span()
     a = v[blocks.middle].view(*near.shape[:2], -1)
-    draws = near.sum(2, keepdim=True) * blocks.weight  # a place draws for each of its neighbours
-    real, false = F.softplus(-(a @ u[span].mT)), F.softplus(a @ u[blocks.noise].mT)
-    return ((real * near).sum() + (false * draws).sum()) / near.sum()
+    weight = near.sum(2, keepdim=True) * blocks.weight  # a place draws for each of its neighbours
+    loss_near, loss_noise = F.softplus(-(a @ u[span].mT)), F.softplus(a @ u[blocks.noise].mT)
+    return ((loss_near * near).sum() + (loss_noise * weight).sum()) / near.sum()
 
 
 def cbow_loss(v: Float[Tensor, "v d"], u: Float[Tensor, "v d"], blocks: Blocks) -> Float[Tensor, ""]:
     """The CBOW loss of some blocks, in nats per word predicted."""
     around = blocks.around()
-    many = around.many[:, None]
-    a = around.sum(v[blocks.row]) / many.clamp(min=1)
-    some = (many > 0).float()  # a place with nothing near predicts nothing
-    real = F.softplus(-dot(a, u[blocks.middle]))
-    false = F.softplus(by_block(a, blocks) @ u[blocks.noise].mT).sum(2) * blocks.weight
-    return ((real + false.view_as(real)) * some).sum() / some.sum()
+    counts = around.counts[:, None]
+    a = around.sum(v[blocks.row]) / counts.clamp(min=1)
+    predicts = (counts > 0).float()  # a place with nothing near predicts nothing
+    loss_word = F.softplus(-dot(a, u[blocks.middle]))
+    loss_noise = F.softplus(by_block(a, blocks) @ u[blocks.noise].mT).sum(2) * blocks.weight
+    return ((loss_word + loss_noise.view_as(loss_word)) * predicts).sum() / predicts.sum()
 
 
 def skip_gram(v: Float[Tensor, "v d"], u: Float[Tensor, "v d"], blocks: Blocks, lr: float) -> None:
     """One step down ``skip_gram_loss``, in place: each place predicts the words near it."""
     span, near = blocks.span()
     middle = by_block(blocks.middle, blocks)
-    a, b, drawn = F.embedding(middle, v), F.embedding(span, u), F.embedding(blocks.noise, u)
-    draws = near.sum(2, keepdim=True) * blocks.weight
-    real, bend = slopes(a @ b.mT, 1.0, near)
-    false, bow = slopes(a @ drawn.mT, 0.0, draws)
-    long = dot(a, a)
-    descend(v, middle, real @ b + false @ drawn, bend @ dot(b, b) + bow @ dot(drawn, drawn), lr)
-    descend(u, span, real.mT @ a, bend.mT @ long, lr)
-    descend(u, blocks.noise, false.mT @ a, bow.mT @ long, lr)
+    a, b_near, b_noise = F.embedding(middle, v), F.embedding(span, u), F.embedding(blocks.noise, u)
+    slope_near, curve_near = slopes(a @ b_near.mT, 1.0, near)
+    slope_noise, curve_noise = slopes(a @ b_noise.mT, 0.0, near.sum(2, keepdim=True) * blocks.weight)
+    slope = slope_near @ b_near + slope_noise @ b_noise
+    curve = curve_near @ dot(b_near, b_near) + curve_noise @ dot(b_noise, b_noise)
+    a_squared = dot(a, a)
+    descend(v, middle, slope, curve, lr)
+    descend(u, span, slope_near.mT @ a, curve_near.mT @ a_squared, lr)
+    descend(u, blocks.noise, slope_noise.mT @ a, curve_noise.mT @ a_squared, lr)
 
 
 def cbow(v: Float[Tensor, "v d"], u: Float[Tensor, "v d"], blocks: Blocks, lr: float) -> None:
@@ -166,18 +173,18 @@ def cbow(v: Float[Tensor, "v d"], u: Float[Tensor, "v d"], blocks: Blocks, lr: f
     As in the published program, each word near takes the whole of the mean's slope, not its share of it.
     """
     around, readers = blocks.around(), blocks.readers()
-    b, drawn = F.embedding(blocks.middle, u), F.embedding(blocks.noise, u)
-    many = around.many[:, None]
-    a = around.sum(F.embedding(blocks.row, v)).div_(many.clamp(min=1))
-    some = (many > 0).float()
-    real, bend = slopes(dot(a, b), 1.0, some)
-    false, bow = slopes(by_block(a, blocks) @ drawn.mT, 0.0, by_block(some, blocks) * blocks.weight)
-    long = dot(a, a)
-    whole = (false @ drawn).view_as(a).addcmul_(real, b)
-    curve = (bow @ dot(drawn, drawn)).view_as(bend).addcmul_(bend, dot(b, b))
-    descend(v, blocks.row, readers.sum(whole), readers.sum(curve), lr)
-    descend(u, blocks.middle, real * a, bend * long, lr)
-    descend(u, blocks.noise, false.mT @ by_block(a, blocks), bow.mT @ by_block(long, blocks), lr)
+    counts = around.counts[:, None]
+    a = around.sum(F.embedding(blocks.row, v)).div_(counts.clamp(min=1))
+    b_word, b_noise = F.embedding(blocks.middle, u), F.embedding(blocks.noise, u)
+    predicts = (counts > 0).float()
+    slope_word, curve_word = slopes(dot(a, b_word), 1.0, predicts)
+    slope_noise, curve_noise = slopes(by_block(a, blocks) @ b_noise.mT, 0.0, by_block(predicts, blocks) * blocks.weight)
+    slope = (slope_noise @ b_noise).view_as(a).addcmul_(slope_word, b_word)
+    curve = (curve_noise @ dot(b_noise, b_noise)).view_as(curve_word).addcmul_(curve_word, dot(b_word, b_word))
+    a_squared = dot(a, a)
+    descend(v, blocks.row, readers.sum(slope), readers.sum(curve), lr)
+    descend(u, blocks.middle, slope_word * a, curve_word * a_squared, lr)
+    descend(u, blocks.noise, slope_noise.mT @ by_block(a, blocks), curve_noise.mT @ by_block(a_squared, blocks), lr)
 
 
 def by_block(of: Tensor, blocks: Blocks) -> Tensor:
@@ -186,10 +193,10 @@ def by_block(of: Tensor, blocks: Blocks) -> Tensor:
 
 
 def slopes(scores: Tensor, target: float, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss's first and second derivative by each score: W ⊙ (σ(S) − T) and W ⊙ σ(S)(1 − σ(S))."""
+    """G and H, the loss's first and second derivative by each score: W ⊙ (σ(S) − T) and W ⊙ σ(S) ⊙ (1 − σ(S))."""
     p = scores.sigmoid_()
-    bend = (p - p.square()).mul_(weight)
-    return p.sub_(target).mul_(weight), bend
+    curve = (p - p.square()).mul_(weight)
+    return p.sub_(target).mul_(weight), curve
 
 
 def dot(x: Float[Tensor, "*n d"], y: Float[Tensor, "*n d"]) -> Float[Tensor, "*n one"]:

@@ -73,17 +73,17 @@ class Bags(NamedTuple):
 
     items: Int[Tensor, "i"]
     starts: Int[Tensor, "p"]
-    many: Int[Tensor, "p"]
+    counts: Int[Tensor, "p"]
 
     @classmethod
     def chosen(cls, items: Int[Tensor, "p w"], chosen: Bool[Tensor, "p w"]) -> "Bags":
         """The chosen items of every row.
 
         >>> Bags.chosen(torch.tensor([[1, 2], [3, 4], [5, 6]]), torch.tensor([[True, True], [False, False], [True, False]]))
-        Bags(items=tensor([1, 2, 5]), starts=tensor([0, 2, 2]), many=tensor([2, 0, 1]))
+        Bags(items=tensor([1, 2, 5]), starts=tensor([0, 2, 2]), counts=tensor([2, 0, 1]))
         """
-        many = chosen.sum(1)
-        return cls(items.masked_select(chosen), many.cumsum(0) - many, many)
+        counts = chosen.sum(1)
+        return cls(items.masked_select(chosen), counts.cumsum(0) - counts, counts)
 
     def sum(self, of: Float[Tensor, "m d"]) -> Float[Tensor, "p d"]:
         """The sum of the rows of each bag; zeros where it is empty."""
