@@ -135,3 +135,11 @@ def test_what_t5_does_not_have_is_refused_and_the_nearest_named():
         t5.to_parts(BASE | {"num_head": 2})
     with pytest.raises(CheckpointError, match="feed_forward_proj='gated-swiglu'"):
         t5.to_parts(BASE | {"feed_forward_proj": "gated-swiglu"})
+    with pytest.raises(CheckpointError, match="tie_encoder_decoder=True is not supported for T5"):
+        t5.to_parts(BASE | {"tie_encoder_decoder": True})
+    with pytest.raises(CheckpointError, match=r"config\.json lacks 'd_model', which T5 needs"):
+        t5.to_parts({key: value for key, value in BASE.items() if key != "d_model"})
+
+
+def test_what_a_config_leaves_null_has_its_default():
+    assert t5.to_parts(BASE | {"num_decoder_layers": None, "layer_norm_epsilon": None}) == t5.to_parts(BASE)

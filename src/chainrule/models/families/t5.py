@@ -11,85 +11,65 @@ from typing import Any
 
 from chainrule.core.errors import CheckpointError, nearest
 from chainrule.core.shapes import Tensor
-from chainrule.layers.mlp import Activation, Gated, Plain
+from chainrule.layers.mlp import Gated, Plain
 from chainrule.layers.multi_head import MultiHead
 from chainrule.layers.norm import RMSNorm
 from chainrule.layers.relative_bias import RelativeBias
+from chainrule.models.families.reading import ACTIVATIONS, Reading
 from chainrule.models.moves import Move, Tensors
 from chainrule.models.seq2seq import Seq2SeqConfig
 from chainrule.models.stack import PreNormBlock
 
-ACTIVATIONS: dict[str, Activation] = {
-    "relu": "relu",
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "silu": "silu",
-    "swish": "silu",
-}
-READ = {
-    "vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads", "relative_attention_num_buckets",
-    "relative_attention_max_distance", "layer_norm_epsilon", "feed_forward_proj", "tie_word_embeddings",
-    "scale_decoder_outputs", "decoder_start_token_id", "model_type",
-}  # fmt: skip
-HARMLESS = {
-    "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache", "initializer_factor", "bos_token_id",
-    "eos_token_id", "pad_token_id", "dropout_rate", "classifier_dropout", "_name_or_path", "name_or_path", "return_dict",
-    "output_attentions", "output_hidden_states", "output_past", "id2label", "label2id", "problem_type", "is_encoder_decoder",
-    "chunk_size_feed_forward", "is_decoder", "dense_act_fn", "is_gated_act", "task_specific_params", "n_positions", "chainrule",
-}  # fmt: skip
-"""Keys that change nothing in the forward pass; the distance of two tokens alone matters, so ``n_positions`` is no limit."""
-
 
 def to_parts(config: Mapping[str, Any]) -> Seq2SeqConfig:
     """The encoder–decoder that a published config means; raises ``CheckpointError`` for what it does not implement."""
-    for key in config:
-        if key not in READ | HARMLESS:
-            raise CheckpointError(f"config.json has a key that T5 does not: {key!r} = {config[key]!r}{nearest(key, READ)}")
-    d_model, layers = config["d_model"], config["num_layers"]
+    c = Reading(config, "T5")
+    c.only("tie_encoder_decoder", False)
+    # n_positions limits nothing, since the distance of two tokens alone counts; the last two repeat feed_forward_proj
+    c.ignore("initializer_factor", "dropout_rate", "output_past", "n_positions", "dense_act_fn", "is_gated_act")
+    d_model = c("d_model")
     block = PreNormBlock(
-        attention=MultiHead(n_heads=config["num_heads"], d_head=config["d_kv"], scale=1.0),
-        mlp=_mlp(config),
-        norm=RMSNorm(eps=config.get("layer_norm_epsilon", 1e-6)),
+        attention=MultiHead(n_heads=c("num_heads"), d_head=c("d_kv"), scale=1.0),
+        mlp=_mlp(c),
+        norm=RMSNorm(eps=c("layer_norm_epsilon", 1e-6)),
     )
-    deeper = config.get("num_decoder_layers")
-    return Seq2SeqConfig(
-        vocab_size=config["vocab_size"],
+    parts = Seq2SeqConfig(
+        vocab_size=c("vocab_size"),
         context=None,
         d_model=d_model,
-        encoder=(block,) * layers,
-        decoder=(block,) * (layers if deeper is None else deeper),
+        encoder=(block,) * c("num_layers"),
+        decoder=(block,) * _decoder_layers(c),
         position=RelativeBias(
-            n_buckets=config.get("relative_attention_num_buckets", 32),
-            max_distance=config.get("relative_attention_max_distance", 128),
+            n_buckets=c("relative_attention_num_buckets", 32), max_distance=c("relative_attention_max_distance", 128)
         ),
         norm=block.norm,
-        tied=_scaled(config),
-        head_scale=d_model**-0.5 if _scaled(config) else 1.0,
-        start=_start(config),
+        tied=_scaled(c),
+        head_scale=d_model**-0.5 if _scaled(c) else 1.0,
+        start=c("decoder_start_token_id", c("pad_token_id", 0)),
     )
+    c.done()
+    return parts
 
 
-def _mlp(config: Mapping[str, Any]) -> Gated | Plain:
+def _mlp(c: Reading) -> Gated | Plain:
     """``relu`` or the like is plain, ``gated-gelu`` or the like gated; the latter's gelu is the approximate one."""
-    said = config.get("feed_forward_proj", "relu")
-    name = said.removeprefix("gated-")
+    projection = c("feed_forward_proj", "relu")
+    name = projection.removeprefix("gated-")
     if name not in ACTIVATIONS:
-        raise CheckpointError(f"feed_forward_proj={said!r} is not supported{nearest(name, ACTIVATIONS)}")
-    act = "gelu_tanh" if said == "gated-gelu" else ACTIVATIONS[name]
-    if said.startswith("gated-"):
-        return Gated(d_ff=config["d_ff"], activation=act)
-    return Plain(d_ff=config["d_ff"], activation=act, bias=False)
+        raise CheckpointError(f"feed_forward_proj={projection!r} is not supported{nearest(name, ACTIVATIONS)}")
+    if projection == name:
+        return Plain(d_ff=c("d_ff"), activation=ACTIVATIONS[name], bias=False)
+    return Gated(d_ff=c("d_ff"), activation="gelu_tanh" if name == "gelu" else ACTIVATIONS[name])
 
 
-def _scaled(config: Mapping[str, Any]) -> bool:
+def _decoder_layers(c: Reading) -> int:
+    """As many as the encoder has, unless the config says otherwise."""
+    return c("num_decoder_layers", c("num_layers"))
+
+
+def _scaled(c: Reading) -> bool:
     """Whether the output is scaled, and read off the embedding table."""
-    return bool(config.get("scale_decoder_outputs", config.get("tie_word_embeddings", True)))
-
-
-def _start(config: Mapping[str, Any]) -> int:
-    start = config.get("decoder_start_token_id")
-    return start if start is not None else config.get("pad_token_id") or 0
+    return bool(c("scale_decoder_outputs", c("tie_word_embeddings", True)))
 
 
 UNUSED = {
@@ -149,10 +129,10 @@ class Names:
 
 def moves(config: Mapping[str, Any]) -> tuple[Move, ...]:
     """Where each weight lives: a block holds layers (attention, in a decoder also to the source, mlp), each with its norm."""
+    c = Reading(config, "T5")
     names = {"shared.weight": "embed_tokens.weight"}
-    mlp = [("wi_0", "gate_proj"), ("wi_1", "up_proj")] if isinstance(_mlp(config), Gated) else [("wi", "up_proj")]
-    deeper = config.get("num_decoder_layers")
-    for stack, layers in (("encoder", config["num_layers"]), ("decoder", deeper or config["num_layers"])):
+    mlp = [("wi_0", "gate_proj"), ("wi_1", "up_proj")] if isinstance(_mlp(c), Gated) else [("wi", "up_proj")]
+    for stack, layers in (("encoder", c("num_layers")), ("decoder", _decoder_layers(c))):
         names[f"{stack}.final_layer_norm.weight"] = f"{stack}.norm.weight"
         names[f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"] = f"{stack}.position.table.weight"
         sublayers = [("SelfAttention", "self_attn"), ("EncDecAttention", "cross_attn"), ("DenseReluDense", "mlp")]
@@ -162,4 +142,4 @@ def moves(config: Mapping[str, Any]) -> tuple[Move, ...]:
                 inner = [*mlp, ("wo", "down_proj")] if ours == "mlp" else [(x, f"{x}_proj") for x in "qkvo"]
                 names |= {f"{there}.{theirs}.{a}.weight": f"{here}.{b}.weight" for a, b in inner}
                 names[f"{there}.layer_norm.weight"] = f"{here}_norm.weight"
-    return Table() if _scaled(config) else Head(), Names(names)
+    return Table() if _scaled(c) else Head(), Names(names)
