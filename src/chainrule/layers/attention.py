@@ -179,6 +179,13 @@ class GroupedQueryLayer(nn.Module):
         return attend_written(q, k, v, mask, cap=self.soft_cap, sinks=self.sinks)
 
 
+def head_width(d_model: int, n_heads: int) -> int:
+    """The width of each of ``n_heads`` heads that share a stream of width ``d_model``; it must divide evenly."""
+    if n_heads < 1 or d_model % n_heads:
+        raise ConfigError(f"d_model={d_model} is not a multiple of n_heads={n_heads}")
+    return d_model // n_heads
+
+
 def scaled(q: Float[Tensor, "b t h c"], scale: float | None) -> Float[Tensor, "b t h c"]:
     """Queries such that every kernel may go on dividing by √c where scores are to be multiplied by ``scale``."""
     return q if scale is None else q * (scale * math.sqrt(q.shape[-1]))

@@ -26,6 +26,16 @@ def embedding(n: int, d: int) -> nn.Embedding:
     return nn.Embedding(n, d, _weight=torch.zeros(n, d))
 
 
+def plain_weight(layer: nn.Module) -> Float[Tensor, "v d"] | None:
+    """The matrix of a layer that does nothing but multiply by it, else None.
+
+    Exactly these types: a wrapped layer (an adapter, a quantizer) may do more.
+    """
+    if type(layer) is nn.Embedding or (type(layer) is nn.Linear and layer.bias is None):
+        return layer.weight
+    return None
+
+
 def one_hot(ids: Int[Tensor, "*b"], n: int) -> Float[Tensor, "*b n"]:
     """Vectors with a single one: ``one_hot(ids, n) @ W`` is ``W[ids]``, so an embedding is a linear map that skips its zeros.
 

@@ -22,10 +22,10 @@ from chainrule.core.errors import ConfigError, RequestError
 from chainrule.core.model import LanguageModel, replay
 from chainrule.core.shapes import Bool, Float, Int, Tensor
 from chainrule.core.tap import Tap, under
-from chainrule.layers.attention import GroupedQuery, Kernel, Turn
+from chainrule.layers.attention import GroupedQuery, Kernel, Turn, head_width
 from chainrule.layers.cache import KVCache
 from chainrule.layers.init import GPT2, Init
-from chainrule.layers.linear import embedding, linear
+from chainrule.layers.linear import embedding, linear, plain_weight
 from chainrule.layers.mlp import Gated
 from chainrule.layers.norm import LayerNorm, NoNorm, OffsetRMSNorm, RMSNorm
 from chainrule.layers.position import Learned, NoPosition, Temperature
@@ -87,9 +87,7 @@ class DecoderConfig:
 
         ``n_kv_heads`` is ``n_heads`` unless given, ``d_ff`` is 8/3 of ``d_model`` rounded up to a multiple of 32.
         """
-        if n_heads < 1 or d_model % n_heads:
-            raise ConfigError(f"d_model={d_model} is not a multiple of n_heads={n_heads}")
-        attention = GroupedQuery(n_heads=n_heads, n_kv_heads=n_kv_heads or n_heads, d_head=d_model // n_heads)
+        attention = GroupedQuery(n_heads=n_heads, n_kv_heads=n_kv_heads or n_heads, d_head=head_width(d_model, n_heads))
         norm = norm or RMSNorm()
         block = Block(attention=attention, mlp=Gated(d_ff=d_ff or -(-8 * d_model // 96) * 32), norm=norm)
         return cls(
@@ -191,10 +189,7 @@ class Decoder(LanguageModel):
     def readout_weight(self) -> Float[Tensor, "v d"] | None:
         if self.config.logit_cap is not None or self.config.logit_scale != 1:
             return None
-        head = self.embed_tokens if self.lm_head is None else self.lm_head
-        # exactly these types: a wrapped head (an adapter, a quantizer) may do more than multiply
-        plain = type(head) in (nn.Embedding, nn.Linear) and getattr(head, "bias", None) is None
-        return head.weight if plain else None
+        return plain_weight(self.embed_tokens if self.lm_head is None else self.lm_head)
 
     def cache(self, rows: int, capacity: int, given: Given | None = None, pool: object | None = None) -> KVCache:
         self._own(None, given)

@@ -21,7 +21,7 @@ from chainrule.core.errors import ConfigError, RequestError
 from chainrule.core.masked import MaskedModel
 from chainrule.core.shapes import Bool, Float, Int, Tensor
 from chainrule.core.tap import Tap, under
-from chainrule.layers.attention import GroupedQuery, Kernel
+from chainrule.layers.attention import GroupedQuery, Kernel, head_width
 from chainrule.layers.init import GPT2, Init
 from chainrule.layers.linear import embedding, linear
 from chainrule.layers.mlp import Activation, Gated, Plain, activation
@@ -49,7 +49,7 @@ class EncoderBlock:
 
 @dataclass(frozen=True, kw_only=True)
 class WordHead:
-    """States to scores of words: one bent linear map, a norm, and the word table itself where ``tied``."""
+    """States to scores of words: a linear map with an activation, a norm, and the word table itself where ``tied``."""
 
     kind: Literal["word"] = "word"
     activation: Activation = "gelu"
@@ -90,9 +90,8 @@ class EncoderConfig:
         cls, *, vocab_size: int, context: int, d_model: int, n_layers: int, n_heads: int, d_ff: int | None = None
     ) -> "EncoderConfig":
         """BERT's plan with equal layers; ``d_ff`` is four times ``d_model`` unless given."""
-        if n_heads < 1 or d_model % n_heads:
-            raise ConfigError(f"d_model={d_model} is not a multiple of n_heads={n_heads}")
-        attention = GroupedQuery(n_heads=n_heads, n_kv_heads=n_heads, d_head=d_model // n_heads, qkv_bias=True, o_bias=True)
+        d_head = head_width(d_model, n_heads)
+        attention = GroupedQuery(n_heads=n_heads, n_kv_heads=n_heads, d_head=d_head, qkv_bias=True, o_bias=True)
         block = EncoderBlock(attention=attention, mlp=Plain(d_ff=d_ff or 4 * d_model, activation="gelu"))
         return cls(vocab_size=vocab_size, context=context, d_model=d_model, blocks=(block,) * n_layers)
 

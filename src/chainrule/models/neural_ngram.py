@@ -22,7 +22,7 @@ from chainrule.core.errors import ConfigError
 from chainrule.core.model import LanguageModel, replay
 from chainrule.core.shapes import Float, Int, Tensor
 from chainrule.core.tap import Tap, tell
-from chainrule.layers.linear import embedding, linear
+from chainrule.layers.linear import embedding, linear, plain_weight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,4 +115,4 @@ class NeuralNGram(LanguageModel):
 
     @property
     def readout_weight(self) -> Float[Tensor, "v d"] | None:
-        return self.lm_head.weight if type(self.lm_head) is nn.Linear else None
+        return plain_weight(self.lm_head)

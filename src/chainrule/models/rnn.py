@@ -22,7 +22,7 @@ from chainrule.core.model import LanguageModel, replay
 from chainrule.core.shapes import Float, Int, Tensor
 from chainrule.core.tap import Tap, tell
 from chainrule.layers.cells import CELLS, Cell, CellLayer
-from chainrule.layers.linear import embedding, linear
+from chainrule.layers.linear import embedding, linear, plain_weight
 from chainrule.layers.state_cache import StateCache
 from chainrule.layers.steps import Steps
 
@@ -124,8 +124,7 @@ class Recurrent(LanguageModel):
 
     @property
     def readout_weight(self) -> Float[Tensor, "v d"] | None:
-        head = self.embed_tokens if self.lm_head is None else self.lm_head
-        return head.weight if type(head) in (nn.Embedding, nn.Linear) else None
+        return plain_weight(self.embed_tokens if self.lm_head is None else self.lm_head)
 
     def cache(self, rows: int, capacity: int, given: Given | None = None, pool: object | None = None) -> StateCache:
         self._own(None, given)

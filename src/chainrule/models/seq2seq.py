@@ -18,7 +18,6 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from chainrule.core.cache import Cache, TokenCache
 from chainrule.core.datum import PADDING, Given, Layout, visible
@@ -26,9 +25,10 @@ from chainrule.core.errors import ConfigError, RequestError
 from chainrule.core.model import LanguageModel, replay
 from chainrule.core.shapes import Float, Int, Tensor
 from chainrule.core.tap import Tap, under
+from chainrule.layers.attention import head_width
 from chainrule.layers.cache import KVCache
 from chainrule.layers.init import GPT2, Init
-from chainrule.layers.linear import embedding, linear
+from chainrule.layers.linear import embedding, linear, plain_weight
 from chainrule.layers.mlp import Gated, Plain
 from chainrule.layers.multi_head import MultiHead
 from chainrule.layers.norm import LayerNorm, RMSNorm
@@ -77,7 +77,7 @@ class Seq2SeqConfig:
         cls, *, vocab_size: int, context: int, d_model: int, n_layers: int, n_heads: int, d_ff: int
     ) -> "Seq2SeqConfig":
         """The Transformer of 2017: sinusoids, LayerNorm after each sum, ReLU, one table for everything."""
-        attention = MultiHead(n_heads=n_heads, d_head=_d_head(d_model, n_heads), bias=True)
+        attention = MultiHead(n_heads=n_heads, d_head=head_width(d_model, n_heads), bias=True)
         block = PostNormBlock(attention=attention, mlp=Plain(d_ff=d_ff, activation="relu"))
         return cls(
             vocab_size=vocab_size, context=context, d_model=d_model, encoder=(block,) * n_layers, decoder=(block,) * n_layers,
@@ -87,18 +87,12 @@ class Seq2SeqConfig:
     @classmethod
     def t5(cls, *, vocab_size: int, context: int, d_model: int, n_layers: int, n_heads: int, d_ff: int) -> "Seq2SeqConfig":
         """T5 1.1: relative bias, RMSNorm before each sublayer, a gated mlp, no bias anywhere; one table for everything."""
-        attention = MultiHead(n_heads=n_heads, d_head=_d_head(d_model, n_heads))
+        attention = MultiHead(n_heads=n_heads, d_head=head_width(d_model, n_heads))
         block = PreNormBlock(attention=attention, mlp=Gated(d_ff=d_ff, activation="gelu_tanh"))
         return cls(
             vocab_size=vocab_size, context=context, d_model=d_model, encoder=(block,) * n_layers, decoder=(block,) * n_layers,
             position=RelativeBias(), norm=RMSNorm(),
         )  # fmt: skip
-
-
-def _d_head(d_model: int, n_heads: int) -> int:
-    if n_heads < 1 or d_model % n_heads:
-        raise ConfigError(f"d_model={d_model} is not a multiple of n_heads={n_heads}")
-    return d_model // n_heads
 
 
 class Seq2Seq(LanguageModel):
@@ -159,10 +153,7 @@ class Seq2Seq(LanguageModel):
 
     @property
     def readout_weight(self) -> Float[Tensor, "v d"] | None:
-        head = self.embed_tokens if self.lm_head is None else self.lm_head
-        # exactly these types: a wrapped head (an adapter, a quantizer) may do more than multiply
-        plain = type(head) in (nn.Embedding, nn.Linear) and getattr(head, "bias", None) is None
-        return head.weight if plain else None
+        return plain_weight(self.embed_tokens if self.lm_head is None else self.lm_head)
 
     def cache(self, rows: int, capacity: int, given: Given | None = None, pool: object | None = None) -> KVCache:
         """A memory for ``rows`` targets; ``given`` their sources, which are encoded here, once."""
