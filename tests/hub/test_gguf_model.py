@@ -430,7 +430,8 @@ def test_a_size_of_yarns_scores_is_read(tmp_path):
     published("qwen3", tmp_path / "hf", rope_parameters=YARN)
     export(cr.load(tmp_path / "hf"), tmp_path / "x.gguf", to="gguf", kind="f32")
     keys = {"qwen3.rope.scaling.yarn_attn_factor": 1.5, "qwen3.rope.scaling.yarn_ext_factor": 1.0}
-    assert cr.load(rewritten(tmp_path / "x.gguf", tmp_path / "y.gguf", **keys)).model.config.position.scaling.size == 1.5
+    model = cr.load(rewritten(tmp_path / "x.gguf", tmp_path / "y.gguf", **keys)).model
+    assert model.config.position.scaling.attention_factor == 1.5
     with pytest.raises(CheckpointError, match=r"yarn_ext_factor is 0\.5, which is not supported"):
         cr.load(rewritten(tmp_path / "x.gguf", tmp_path / "z.gguf", **{"qwen3.rope.scaling.yarn_ext_factor": 0.5}))
 

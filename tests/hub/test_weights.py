@@ -16,7 +16,7 @@ from chainrule.hub.load import load, size_bytes
 from chainrule.hub.safetensors import Mapped, write_tensors
 from chainrule.hub.save import save
 from chainrule.hub.trace import TensorStep
-from chainrule.models.moves import Permute, Rename, Transpose, loaded
+from chainrule.models.moves import Permute, RenamePrefix, Transpose, loaded
 from chainrule.models.routes import routes
 from chainrule.tokenizers.byte import ByteTokenizer
 from tests.hub.gguf_cases import published
@@ -114,7 +114,7 @@ def test_moves_one_route_at_a_time_are_the_moves_all_at_once():
     names = ["m.0.qk", "m.1.qk", "m.norm", "head"] + [f"m.{i}.experts.{j}" for i in range(2) for j in range(3)]
     generator = torch.Generator().manual_seed(0)
     table = {name: torch.randn(8, 4, generator=generator) for name in names}
-    moves = [Rename("m.", ""), Stacked(), Permute([(r"q_proj$", 2)]), Transpose(r"^head$")]
+    moves = [RenamePrefix("m.", ""), Stacked(), Permute([(r"q_proj$", 2)]), Transpose(r"^head$")]
     ways, empty = routes(moves, {name: tensor.to("meta") for name, tensor in table.items()})
     pieces = {}
     for way in ways:

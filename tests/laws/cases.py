@@ -181,7 +181,7 @@ CASES = {
         Case("chunks-temperature", decoder(Block(attention=attention(chunk=4, qk_norm=QKNorm(norm=UnitRMSNorm(), after_rope=True)),
             mlp=GATED), position=Temperature(floor=3.0, scale=0.5)), random_rows),
         Case("neighbours-partial-yarn", decoder(Block(attention=attention(), mlp=GATED),
-            position=Rope(pairs="neighbours", d_rotary=4, scaling=Yarn(factor=4.0, original=16, size=1.1))), random_rows),
+            position=Rope(pairs="neighbours", d_rotary=4, scaling=Yarn(factor=4.0, original=16, attention_factor=1.1))), random_rows),
         Case("sinks", decoder(Block(attention=attention(sinks=True, window=4), mlp=GATED)), random_rows),
         Case("latent", decoder(Block(attention=LATENT, mlp=GATED)), random_rows),
         Case("experts", decoder(Block(attention=attention(), mlp=MixtureOfExperts(

@@ -110,7 +110,7 @@ TOLD = {
     ("Gemma2", "untied"): "its head is not tied",
     ("DeepseekV2", "no-query-rank"): "only if it has 26 or 27 layers",
     ("DeepseekV2", "groups"): "it routes otherwise",
-    ("DeepseekV2", "yarn"): "position.scaling.size",
+    ("DeepseekV2", "yarn"): "position.scaling.attention_factor",
     ("DeepseekV2", "biases"): "attention.bias is True",
     ("DeepseekV3", "no-query-rank"): "only if it has 26 or 27 layers",
     ("DeepseekV3", "halves"): "position.pairs is 'halves'",

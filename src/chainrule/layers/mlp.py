@@ -1,4 +1,4 @@
-"""What a block does to each token alone: widen, bend, narrow.
+"""What a block does to each token alone: widen, activate, narrow.
 
 Gated(x) = W_down (act(W_gate x) · W_up x)         SwiGLU where act is silu: Shazeer 2020, arXiv:2002.05202
 Plain(x) = W_down act(W_up x)                      Vaswani et al. 2017, arXiv:1706.03762
@@ -32,7 +32,7 @@ def activation(name: Activation) -> Callable[[Tensor], Tensor]:
 
 @dataclass(frozen=True, kw_only=True)
 class Gated:
-    """Two matrices widen; one of them, bent, decides how much of the other passes."""
+    """Two matrices widen; one of them, activated, decides how much of the other passes."""
 
     kind: Literal["gated"] = "gated"
     d_ff: int
@@ -49,7 +49,7 @@ class Gated:
 
 @dataclass(frozen=True, kw_only=True)
 class Plain:
-    """One matrix widens, the bend, one matrix narrows."""
+    """One matrix widens, the activation, one matrix narrows."""
 
     kind: Literal["plain"] = "plain"
     d_ff: int

@@ -29,8 +29,8 @@ Dispatch = Callable[["Experts", Tensor, Routed], Tensor]
 class MixtureOfExperts:
     """``n_experts`` gated mlps of width ``d_ff``; ``d_shared`` is the width of the one that every token passes, 0 for none.
 
-    ``clamp`` is gpt-oss' bend: gate and up kept within ±clamp, (up + 1) · gate · sigmoid(1.702 gate). ``weigh`` says whether
-    the router's weight multiplies what an expert reads (Llama 4) or what it says.
+    ``clamp`` is gpt-oss' activation: gate and up kept within ±clamp, (up + 1) · gate · sigmoid(1.702 gate). ``weigh`` says
+    whether the router's weight multiplies an expert's input (Llama 4) or its output.
     """
 
     kind: Literal["mixture_of_experts"] = "mixture_of_experts"
@@ -56,7 +56,7 @@ class MixtureOfExperts:
 
 
 class MixtureLayer(nn.Module):
-    """Route, let the chosen experts speak, add the shared one."""
+    """Route, sum the chosen experts, add the shared one."""
 
     def __init__(self, part: MixtureOfExperts, d_model: int, dispatch: Dispatch | None = None) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class Experts(nn.Module):
     def __init__(self, part: MixtureOfExperts, d_model: int) -> None:
         super().__init__()
         e, f, d = part.n_experts, part.d_ff, d_model
-        self.part, self.bend = part, activation(part.activation)
+        self.part, self.activation = part, activation(part.activation)
         self.gate_proj = nn.Parameter(torch.zeros(e, f, d))
         self.up_proj = nn.Parameter(torch.zeros(e, f, d))
         self.down_proj = nn.Parameter(torch.zeros(e, d, f))
@@ -104,7 +104,7 @@ class Experts(nn.Module):
         """What stands between the wide matrices and the narrow one."""
         clamp = self.part.clamp
         if clamp is None:
-            return self.bend(gate) * up
+            return self.activation(gate) * up
         gate = gate.clamp(max=clamp)
         return (up.clamp(-clamp, clamp) + 1) * gate * torch.sigmoid(1.702 * gate)
 
@@ -115,8 +115,8 @@ def by_loop(experts: Experts, x: Float[Tensor, "n d"], routed: Routed) -> Float[
     for i in range(experts.part.n_experts):
         token, place = torch.where(routed.experts == i)
         weight = routed.weights[token, place, None]
-        one = x[token] if experts.part.weigh == "output" else (x[token] * weight).to(x.dtype)
-        gate, up = (_project(one, w, b, i) for w, b in _wide(experts))
+        rows = x[token] if experts.part.weigh == "output" else (x[token] * weight).to(x.dtype)
+        gate, up = (_project(rows, w, b, i) for w, b in _wide(experts))
         out = _project(experts.hidden(gate, up), experts.down_proj, experts.down_bias, i).float()
         y = y.index_add(0, token, out * weight if experts.part.weigh == "output" else out)
     return y
@@ -166,7 +166,7 @@ def _grouped_product(
         y = F.grouped_mm(x, weight.mT, offs=ends)
     else:
         rows = x.tensor_split(ends[:-1].cpu().long())
-        y = torch.cat([F.linear(part, one) for part, one in zip(rows, weight, strict=True)])
+        y = torch.cat([F.linear(part, matrix) for part, matrix in zip(rows, weight, strict=True)])
     return y if bias is None else y + bias[expert].to(y.dtype)
 
 

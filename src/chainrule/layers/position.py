@@ -2,7 +2,7 @@
 
 Learned       x_t = embed(token_t) + place(t)                               GPT-2; Gehring et al. 2017, arXiv:1705.03122
 NoPosition    nothing: order is known from the causal mask alone             Haviv et al. 2022, arXiv:2203.16634
-Temperature   nothing, but queries far along speak louder                    Nakanishi 2025, arXiv:2501.19399 (Llama 4)
+Temperature   nothing, but larger queries far along a row                    Nakanishi 2025, arXiv:2501.19399 (Llama 4)
 """
 
 from dataclasses import dataclass
@@ -39,16 +39,16 @@ class NoPosition:
         return None
 
 
-class Louder(NamedTuple):
+class QueryScale(NamedTuple):
     """What each token's query is multiplied by."""
 
-    size: Float[Tensor, "b t"]
+    factor: Float[Tensor, "b t"]
 
     def turn(
         self, q: Float[Tensor, "b t h c"], k: Float[Tensor, "b t g c"]
     ) -> tuple[Float[Tensor, "b t h c"], Float[Tensor, "b t g c"]]:
-        """Louder queries; the keys as they were."""
-        return (q * self.size[:, :, None, None]).to(q.dtype), k
+        """Scaled queries; the keys as they were."""
+        return (q * self.factor[:, :, None, None]).to(q.dtype), k
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +64,9 @@ class Temperature:
         if self.floor <= 0:
             raise ConfigError(f"floor={self.floor} must be above 0: so many tokens share one temperature; 8192 is usual")
 
-    def tables(self, position: Int[Tensor, "b t"], c: int, length: int) -> Louder:
-        """How loud each token's query is."""
-        return Louder(1.0 + self.scale * torch.log1p(torch.floor((position.float() + 1.0) / self.floor)))
+    def tables(self, position: Int[Tensor, "b t"], c: int, length: int) -> QueryScale:
+        """The scale of each token's query."""
+        return QueryScale(1.0 + self.scale * torch.log1p(torch.floor((position.float() + 1.0) / self.floor)))
 
 
 Position = Rope | Learned | NoPosition | Temperature

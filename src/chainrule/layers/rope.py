@@ -74,8 +74,8 @@ class Rope:
     def tables(self, position: Int[Tensor, "b t"], c: int, length: int) -> Tables:
         """The cosines and sines for tokens at ``position``."""
         angle = position[:, :, None].float() * self.frequencies(c, length, position.device)
-        size = 1.0 if self.scaling is None else self.scaling.size
-        return Tables(angle.cos() * size, angle.sin() * size, self.pairs)
+        factor = 1.0 if self.scaling is None else self.scaling.attention_factor
+        return Tables(angle.cos() * factor, angle.sin() * factor, self.pairs)
 
 
 def rotate(x: Float[Tensor, "b t h c"], tables: Tables) -> Float[Tensor, "b t h c"]:

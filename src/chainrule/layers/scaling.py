@@ -32,7 +32,7 @@ class Linear:
 
     kind: Literal["linear"] = "linear"
     factor: float
-    size = 1.0
+    attention_factor = 1.0
     """What cosines and sines are multiplied by."""
 
     def __post_init__(self) -> None:
@@ -50,7 +50,7 @@ class Dynamic:
     kind: Literal["dynamic"] = "dynamic"
     factor: float
     original: int
-    size = 1.0
+    attention_factor = 1.0
 
     def __post_init__(self) -> None:
         _check(self.factor, self.original)
@@ -78,7 +78,7 @@ class Llama3:
     low: float = 1.0
     high: float = 4.0
     original: int = 8192
-    size = 1.0
+    attention_factor = 1.0
 
     def __post_init__(self) -> None:
         _check(self.factor, self.original)
@@ -96,8 +96,8 @@ class Llama3:
 class Yarn:
     """Channels of more than ``fast`` turns within a trained row stay, those of less than ``slow`` are stretched.
 
-    The passage between is linear in the channel; its ends are whole channels where ``whole``. ``size`` makes up for the
-    flatter softmax of longer rows: 0.1 ln(factor) + 1 unless the config says otherwise.
+    The passage between is linear in the channel; its ends are whole channels where ``whole``. ``attention_factor``
+    makes up for the flatter softmax of longer rows: 0.1 ln(factor) + 1 unless the config says otherwise.
     """
 
     kind: Literal["yarn"] = "yarn"
@@ -106,7 +106,7 @@ class Yarn:
     fast: float = 32.0
     slow: float = 1.0
     whole: bool = True
-    size: float = 1.0
+    attention_factor: float = 1.0
 
     def __post_init__(self) -> None:
         _check(self.factor, self.original)
@@ -135,7 +135,7 @@ class LongRope:
     short: tuple[float, ...]
     long: tuple[float, ...]
     original: int
-    size: float = 1.0
+    attention_factor: float = 1.0
 
     def __post_init__(self) -> None:
         _check(1.0, self.original)

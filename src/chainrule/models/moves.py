@@ -33,7 +33,7 @@ class Move(Protocol):
 
 
 @dataclass(frozen=True)
-class Rename:
+class RenamePrefix:
     """Names that begin with ``published`` begin with ``ours`` here; ``but`` lists names of ours to leave alone."""
 
     published: str
@@ -41,17 +41,17 @@ class Rename:
     but: tuple[str, ...] = ()
 
     def load(self, tensors: Tensors) -> Tensors:
-        return {self._swap(name, self.published, self.ours): tensor for name, tensor in tensors.items()}
+        return {self._renamed(name, self.published, self.ours): tensor for name, tensor in tensors.items()}
 
     def save(self, tensors: Tensors) -> Tensors:
-        return {self._swap(name, self.ours, self.published): tensor for name, tensor in tensors.items()}
+        return {self._renamed(name, self.ours, self.published): tensor for name, tensor in tensors.items()}
 
-    def _swap(self, name: str, old: str, new: str) -> str:
+    def _renamed(self, name: str, old: str, new: str) -> str:
         return new + name[len(old) :] if name.startswith(old) and not name.startswith(self.but or ("\0",)) else name
 
 
 @dataclass(frozen=True)
-class Swap:
+class Replace:
     """Wherever a name holds ``published`` it holds ``ours`` here."""
 
     published: str
@@ -161,7 +161,7 @@ class Split:
                     f"{name} is {tuple(tensor.shape)}, but the config asks for {sum(self.sizes)} along {self.dim}"
                 )
             stem = name.removesuffix(self.published)
-            moved |= {stem + part: one for part, one in zip(self.ours, tensor.split(self.sizes, self.dim), strict=True)}
+            moved |= dict(zip((stem + ending for ending in self.ours), tensor.split(self.sizes, self.dim), strict=True))
         return moved
 
     def save(self, tensors: Tensors) -> Tensors:
@@ -169,8 +169,8 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Deal:
-    """One published tensor is several of ours, dealt out in turn along ``dim``, as cards are; the names are endings."""
+class Interleave:
+    """One published tensor is several of ours, interleaved along ``dim``; the names are endings."""
 
     published: str
     ours: tuple[str, ...]
@@ -183,15 +183,15 @@ class Deal:
             if stem == name:
                 moved[name] = tensor
                 continue
-            hands = tensor.unflatten(self.dim, (-1, len(self.ours))).unbind(self.dim + 1)
-            moved |= {stem + part: hand.contiguous() for part, hand in zip(self.ours, hands, strict=True)}
+            parts = tensor.unflatten(self.dim, (-1, len(self.ours))).unbind(self.dim + 1)
+            moved |= {stem + ending: part.contiguous() for ending, part in zip(self.ours, parts, strict=True)}
         return moved
 
     def save(self, tensors: Tensors) -> Tensors:
-        def gather(parts: list[Tensor]) -> Tensor:
+        def interleave(parts: list[Tensor]) -> Tensor:
             return torch.stack(parts, self.dim + 1).flatten(self.dim, self.dim + 1)
 
-        return _joined(tensors, self.ours, self.published, gather)
+        return _joined(tensors, self.ours, self.published, interleave)
 
 
 @dataclass(frozen=True)
@@ -203,14 +203,14 @@ class Stack:
 
     def load(self, tensors: Tensors) -> Tensors:
         ending = re.compile("(.*)" + re.escape(self.published).replace(r"\{e\}", r"(\d+)"))
-        found: dict[str, dict[int, Tensor]] = defaultdict(dict)
+        stacks: dict[str, dict[int, Tensor]] = defaultdict(dict)
         moved: Tensors = {}
         for name, tensor in tensors.items():
             if match := ending.fullmatch(name):
-                found[match[1]][int(match[2])] = tensor
+                stacks[match[1]][int(match[2])] = tensor
             else:
                 moved[name] = tensor
-        for stem, experts in found.items():
+        for stem, experts in stacks.items():
             if sorted(experts) != list(range(len(experts))):
                 missing = min(set(range(max(experts))) - set(experts))
                 raise CheckpointError(f"{stem}{self.published.format(e=missing)} is missing; copy the files again")
@@ -224,7 +224,7 @@ class Stack:
             if stem == name:
                 moved[name] = tensor
             else:
-                moved |= {stem + self.published.format(e=e): one.contiguous() for e, one in enumerate(tensor)}
+                moved |= {stem + self.published.format(e=e): expert.contiguous() for e, expert in enumerate(tensor)}
         return moved
 
 

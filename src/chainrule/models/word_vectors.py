@@ -50,13 +50,9 @@ class WordVectors:
             raise DataError(f"{len(self.words)} words come with {len(self.matrix)} vectors; there must be one for each")
         object.__setattr__(self, "index", {word: i for i, word in enumerate(self.words)})
 
-    @property
+    @cached_property
     def unit(self) -> Floats:
         """The vectors at length one (a zero vector stays zero)."""
-        return self._unit
-
-    @cached_property
-    def _unit(self) -> Floats:
         return self.matrix / np.maximum(np.linalg.norm(self.matrix, axis=1, keepdims=True), 1e-12)
 
     def row(self, word: str) -> int:
@@ -119,9 +115,9 @@ class WordVectors:
 
 def _numbers(numbers: list[str], d: int, where: str) -> list[float]:
     try:
-        found = [float(number) for number in numbers]
+        vector = [float(number) for number in numbers]
     except ValueError:
-        found = []
-    if len(found) != d or not np.isfinite(found).all():
+        vector = []
+    if len(vector) != d or not np.isfinite(vector).all():
         raise DataError(f"{where} is not a word and {d} finite numbers: it holds {' '.join(numbers)[:60]!r}")
-    return found
+    return vector

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chainrule.hub.gguf.moves import Inverse, LatentHeads, Names, Shift
-from chainrule.models.moves import Deal, Flatten, Move, Permute, Split, Stack, Transpose
+from chainrule.models.moves import Flatten, Interleave, Move, Permute, Split, Stack, Transpose
 
 Config = Mapping[str, Any]
 
@@ -162,9 +162,9 @@ def _llama4(config: Config) -> tuple[Move, ...]:
 
 
 def _gpt_oss(config: Config) -> tuple[Move, ...]:
-    dealt = (("experts.gate_up_proj", ""), ("experts.gate_up_proj_bias", "_bias"))
-    hands = (Deal(name, (f"experts.gate_proj{end}", f"experts.up_proj{end}"), dim=1) for name, end in dealt)
-    return (*map(Inverse, hands), Transpose(r"experts\.(gate_up|down)_proj$"))
+    fused = (("experts.gate_up_proj", ""), ("experts.gate_up_proj_bias", "_bias"))
+    moves = (Interleave(name, (f"experts.gate_proj{end}", f"experts.up_proj{end}"), dim=1) for name, end in fused)
+    return (*map(Inverse, moves), Transpose(r"experts\.(gate_up|down)_proj$"))
 
 
 def _gemma(config: Config) -> tuple[Move, ...]:

@@ -112,7 +112,7 @@ def rope_keys(arch: str, config: Config, width: int) -> Config:
     if arch == "gemma3":
         keys["rope.freq_base_swa"] = float(near["rope_theta"] if near else config.get("rope_local_base_freq", 10000.0))
     if (long := long_rope(arch, config)) is not None:
-        return keys | {"rope.scaling.original_context_length": long.original, "rope.scaling.attn_factor": long.size}
+        return keys | {"rope.scaling.original_context_length": long.original, "rope.scaling.attn_factor": long.attention_factor}
     if kind in ("linear", "yarn"):
         keys |= {"rope.scaling.type": kind, "rope.scaling.factor": float(rope["factor"])}
     if kind in ("yarn", "llama3"):

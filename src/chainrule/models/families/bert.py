@@ -14,7 +14,7 @@ from chainrule.layers.mlp import Plain
 from chainrule.layers.norm import LayerNorm
 from chainrule.models.encoder import EncoderBlock, EncoderConfig, WordHead
 from chainrule.models.families.reading import ACTIVATIONS, Reading
-from chainrule.models.moves import Drop, Move, Older, Rename, Swap
+from chainrule.models.moves import Drop, Move, Older, RenamePrefix, Replace
 
 FILLS = {"BertForMaskedLM": True, "BertForPreTraining": True, "BertModel": False}
 """The architectures known here, and whether they have the masked-word head."""
@@ -99,9 +99,9 @@ def moves(config: Mapping[str, Any]) -> tuple[Move, ...]:
         Older("LayerNorm.beta", "LayerNorm.bias"),
         Drop(r"^(bert\.)?embeddings\.position_ids$|^cls\.seq_relationship\."),
         # a tied head has one bias under both names; of an untied one transformers 5 reads the decoder's alone
-        *((Swap(bias, "head.bias"),) if tied else (Drop(rf"^{bias}$"), Swap(decoder, "head.bias"))),
-        Rename("bert.", "", but=("cls.", "head.")) if _fills(config) else Older("bert.", ""),
-        *(Swap(published, ours) for published, ours in SPELLINGS),
+        *((Replace(bias, "head.bias"),) if tied else (Drop(rf"^{bias}$"), Replace(decoder, "head.bias"))),
+        RenamePrefix("bert.", "", but=("cls.", "head.")) if _fills(config) else Older("bert.", ""),
+        *(Replace(published, ours) for published, ours in SPELLINGS),
     )
 
 
@@ -120,7 +120,7 @@ def to_published(config: EncoderConfig) -> dict[str, Any]:
     if not (same and isinstance(mlp, Plain) and mlp.bias and isinstance(config.norm, LayerNorm) and config.norm.bias):
         raise CheckpointError("this encoder is not of BERT's shape: equal blocks of plain attention and mlp, LayerNorm, biases")
     if mlp.activation not in ACTIVATIONS.values() or (head and (head.activation, head.norm) != (mlp.activation, block.norm)):
-        raise CheckpointError("this encoder is not of BERT's shape: its head bends and norms as its blocks do")
+        raise CheckpointError("this encoder is not of BERT's shape: its head has the activation and norm of its blocks")
     names = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
     return {
         "architectures": ["BertModel" if head is None else "BertForMaskedLM"],

@@ -19,35 +19,35 @@ from chainrule.models.blocks import Block
 from chainrule.models.decoder import DecoderConfig
 from chainrule.models.families import llama
 from chainrule.models.families.qwen3_moe import stacks
-from chainrule.models.families.reading import Reading, loudness
+from chainrule.models.families.reading import Reading, yarn_mscale
 from chainrule.models.moves import Drop, Move
 
 
 def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
     """The decoder that a published config means; raises ``CheckpointError`` for what it does not implement."""
-    third = config["model_type"] != "deepseek_v2"
-    c = Reading(config, "DeepSeek-V3" if third else "DeepSeek-V2")
+    v3 = config["model_type"] != "deepseek_v2"
+    c = Reading(config, "DeepSeek-V3" if v3 else "DeepSeek-V2")
     c.only("pretraining_tp", 1, why="the result is the same without it")
     c.only("moe_layer_freq", 1)
     c.ignore("num_nextn_predict_layers", "qk_head_dim", "head_dim", "num_key_value_heads", "mlp_bias")
-    attention, position = _attention(c, third)
-    bias = not third and c("mlp_bias", False)
+    attention, position = _attention(c, v3)
+    bias = not v3 and c("mlp_bias", False)
     norm, dense = c.rms_norm(), c.gated(bias=bias)
     mixture = MixtureOfExperts(
         n_experts=c("n_routed_experts", 64, "num_local_experts", "num_experts"),
         d_ff=c("moe_intermediate_size"),
-        router=_third_router(c) if third else _second_router(c),
+        router=_v3_router(c) if v3 else _v2_router(c),
         activation=c.activation(),
         d_shared=c("moe_intermediate_size") * (c.stated("n_shared_experts", none="0") or 0),
         shared_bias=bias,
     )
     n, first = c("num_hidden_layers"), c.stated("first_k_dense_replace", none="0") or 0
     blocks = [Block(attention=attention, mlp=mixture if i >= first else dense, norm=norm) for i in range(n)]
-    return c.decoder(blocks, norm=norm, position=position, context=4096 if third else 2048)
+    return c.decoder(blocks, norm=norm, position=position, context=4096 if v3 else 2048)
 
 
-def _attention(c: Reading, third: bool) -> tuple[MultiHeadLatent, Rope]:
-    neighbours = c("rope_interleave", True) if third else True
+def _attention(c: Reading, v3: bool) -> tuple[MultiHeadLatent, Rope]:
+    neighbours = c("rope_interleave", True) if v3 else True
     position = c.rope(c("qk_rope_head_dim", 64), context=4096, pairs="neighbours" if neighbours else "halves")
     attention = MultiHeadLatent(
         n_heads=c("num_attention_heads"),
@@ -61,12 +61,12 @@ def _attention(c: Reading, third: bool) -> tuple[MultiHeadLatent, Rope]:
     c.ignore("q_lora_rank")
     scaling: Mapping[str, Any] = c("rope_parameters", c("rope_scaling", {}))
     if scaling.get("rope_type", scaling.get("type", "default")) != "default" and scaling.get("mscale_all_dim"):
-        louder = loudness(float(scaling["factor"]), float(scaling["mscale_all_dim"]))
-        attention = replace(attention, scale=(attention.d_nope + attention.d_rope) ** -0.5 * louder**2)
+        mscale = yarn_mscale(float(scaling["factor"]), float(scaling["mscale_all_dim"]))
+        attention = replace(attention, scale=(attention.d_nope + attention.d_rope) ** -0.5 * mscale**2)
     return attention, position
 
 
-def _second_router(c: Reading) -> Router:
+def _v2_router(c: Reading) -> Router:
     c.only("scoring_func", "softmax")
     c.only("norm_topk_prob", False)
     method = c("topk_method", "greedy")
@@ -84,7 +84,7 @@ def _second_router(c: Reading) -> Router:
     )
 
 
-def _third_router(c: Reading) -> Router:
+def _v3_router(c: Reading) -> Router:
     c.only("scoring_func", "sigmoid")
     c.only("topk_method", "noaux_tc")
     return Router(
@@ -100,10 +100,10 @@ def _third_router(c: Reading) -> Router:
 
 def moves(config: Mapping[str, Any]) -> tuple[Move, ...]:
     """LLaMA's names and stacks of experts, without the layers that predict further tokens."""
-    return (further(config["num_hidden_layers"]), *llama.moves(config), *stacks())
+    return (without_mtp(config["num_hidden_layers"]), *llama.moves(config), *stacks())
 
 
-def further(n_layers: int) -> Drop:
-    """Layers behind the last: those of multi-token prediction."""
+def without_mtp(n_layers: int) -> Drop:
+    """Drop the layers of multi-token prediction, which stand behind the last of the model's own."""
     below = "|".join(map(re.escape, map(str, range(n_layers))))
     return Drop(rf"^model\.layers\.(?!(?:{below})\.)\d+\.")

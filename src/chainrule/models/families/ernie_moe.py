@@ -13,7 +13,7 @@ from chainrule.models.decoder import DecoderConfig
 from chainrule.models.families import ernie
 from chainrule.models.families.qwen3_moe import stacks
 from chainrule.models.families.reading import Reading
-from chainrule.models.moves import Drop, Flatten, Move, Swap
+from chainrule.models.moves import Drop, Flatten, Move, Replace
 
 
 def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
@@ -48,7 +48,7 @@ def moves(config: Mapping[str, Any]) -> tuple[Move, ...]:
     return (
         Drop(r"^model\.mtp_"),
         *ernie.moves(config),
-        Swap("mlp.moe_statics.e_score_correction_bias", "mlp.gate.e_score_correction_bias"),
+        Replace("mlp.moe_statics.e_score_correction_bias", "mlp.gate.e_score_correction_bias"),
         Flatten(r"mlp\.gate\.e_score_correction_bias$"),
         *stacks(),
     )

@@ -10,7 +10,7 @@ from chainrule.models.blocks import SandwichBlock
 from chainrule.models.decoder import DecoderConfig
 from chainrule.models.families import llama
 from chainrule.models.families.reading import Reading
-from chainrule.models.moves import Move, Split, Swap
+from chainrule.models.moves import Move, Replace, Split
 
 
 def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
@@ -27,9 +27,9 @@ def moves(config: Mapping[str, Any]) -> tuple[Move, ...]:
     """LLaMA's names, other names for the norms, gate and up apart."""
     return (
         *llama.moves(config),
-        Swap(".post_attention_layernorm.", ".pre_feedforward_layernorm."),
-        Swap(".post_self_attn_layernorm.", ".post_attention_layernorm."),
-        Swap(".post_mlp_layernorm.", ".post_feedforward_layernorm."),
+        Replace(".post_attention_layernorm.", ".pre_feedforward_layernorm."),
+        Replace(".post_self_attn_layernorm.", ".post_attention_layernorm."),
+        Replace(".post_mlp_layernorm.", ".post_feedforward_layernorm."),
         gate_up(config["intermediate_size"]),
     )
 

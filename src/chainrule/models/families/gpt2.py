@@ -14,7 +14,7 @@ from chainrule.layers.position import Learned
 from chainrule.models.blocks import Block
 from chainrule.models.decoder import DecoderConfig
 from chainrule.models.families.reading import Reading
-from chainrule.models.moves import Drop, Move, Rename, Split, Swap, Transpose
+from chainrule.models.moves import Drop, Move, RenamePrefix, Replace, Split, Transpose
 
 
 def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
@@ -48,16 +48,16 @@ def moves(config: Mapping[str, Any]) -> tuple[Move, ...]:
     q, k, v = ("self_attn.q_proj.", "self_attn.k_proj.", "self_attn.v_proj.")
     return (
         Drop(r"\.attn\.(masked_)?bias$"),
-        Rename("transformer.", "", but=("lm_head.",)),
-        Rename("wte.", "embed_tokens."),
-        Rename("wpe.", "embed_positions."),
-        Rename("ln_f.", "norm."),
-        Rename("h.", "layers."),
-        Swap(".ln_1.", ".input_layernorm."),
-        Swap(".ln_2.", ".post_attention_layernorm."),
-        Swap(".attn.c_proj.", ".self_attn.o_proj."),
-        Swap(".mlp.c_fc.", ".mlp.up_proj."),
-        Swap(".mlp.c_proj.", ".mlp.down_proj."),
+        RenamePrefix("transformer.", "", but=("lm_head.",)),
+        RenamePrefix("wte.", "embed_tokens."),
+        RenamePrefix("wpe.", "embed_positions."),
+        RenamePrefix("ln_f.", "norm."),
+        RenamePrefix("h.", "layers."),
+        Replace(".ln_1.", ".input_layernorm."),
+        Replace(".ln_2.", ".post_attention_layernorm."),
+        Replace(".attn.c_proj.", ".self_attn.o_proj."),
+        Replace(".mlp.c_fc.", ".mlp.up_proj."),
+        Replace(".mlp.c_proj.", ".mlp.down_proj."),
         Transpose(r"(c_attn|o_proj|up_proj|down_proj)\.weight$"),
         *(Split("attn.c_attn." + end, (q + end, k + end, v + end), (d, d, d)) for end in ("weight", "bias")),
     )

@@ -1,4 +1,4 @@
-"""gpt-oss: sinks, windows in every other layer, YaRN, experts with biases and a clamped bend.
+"""gpt-oss: sinks, windows in every other layer, YaRN, experts with biases and a clamped activation.
 
 OpenAI 2025, arXiv:2508.10925. Published in MXFP4; it is read into bf16 (``models/packed.py``).
 """
@@ -12,7 +12,7 @@ from chainrule.models.blocks import Block
 from chainrule.models.decoder import DecoderConfig
 from chainrule.models.families import llama
 from chainrule.models.families.reading import Reading
-from chainrule.models.moves import Deal, Move, Swap, Transpose
+from chainrule.models.moves import Interleave, Move, Replace, Transpose
 
 YARN = {"rope_type": "yarn", "factor": 32.0, "truncate": False, "original_max_position_embeddings": 4096}
 
@@ -51,9 +51,9 @@ def moves(config: Mapping[str, Any]) -> tuple[Move, ...]:
     stack = "mlp.experts."
     return (
         *llama.moves(config),
-        Swap(".mlp.router.", ".mlp.gate."),
+        Replace(".mlp.router.", ".mlp.gate."),
         Transpose(r"mlp\.experts\.(gate_up|down)_proj$"),
-        Deal(stack + "gate_up_proj", (stack + "gate_proj", stack + "up_proj"), dim=1),
-        Deal(stack + "gate_up_proj_bias", (stack + "gate_bias", stack + "up_bias"), dim=1),
-        Swap(stack + "down_proj_bias", stack + "down_bias"),
+        Interleave(stack + "gate_up_proj", (stack + "gate_proj", stack + "up_proj"), dim=1),
+        Interleave(stack + "gate_up_proj_bias", (stack + "gate_bias", stack + "up_bias"), dim=1),
+        Replace(stack + "down_proj_bias", stack + "down_bias"),
     )

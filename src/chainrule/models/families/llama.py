@@ -16,7 +16,7 @@ from chainrule.layers.scaling import Dynamic, Linear, Llama3
 from chainrule.models.blocks import Block
 from chainrule.models.decoder import DecoderConfig
 from chainrule.models.families.reading import ACTIVATIONS, Reading
-from chainrule.models.moves import Move, Rename
+from chainrule.models.moves import Move, RenamePrefix
 
 
 def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
@@ -32,7 +32,7 @@ def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
 
 def moves(config: Mapping[str, Any]) -> tuple[Move, ...]:
     """Where each weight lives: published names begin with ``model.``, all but the head's."""
-    return (Rename("model.", "", but=("lm_head.",)),)
+    return (RenamePrefix("model.", "", but=("lm_head.",)),)
 
 
 def to_published(config: DecoderConfig) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from chainrule.models.blocks import Block
 from chainrule.models.decoder import DecoderConfig
 from chainrule.models.families import llama
 from chainrule.models.families.reading import Reading
-from chainrule.models.moves import Move, Rename, Split, Swap, Transpose
+from chainrule.models.moves import Move, RenamePrefix, Replace, Split, Transpose
 
 
 def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
@@ -71,11 +71,11 @@ def moves(config: Mapping[str, Any]) -> tuple[Move, ...]:
     """LLaMA's names; stacks of experts are published as such, gate and up in one, the other way round."""
     f = config["intermediate_size"]
     return (
-        Rename("language_model.", ""),
+        RenamePrefix("language_model.", ""),
         *llama.moves(config),
-        Swap(".feed_forward.", ".mlp."),
-        Swap(".mlp.router.", ".mlp.gate."),
-        Swap(".mlp.shared_expert.", ".mlp.shared_experts."),
+        Replace(".feed_forward.", ".mlp."),
+        Replace(".mlp.router.", ".mlp.gate."),
+        Replace(".mlp.shared_expert.", ".mlp.shared_experts."),
         Transpose(r"mlp\.experts\.(gate_up|down)_proj$"),
         Split("mlp.experts.gate_up_proj", ("mlp.experts.gate_proj", "mlp.experts.up_proj"), (f, f), dim=1),
     )

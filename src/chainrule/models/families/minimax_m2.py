@@ -13,7 +13,7 @@ from chainrule.models.blocks import Block
 from chainrule.models.decoder import DecoderConfig
 from chainrule.models.families import mixtral
 from chainrule.models.families.reading import Reading
-from chainrule.models.moves import Drop, Move, Swap
+from chainrule.models.moves import Drop, Move, Replace
 
 
 def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
@@ -42,4 +42,4 @@ def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
 def moves(config: Mapping[str, Any]) -> tuple[Move, ...]:
     """Mixtral's names, and the router's correction beside the router."""
     correction = "mlp.e_score_correction_bias", "mlp.gate.e_score_correction_bias"
-    return (Drop(r"^model\.mtp"), *mixtral.moves(config), Swap(*correction))
+    return (Drop(r"^model\.mtp"), *mixtral.moves(config), Replace(*correction))

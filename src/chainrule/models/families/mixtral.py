@@ -12,7 +12,7 @@ from chainrule.models.blocks import Block
 from chainrule.models.decoder import DecoderConfig
 from chainrule.models.families import llama
 from chainrule.models.families.reading import Reading
-from chainrule.models.moves import Move, Stack, Swap
+from chainrule.models.moves import Move, Replace, Stack
 
 NAMES = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}
 
@@ -35,4 +35,4 @@ def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
 def moves(config: Mapping[str, Any]) -> tuple[Move, ...]:
     """LLaMA's names, and experts with names of their own."""
     stacks = (Stack(f"mlp.experts.{{e}}.{theirs}.weight", f"mlp.experts.{ours}") for theirs, ours in NAMES.items())
-    return (*llama.moves(config), Swap(".block_sparse_moe.", ".mlp."), *stacks)
+    return (*llama.moves(config), Replace(".block_sparse_moe.", ".mlp."), *stacks)

@@ -53,11 +53,11 @@ class Reading:
         """The value of a key, or of another spelling of it; a default of its own counts for null too."""
         self.known |= {key, *others}
         for name in (key, *others):
-            if (found := self.config.get(name)) is not None:
-                if isinstance(found, str) and isinstance(default, int | float):
+            if (value := self.config.get(name)) is not None:
+                if isinstance(value, str) and isinstance(default, int | float):
                     right = "true or false" if isinstance(default, bool) else f"a number such as {default}"
-                    raise CheckpointError(f"config.json: {name!r} is the text {found!r}; it must be {right}")
-                return found
+                    raise CheckpointError(f"config.json: {name!r} is the text {value!r}; it must be {right}")
+                return value
         if default is _REQUIRED:
             raise CheckpointError(f"config.json lacks {key!r}, which {self.family} needs; copy it again from where it came")
         return default
@@ -73,10 +73,10 @@ class Reading:
 
     def only(self, key: str, *values: Any, why: str = "") -> None:
         """Refuse a feature that is not implemented: any value but these, of which the first is the default."""
-        found = self(key, values[0])
-        if found not in values:
+        value = self(key, values[0])
+        if value not in values:
             right = " or ".join(map(repr, values))
-            raise CheckpointError(f"{key}={found!r} is not supported for {self.family}: only {right} is{why and f' ({why})'}")
+            raise CheckpointError(f"{key}={value!r} is not supported for {self.family}: only {right} is{why and f' ({why})'}")
 
     def ignore(self, *keys: str) -> None:
         """Keys that are known and change nothing here."""
@@ -93,7 +93,7 @@ class Reading:
     # parts
 
     def activation(self, key: str = "hidden_act", default: str = "silu", *others: str) -> Activation:
-        """The bend of the mlps."""
+        """The activation of the mlps."""
         name = self(key, default, *others)
         if name not in ACTIVATIONS:
             raise CheckpointError(f"{key}={name!r} is not supported{nearest(name, ACTIVATIONS)}")
@@ -208,22 +208,27 @@ def _scaling(scaling: Mapping[str, Any], original: int, context: int) -> Scaling
 
 def _yarn(scaling: Mapping[str, Any], original: int, context: int) -> Yarn:
     factor = float(scaling.get("factor") or context / original)
-    both = scaling.get("mscale") and scaling.get("mscale_all_dim")
-    size = loudness(factor, scaling["mscale"]) / loudness(factor, scaling["mscale_all_dim"]) if both else loudness(factor)
-    fast, slow = float(scaling.get("beta_fast") or 32), float(scaling.get("beta_slow") or 1)
-    size = scaling.get("attention_factor") or size
-    return Yarn(factor=factor, original=original, fast=fast, slow=slow, whole=scaling.get("truncate", True), size=float(size))
+    mscale, over_all = scaling.get("mscale"), scaling.get("mscale_all_dim")
+    usual = yarn_mscale(factor, mscale) / yarn_mscale(factor, over_all) if mscale and over_all else yarn_mscale(factor)
+    return Yarn(
+        factor=factor,
+        original=original,
+        fast=float(scaling.get("beta_fast") or 32),
+        slow=float(scaling.get("beta_slow") or 1),
+        whole=scaling.get("truncate", True),
+        attention_factor=float(scaling.get("attention_factor") or usual),
+    )
 
 
 def _longrope(scaling: Mapping[str, Any], original: int, context: int) -> LongRope:
     factor = scaling.get("factor") or context / original
-    size = scaling.get("attention_factor")
-    if size is None:
-        size = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(original))
+    attention_factor = scaling.get("attention_factor")
+    if attention_factor is None:
+        attention_factor = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(original))
     short, long = (tuple(map(float, scaling[name])) for name in ("short_factor", "long_factor"))
-    return LongRope(short=short, long=long, original=original, size=float(size))
+    return LongRope(short=short, long=long, original=original, attention_factor=float(attention_factor))
 
 
-def loudness(factor: float, mscale: float = 1.0) -> float:
-    """YaRN's 0.1 · mscale · ln(factor) + 1: how much louder scores must be in rows longer by ``factor``."""
+def yarn_mscale(factor: float, mscale: float = 1.0) -> float:
+    """YaRN's 0.1 · mscale · ln(factor) + 1: how much larger q and k must be in rows longer by ``factor``."""
     return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0

@@ -9,10 +9,10 @@ from typing import Any
 from chainrule.layers.position import NoPosition
 from chainrule.models.blocks import Block
 from chainrule.models.decoder import DecoderConfig
-from chainrule.models.families import ernie
+from chainrule.models.families import llama
 from chainrule.models.families.reading import Reading
 
-moves = ernie.moves
+moves = llama.moves
 
 
 def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
