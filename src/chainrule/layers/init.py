@@ -168,9 +168,9 @@ def matrices(model: nn.Module) -> list[tuple[str, nn.Parameter, bool]]:
 
     The name is the module's, or the parameter's own where it is not called ``weight``.
     """
-    found: list[tuple[str, nn.Parameter, bool]] = []
+    listed: list[tuple[str, nn.Parameter, bool]] = []
     for path, module in model.named_modules():
         for name, parameter in module.named_parameters(prefix=path, recurse=False):
             if parameter.ndim >= 2 and not name.endswith("_bias"):
-                found.append((name.removesuffix(".weight"), parameter, isinstance(module, nn.Embedding)))
-    return found
+                listed.append((name.removesuffix(".weight"), parameter, isinstance(module, nn.Embedding)))
+    return listed

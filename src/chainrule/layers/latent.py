@@ -148,7 +148,7 @@ class MultiHeadLatentLayer(nn.Module):
         shared: Float[Tensor, "b 1 s p"],
         mask: Bool[Tensor, "#b t s"] | None,
     ) -> Float[Tensor, "b t _"]:
-        """The same, with queries brought down to the latent space and what is found there brought up."""
+        """The same, with queries brought down to the latent space and the result brought up from it."""
         # a matrix in four bits, or with an adapter beside it, is made anew and in float32
         weight = self.kv_b_proj.weight.to(q.dtype)
         weight = weight.unflatten(0, (self.part.n_heads, -1))  # (h nope+value) r -> h (nope+value) r
@@ -156,6 +156,6 @@ class MultiHeadLatentLayer(nn.Module):
         content, turned = q.split([self.part.d_nope, self.part.d_rope], dim=-1)
         down = torch.cat([content @ up_k, turned], dim=-1)
         down = down * math.sqrt(down.shape[-1] / q.shape[-1])  # the kernel divides by the root of another width
-        found = self.kernel(down, torch.cat([latents, shared], dim=-1), latents, mask)
-        found = found.unflatten(-1, (self.part.n_heads, -1)).transpose(1, 2)  # b t (h r) -> b h t r
-        return (found @ up_v.mT).transpose(1, 2).flatten(2)
+        z = self.kernel(down, torch.cat([latents, shared], dim=-1), latents, mask)
+        z = z.unflatten(-1, (self.part.n_heads, -1)).transpose(1, 2)  # b t (h r) -> b h t r
+        return (z @ up_v.mT).transpose(1, 2).flatten(2)

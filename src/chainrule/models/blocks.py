@@ -90,7 +90,7 @@ AnyBlock = Block | SandwichBlock | OutputNormBlock | BareBlock
 
 
 class BlockLayer(nn.Module, ABC):
-    """Attention, then mlp; ``around`` says how each is joined to the stream."""
+    """Attention, then mlp; ``join`` says how the output of each meets the stream."""
 
     def __init__(self, block: AnyBlock, d_model: int, kernel: Kernel | None) -> None:
         super().__init__()

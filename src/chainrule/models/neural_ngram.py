@@ -36,7 +36,7 @@ class NeuralNGramConfig:
     d_model: int
     d_hidden: int
     direct: bool = False
-    """Whether the vectors also speak to the scores directly (W), as in the paper's variant."""
+    """Whether the vectors also enter the scores directly (W), as in the paper's variant."""
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "d_model", "d_hidden"):

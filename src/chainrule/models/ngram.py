@@ -159,21 +159,21 @@ class NGram(LanguageModel):
         return p.log().reshape(targets.shape)
 
     def _extend(self, p: Float[Tensor, "n v"], k: int, nodes: Int[Tensor, "n"]) -> Float[Tensor, "n v"]:
-        """p_k from p_{k−1}: what these nodes' counts say, and the rest from before."""
+        """p_k from p_{k−1}: the shares by these nodes' counts, and the rest as before."""
         table = self.tables[k - 1]
         p = p * table.rest[nodes][:, None]
         table.add(p, nodes, self.vocab_size)
         return p
 
     def _levels_used(self, states: Int[Tensor, "n d"]) -> Tensor:
-        """Which contexts speak: all that were seen, or for Laplace only the longest that the document offers."""
+        """Which contexts are used: all that were seen, or for Laplace only the longest that the document offers."""
         if self.config.smoothing != "laplace":
-            return torch.stack([self._speaks(k, states[:, k]) for k in range(states.shape[1])], 1)
+            return torch.stack([self._has_counts(k, states[:, k]) for k in range(states.shape[1])], 1)
         longest = (states != ABSENT).sum(1) - 1
         only = torch.arange(states.shape[1], device=states.device) == longest[:, None]
         return only & (states >= 0)
 
-    def _speaks(self, k: int, nodes: Int[Tensor, "n"]) -> Tensor:
+    def _has_counts(self, k: int, nodes: Int[Tensor, "n"]) -> Tensor:
         """Whether each node was counted with anything after it; of an order longer than every document there is none."""
         if not len(self.tables[k].total):
             return torch.zeros_like(nodes, dtype=torch.bool)

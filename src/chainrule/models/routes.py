@@ -46,10 +46,10 @@ def _grouped(published: list[str], made_of: Mapping[str, set[str]]) -> Iterator[
     ours: dict[int, dict[str, tuple[str, ...]]] = {}
     for name, names in made_of.items():
         ours.setdefault(id(group[next(iter(names))]), {})[name] = tuple(sorted(names, key=order.__getitem__))
-    told: set[int] = set()
+    done: set[int] = set()
     for name in published:
-        if id(group[name]) not in told:
-            told.add(id(group[name]))
+        if id(group[name]) not in done:
+            done.add(id(group[name]))
             yield Route(tuple(sorted(group[name], key=order.__getitem__)), ours.get(id(group[name]), {}))
 
 

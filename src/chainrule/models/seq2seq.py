@@ -5,8 +5,8 @@
 Sutskever et al. 2014, arXiv:1409.3215; Vaswani et al. 2017, arXiv:1706.03762 (``Seq2SeqConfig.original``); Raffel et al. 2020,
 arXiv:1910.10683 (``Seq2SeqConfig.t5``).
 
-The condition is one tensor, ``given={"source": ids}``, int ``b s``: row i of the tokens is told under row i of the sources. An
-id of −1 (``PADDING``) is padding, wherever it stands, and changes nothing. All documents packed into one row share the row's
+The condition is one tensor, ``given={"source": ids}``, int ``b s``: row i of the tokens is the target of row i of the sources.
+An id of −1 (``PADDING``) is padding, wherever it stands, and changes nothing. All documents packed into one row share the row's
 source, so pairs with different sources stand in rows of their own. A cache encodes the source once and holds, row by row, the
 keys and values that cross attention looks at; ``keep`` moves them along with their row.
 """

@@ -92,7 +92,7 @@ class Bags(NamedTuple):
 
 @lru_cache(maxsize=8)
 def _diagonal(rows: int, columns: int, back: int) -> Int[Tensor, "p w"]:
-    """Row + column − ``back``: the place that every column of every row speaks of."""
+    """Row + column − ``back``: the place that every column of every row stands for."""
     return torch.arange(rows)[:, None] + torch.arange(columns) - back
 
 

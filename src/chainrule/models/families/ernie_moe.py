@@ -37,7 +37,7 @@ def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
     n, every = c("num_hidden_layers"), c("moe_layer_interval", 1)
     first, last = c("moe_layer_start_index", 1), c("moe_layer_end_index", -1)
     sparse = [(i + 1) % every == 0 and first <= i <= (n - 1 if last == -1 else last) for i in range(n)]
-    blocks = [Block(attention=attention, mlp=mixture if one else dense, norm=norm) for one in sparse]
+    blocks = [Block(attention=attention, mlp=mixture if routed else dense, norm=norm) for routed in sparse]
     position = c.rope(attention.d_head, theta=5e5, context=131072, pairs="neighbours")
     tied = c("tie_word_embeddings", True)
     return c.decoder(blocks, norm=norm, position=position, context=131072, tied=True, head_bias=bias and not tied)

@@ -33,7 +33,7 @@ def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
     c.ignore("sliding_window")
     window = c("sliding_window", 4096) if c("use_sliding_window", False) else None
     sparse = [i not in plain and (i + 1) % step == 0 for i in range(n)]
-    blocks = [Block(attention=attention(c, window, None), mlp=mixture if one else dense, norm=norm) for one in sparse]
+    blocks = [Block(attention=attention(c, window, None), mlp=mixture if routed else dense, norm=norm) for routed in sparse]
     return c.decoder(blocks, norm=norm, position=c.rope(blocks[0].attention.d_rotary, context=32768), context=32768)
 
 
