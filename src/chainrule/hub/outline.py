@@ -13,9 +13,8 @@ import torch
 
 from chainrule.core.device import DTYPES
 from chainrule.core.errors import ConfigError
-from chainrule.core.shapes import Tensor
 from chainrule.hub.build import moves, shapes
-from chainrule.models.moves import Move
+from chainrule.models.moves import Inverse
 from chainrule.models.packed import unpacking
 from chainrule.models.routes import routes
 
@@ -34,24 +33,11 @@ class Outline:
     """How the published file packs them (``fp8``, ``mxfp4``), or nothing: what is said here is said of the unpacked."""
 
 
-@dataclass(frozen=True)
-class _Backwards:
-    """A move read the other way round."""
-
-    move: Move
-
-    def load(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        return self.move.save(tensors)
-
-    def save(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        return self.move.load(tensors)
-
-
 def outline(config: Mapping[str, Any], dtype: torch.dtype | None = None) -> Outline:
     """The outline of a ``config.json``, in ``dtype`` or in the format that it names."""
     model = shapes(config)
     model.to(named_format(config) if dtype is None else dtype).eval()
-    way = [_Backwards(move) for move in reversed(moves(config))]
+    way = [Inverse(move) for move in reversed(moves(config))]
     found, published = routes(way, dict(model.state_dict()))
     names: dict[str, list[str]] = {}
     for route in found:

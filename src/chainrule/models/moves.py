@@ -228,6 +228,19 @@ class Stack:
         return moved
 
 
+@dataclass(frozen=True)
+class Inverse:
+    """A move the other way round."""
+
+    move: Move
+
+    def load(self, tensors: Tensors) -> Tensors:
+        return self.move.save(tensors)
+
+    def save(self, tensors: Tensors) -> Tensors:
+        return self.move.load(tensors)
+
+
 def _joined(tensors: Tensors, endings: tuple[str, ...], whole: str, join: Join) -> Tensors:
     """Tensors that belong together by their stem and these endings, made one under the ending ``whole``."""
     moved: Tensors = {}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 
 from chainrule.core.errors import CheckpointError, nearest
-from chainrule.models.moves import Move, Tensors
+from chainrule.models.moves import Tensors
 
 ENDS = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 
@@ -57,19 +57,6 @@ def _translated(table: Mapping[str, str], word: str, name: str) -> str:
 
 def _inverse(table: Mapping[str, str]) -> dict[str, str]:
     return {published: stored for stored, published in table.items()}
-
-
-@dataclass(frozen=True)
-class Inverse:
-    """A move the other way round: the file holds what the model holds, and the publisher something else."""
-
-    move: Move
-
-    def load(self, tensors: Tensors) -> Tensors:
-        return self.move.save(tensors)
-
-    def save(self, tensors: Tensors) -> Tensors:
-        return self.move.load(tensors)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chainrule.hub.gguf.moves import Inverse, LatentHeads, Names, Shift
-from chainrule.models.moves import Flatten, Interleave, Move, Permute, Split, Stack, Transpose
+from chainrule.models.moves import Flatten, Interleave, Inverse, Move, Permute, Split, Stack, Transpose
 
 Config = Mapping[str, Any]
 
