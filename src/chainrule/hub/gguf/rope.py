@@ -4,7 +4,6 @@ Two scalings have no keys but tensors of how much slower each frequency turns: L
 numbers of the config are found again, and the two of Phi-3's LongRoPE, one for short rows and one for long ones.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +14,7 @@ from chainrule.core.shapes import Tensor
 from chainrule.hub.build import parts
 from chainrule.hub.gguf.keys import Said
 from chainrule.layers.rope import Rope
-from chainrule.layers.scaling import LongRope
+from chainrule.layers.scaling import Llama3, LongRope
 
 Config = dict[str, Any]
 Tables = Mapping[str, Tensor]
@@ -135,8 +134,16 @@ def rope_tables(arch: str, config: Mapping[str, Any]) -> dict[str, Tensor]:
     """The tensors that say a config's rope where keys cannot."""
     if (long := long_rope(arch, config)) is not None:
         return {LONG: torch.tensor(long.long), SHORT: torch.tensor(long.short)}
-    factors = rope_factors(config) if FREQS in tables_read(arch) else None
-    return {} if factors is None else {FREQS: factors}
+    rope = parts(config).position
+    if FREQS in tables_read(arch) and isinstance(rope, Rope) and isinstance(rope.scaling, Llama3):
+        return {FREQS: _factors(rope.scaling, rope.theta, rope.d_rotary or head_width(config))}
+    return {}
+
+
+def head_width(config: Mapping[str, Any]) -> int:
+    """The channels of a head that rope could turn."""
+    channels = config.get("qk_rope_head_dim") or config.get("head_dim")
+    return channels or config["hidden_size"] // config["num_attention_heads"]
 
 
 def _turned(arch: str, config: Config, rope: Config, width: int) -> int:
@@ -157,21 +164,10 @@ def rope_parameters(config: Mapping[str, Any]) -> Config:
 # the factors of LLaMA 3
 
 
-def rope_factors(config: Mapping[str, Any]) -> Tensor | None:
-    """How much slower each frequency turns, or None where the config does not ask for LLaMA 3's scaling."""
-    rope = rope_parameters(config)
-    if rope.get("rope_type", rope.get("type")) != "llama3":
-        return None
-    width = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-    original = rope.get("original_max_position_embeddings") or config["max_position_embeddings"]
-    return _slower(rope["rope_theta"], width, rope["factor"], rope["low_freq_factor"], rope["high_freq_factor"], original)
-
-
-def _slower(theta: float, width: int, factor: float, low: float, high: float, original: int) -> Tensor:
-    plain = 1.0 / theta ** (torch.arange(0, width, 2, dtype=torch.float32) / width)
-    turns = original * plain / (2 * math.pi)  # full turns within a row of the original length
-    keep = ((turns - low) / (high - low)).clamp(0, 1)
-    return 1 / (keep + (1 - keep) / factor)
+def _factors(scaling: Llama3, theta: float, turned: int) -> Tensor:
+    """How much slower each pair of the ``turned`` channels turns; reckoned in float64, so that 3 stays 3."""
+    plain = Rope(theta=theta).frequencies(turned, 1).double()
+    return (plain / scaling.apply(plain, theta, 1)).float()
 
 
 def _llama3(said: Said, theta: float, factors: Tensor) -> Config:
@@ -179,11 +175,16 @@ def _llama3(said: Said, theta: float, factors: Tensor) -> Config:
     said.only("rope.scaling.type", "none", "linear")
     if torch.all(factors == 1):
         return {}
-    factor, low, high = float(factors.max()), 1.0, 4.0
     original = int(said.number("rope.scaling.original_context_length") or 8192)
-    if not torch.allclose(factors, _slower(theta, 2 * len(factors), factor, low, high, original), rtol=1e-4):
+    scaling = Llama3(factor=max(1.0, float(factors.max())), original=original)
+    if not torch.allclose(factors, _factors(scaling, theta, 2 * len(factors)), rtol=1e-4):
         raise CheckpointError(
             f"{said.where}: rope_freqs holds factors that are not LLaMA 3's for {original} tokens; not supported"
         )
-    names = {"factor": factor, "low_freq_factor": low, "high_freq_factor": high, "original_max_position_embeddings": original}
-    return {"rope_type": "llama3", **names}
+    return {
+        "rope_type": "llama3",
+        "factor": scaling.factor,
+        "low_freq_factor": scaling.low,
+        "high_freq_factor": scaling.high,
+        "original_max_position_embeddings": original,
+    }
