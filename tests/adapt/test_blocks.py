@@ -111,12 +111,20 @@ def test_zeros_stay_zeros_and_constants_survive():
     np.testing.assert_allclose(unpack(pack(positive, "Q4_K"), "Q4_K"), positive, rtol=1e-2)
 
 
+@pytest.mark.parametrize("name", [name for name in ALL if FORMATS[name].pack_blocks and FORMATS[name].weights > 1])
+def test_weights_too_small_for_an_inverse_become_zero(name):
+    with np.errstate(invalid="raise", over="raise"):
+        assert not unpack(pack(np.full((1, 256), 1e-42, np.float32), name), name).any()
+
+
 def test_rows_that_are_not_whole_blocks_and_unknown_formats_are_refused():
     with pytest.raises(ConfigError, match="33 weights is not whole blocks of Q8_0, which hold 32"):
         pack(np.zeros((1, 33), np.float32), "Q8_0")
     with pytest.raises(ConfigError, match="35 bytes"):
         unpack(np.zeros((1, 35), np.uint8), "Q8_0")
     with pytest.raises(ConfigError, match="did you mean 'Q4_0'"):
-        format_of("Q4_00")
+        pack(np.zeros((1, 32), np.float32), "Q4_00")
+    with pytest.raises(ConfigError, match="did you mean 'Q8_0'"):
+        unpack(np.zeros((1, 34), np.uint8), "Q8_O")
     with pytest.raises(ConfigError, match="Q2_K is read here, not written"):
         pack(np.zeros((1, 256), np.float32), "Q2_K")

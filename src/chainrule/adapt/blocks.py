@@ -13,10 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from chainrule.adapt import kquants
+from chainrule.adapt.scales import Array, half, half_bytes, inverse, largest
 from chainrule.core.errors import ConfigError, nearest
-
-Array = np.ndarray
-HALF = np.float16
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ ROWS = 1 << 20
 
 def pack(weights: Array, name: str) -> Array:
     """Rows of float32 as bytes of a format: ``… columns`` -> ``… bytes``."""
-    kind = FORMATS[name]
+    kind = format_of(name)
     if kind.pack_blocks is None:
         writable = ", ".join(one.name for one in FORMATS.values() if one.pack_blocks)
         raise ConfigError(f"{name} is read here, not written; written are {writable}")
@@ -61,7 +59,7 @@ def pack(weights: Array, name: str) -> Array:
 
 def unpack(data: Array, name: str) -> Array:
     """Bytes of a format as rows of float32: ``… bytes`` -> ``… columns``."""
-    kind = FORMATS[name]
+    kind = format_of(name)
     if data.shape[-1] % kind.size_bytes:
         raise ConfigError(f"{data.shape[-1]} bytes are not whole blocks of {name}, which take {kind.size_bytes}")
     shape = (*data.shape[:-1], data.shape[-1] // kind.size_bytes * kind.weights)
@@ -83,32 +81,12 @@ def format_of(name: str) -> Format:
     return FORMATS[name]
 
 
-def half(data: Array) -> Array:
-    """Pairs of bytes as float16, in float32: ``n 2k`` -> ``n k``."""
-    return np.ascontiguousarray(data).view(HALF).astype(np.float32)
-
-
-def half_bytes(values: Array) -> Array:
-    """float32 as the bytes of float16: ``n k`` -> ``n 2k``."""
-    return np.ascontiguousarray(values.astype(HALF)).view(np.uint8)
-
-
-def _inverse(scale: Array) -> Array:
-    with np.errstate(divide="ignore"):
-        return np.where(scale == 0, np.float32(0), 1 / scale)
-
-
-def _largest(blocks: Array) -> Array:
-    """Of each block the weight of largest magnitude, with its sign."""
-    return np.take_along_axis(blocks, np.abs(blocks).argmax(axis=-1, keepdims=True), axis=-1)
-
-
 # Q8_0: float16 d, 32 signed bytes
 
 
 def _pack_q8_0(blocks: Array) -> Array:
     d = np.abs(blocks).max(axis=-1, keepdims=True) / 127
-    q = blocks * _inverse(d)
+    q = blocks * inverse(d)
     q = np.sign(q) * np.floor(np.abs(q) + np.float32(0.5))  # halves away from zero, as C's roundf
     return np.concatenate([half_bytes(d), q.astype(np.int8).view(np.uint8)], axis=-1)
 
@@ -131,8 +109,8 @@ def _from_nibbles(data: Array) -> Array:
 
 def _centred(blocks: Array, levels: int) -> tuple[Array, Array]:
     """(d, q): q below 2·levels, and ``levels`` stands for zero. The weight of largest magnitude gets q = 0 exactly."""
-    d = _largest(blocks) / -levels
-    q = np.trunc(blocks * _inverse(d) + np.float32(levels + 0.5)).astype(np.uint8)
+    d = largest(blocks) / -levels
+    q = np.trunc(blocks * inverse(d) + np.float32(levels + 0.5)).astype(np.uint8)
     return d, q.clip(0, 2 * levels - 1)
 
 
@@ -149,7 +127,7 @@ def _above(blocks: Array, levels: int) -> tuple[Array, Array, Array]:
     """(d, m, q): q from 0 to ``levels`` between the least weight m and the greatest."""
     least = blocks.min(axis=-1, keepdims=True)
     d = (blocks.max(axis=-1, keepdims=True) - least) / levels
-    q = np.trunc((blocks - least) * _inverse(d) + np.float32(0.5)).astype(np.uint8).clip(0, levels)
+    q = np.trunc((blocks - least) * inverse(d) + np.float32(0.5)).astype(np.uint8).clip(0, levels)
     return d, least, q
 
 

@@ -11,17 +11,9 @@ Large weights count more, as in llama.cpp without an importance matrix.
 
 import numpy as np
 
-Array = np.ndarray
-ONE = np.float32(1)
+from chainrule.adapt.scales import Array, half, half_bytes, inverse, largest
+
 TINY = np.float32(1e-15)
-
-
-def _half(data: Array) -> Array:
-    return np.ascontiguousarray(data).view(np.float16).astype(np.float32)
-
-
-def _bytes(values: Array) -> Array:
-    return np.ascontiguousarray(values.astype(np.float16)).view(np.uint8)
 
 
 # scales and minima of 6 bits, eight of each in twelve bytes: the low bytes hold 0 … 3, the last four the low bits of 4 … 7,
@@ -57,21 +49,21 @@ def _grouped(q: Array, groups: int, scale: Array, minimum: Array | float = 0.0) 
 def unpack_q4_k(data: Array) -> Array:
     """144 bytes -> 256 weights."""
     scales, minima = _unpack_scales(data[:, 4:16])
-    return _grouped(_split(data[:, 16:], 2, 4, 32), 8, _half(data[:, :2]) * scales, _half(data[:, 2:4]) * minima)
+    return _grouped(_split(data[:, 16:], 2, 4, 32), 8, half(data[:, :2]) * scales, half(data[:, 2:4]) * minima)
 
 
 def unpack_q5_k(data: Array) -> Array:
     """176 bytes -> 256 weights."""
     scales, minima = _unpack_scales(data[:, 4:16])
     q = _split(data[:, 48:], 2, 4, 32) | _split(data[:, 16:48], 8, 1, 32) << np.uint8(4)
-    return _grouped(q, 8, _half(data[:, :2]) * scales, _half(data[:, 2:4]) * minima)
+    return _grouped(q, 8, half(data[:, :2]) * scales, half(data[:, 2:4]) * minima)
 
 
 def unpack_q6_k(data: Array) -> Array:
     """210 bytes -> 256 weights."""
     q = _split(data[:, :128], 2, 4, 64) | _split(data[:, 128:192], 4, 2, 32) << np.uint8(4)
     scales = np.ascontiguousarray(data[:, 192:208]).view(np.int8).astype(np.float32)
-    return _grouped(q.astype(np.int8) - np.int8(32), 16, _half(data[:, 208:]) * scales)
+    return _grouped(q.astype(np.int8) - np.int8(32), 16, half(data[:, 208:]) * scales)
 
 
 def unpack_q3_k(data: Array) -> Array:
@@ -79,14 +71,14 @@ def unpack_q3_k(data: Array) -> Array:
     q = _split(data[:, 32:96], 4, 2, 32).astype(np.int8) - ((_split(data[:, :32], 8, 1, 32) ^ 1) << 2).astype(np.int8)
     low, high = data[:, 96:104], data[:, 104:108]
     scales = _split(low, 2, 4, 8) | _split(high, 4, 2, 4) << np.uint8(4)
-    return _grouped(q, 16, _half(data[:, 108:]) * (scales.astype(np.int8) - np.int8(32)).astype(np.float32))
+    return _grouped(q, 16, half(data[:, 108:]) * (scales.astype(np.int8) - np.int8(32)).astype(np.float32))
 
 
 def unpack_q2_k(data: Array) -> Array:
     """84 bytes -> 256 weights."""
     scales = data[:, :16]
     q = _split(data[:, 16:80], 4, 2, 32)
-    return _grouped(q, 16, _half(data[:, 80:82]) * (scales & 15), _half(data[:, 82:]) * (scales >> 4))
+    return _grouped(q, 16, half(data[:, 80:82]) * (scales & 15), half(data[:, 82:]) * (scales >> 4))
 
 
 # writing
@@ -116,9 +108,9 @@ def _with_minima(blocks: Array, levels: int, wider: Array) -> tuple[Array, Array
     scale, minimum = fit_with_minimum(x, weight, levels, wider)
     d, s = _six_bits(scale)
     dmin, m = _six_bits(minimum)
-    stored, shift = _half(_bytes(d)) * s, _half(_bytes(dmin)) * m
-    q = np.rint((x + shift[:, :, None]) * _inverse(stored)[:, :, None]).clip(0, levels).astype(np.uint8)
-    return np.concatenate([_bytes(d), _bytes(dmin), _pack_scales(s, m)], axis=-1), q.reshape(-1, 256)
+    stored, shift = half(half_bytes(d)) * s, half(half_bytes(dmin)) * m
+    q = np.rint((x + shift[:, :, None]) * inverse(stored)[:, :, None]).clip(0, levels).astype(np.uint8)
+    return np.concatenate([half_bytes(d), half_bytes(dmin), _pack_scales(s, m)], axis=-1), q.reshape(-1, 256)
 
 
 def _nibbles(q: Array) -> Array:
@@ -131,12 +123,12 @@ def pack_q6_k(blocks: Array) -> Array:
     """256 weights -> 210 bytes."""
     x = blocks.reshape(-1, 16, 16)
     scale = fit_centred(x, 32)
-    top = np.take_along_axis(scale, np.abs(scale).argmax(axis=-1, keepdims=True), axis=-1)
+    top = largest(scale)
     top = np.where(np.abs(top) < TINY, 0, top)
-    s = np.rint(scale * (np.float32(-128) * _inverse(top))).clip(-128, 127).astype(np.int8)
-    d = _bytes(top / np.float32(-128))
-    stored = _half(d) * s
-    q = np.rint(x * _inverse(stored)[:, :, None]).clip(-32, 31)
+    s = np.rint(scale * (np.float32(-128) * inverse(top))).clip(-128, 127).astype(np.int8)
+    d = half_bytes(top / np.float32(-128))
+    stored = half(d) * s
+    q = np.rint(x * inverse(stored)[:, :, None]).clip(-32, 31)
     q = np.where(stored[:, :, None] != 0, q + 32, np.where(top[:, :, None] != 0, 32, 0)).astype(np.uint8).reshape(-1, 2, 4, 32)
     low = (q[:, :, :2] & 15) | (q[:, :, 2:] & 15) << np.uint8(4)
     high = q[:, :, 0] >> 4 | q[:, :, 1] >> 4 << 2 | q[:, :, 2] >> 4 << 4 | q[:, :, 3] >> 4 << 6
@@ -156,7 +148,7 @@ def fit_with_minimum(x: Array, weight: Array, levels: int, wider: Array) -> tupl
     fixed = _sum(weight), _dot(weight, x), _dot(weight * x, x)
     q, wq = np.empty_like(x), np.empty_like(x)  # written over in every round: new memory would cost more than the sums
     for tenths in (None, *wider):
-        per = np.float32(levels + 0.1 * (tenths or 0)) * _inverse(greatest - shift)
+        per = np.float32(levels + 0.1 * (tenths or 0)) * inverse(greatest - shift)
         np.subtract(x, shift[..., None], out=q)
         np.multiply(q, per[..., None], out=q)
         np.clip(np.rint(q, out=q), 0, levels, out=q)
@@ -172,9 +164,9 @@ def fit_with_minimum(x: Array, weight: Array, levels: int, wider: Array) -> tupl
 
 def _line(w: Array, wx: Array, wq: Array, wqq: Array, wqx: Array) -> tuple[Array, Array]:
     """Scale and shift ≤ 0 of the line through (q, x), by weighted least squares; the arguments are sums of products."""
-    inverse = _inverse(np.maximum(w * wqq - wq * wq, 0))
-    scale, shift = (w * wqx - wx * wq) * inverse, (wqq * wx - wq * wqx) * inverse
-    scale = np.where(shift > 0, wqx * _inverse(wqq), scale)
+    per = inverse(np.maximum(w * wqq - wq * wq, 0))
+    scale, shift = (w * wqx - wx * wq) * per, (wqq * wx - wq * wqx) * per
+    scale = np.where(shift > 0, wqx * inverse(wqq), scale)
     return scale.astype(np.float32), np.minimum(shift, 0).astype(np.float32)
 
 
@@ -197,8 +189,8 @@ def fit_centred(x: Array, levels: int) -> Array:
 
     For given q the best s is Σ w²·w·q / Σ w²·q², and lowers the error by (Σ w²·w·q)² / Σ w²·q²: that is compared.
     """
-    top = np.take_along_axis(x, np.abs(x).argmax(axis=-1, keepdims=True), axis=-1)
-    per = -_inverse(np.where(np.abs(top) < TINY, 0, top))
+    top = largest(x)
+    per = -inverse(np.where(np.abs(top) < TINY, 0, top))
     weight = x * x
     best = np.full(x.shape[:-1], -np.inf)
     scale = np.zeros(x.shape[:-1], np.float32)
@@ -207,20 +199,14 @@ def fit_centred(x: Array, levels: int) -> Array:
         np.multiply(x, np.float32(levels + 0.1 * step) * per, out=q)
         np.clip(np.rint(q, out=q), -levels, levels - 1, out=q)
         np.multiply(weight, q, out=wq)
-        along, inverse = _dot(wq, x), _inverse(_dot(wq, q))
-        gain = along * along * inverse
-        scale, best = np.where(gain > best, along * inverse, scale), np.maximum(gain, best)
+        along, per_square = _dot(wq, x), inverse(_dot(wq, q))
+        gain = along * along * per_square
+        scale, best = np.where(gain > best, along * per_square, scale), np.maximum(gain, best)
     return scale.astype(np.float32)
 
 
 def _six_bits(values: Array) -> tuple[Array, Array]:
     """(d, s) with values ≈ d · s, s in 0 … 63: ``n 8`` -> ``n 1``, ``n 8``."""
     top = values.max(axis=-1, keepdims=True).clip(0)
-    s = np.rint(np.float32(63) * _inverse(top) * values).clip(0, 63).astype(np.uint8)
+    s = np.rint(np.float32(63) * inverse(top) * values).clip(0, 63).astype(np.uint8)
     return top / np.float32(63), s
-
-
-def _inverse(values: Array) -> Array:
-    with np.errstate(divide="ignore", over="ignore"):
-        inverse = np.where(values == 0, np.float32(0), ONE / values)
-    return np.where(np.isfinite(inverse), inverse, np.float32(0))
