@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from chainrule.hub.build import fresh
+from chainrule.hub.fresh import fresh
 from chainrule.hub.save import save
 from chainrule.hub.trace import anonymous_bytes
 

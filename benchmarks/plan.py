@@ -23,7 +23,7 @@ from chainrule.core.device import cpu_threads
 from chainrule.eval.anatomy import Anatomy, take_apart
 from chainrule.eval.expected import decode_bricks, prefill_bricks, reading_times, step_bricks, step_times
 from chainrule.eval.memory import Setting, inference_memory, training_memory
-from chainrule.hub.build import fresh
+from chainrule.hub.fresh import fresh
 from chainrule.logprobs.losses import cross_entropy
 from chainrule.train.loop import _scale_and_clip
 from chainrule.train.objective import Objective

@@ -12,7 +12,7 @@ from chainrule.adapt.int4 import Int4Linear
 from chainrule.adapt.lora import Lora, LoraLinear, adapters, attach, merge
 from chainrule.core.datum import Batch
 from chainrule.core.errors import ConfigError
-from chainrule.hub.build import fresh
+from chainrule.hub.fresh import fresh
 from chainrule.layers.init import Normal
 from chainrule.layers.latent import MultiHeadLatent
 from chainrule.layers.mlp import Gated

@@ -12,7 +12,7 @@ import chainrule as cr
 from chainrule.cli import main
 from chainrule.core.datum import Batch
 from chainrule.data.chats import Talk, encode_chats
-from chainrule.hub.build import fresh
+from chainrule.hub.fresh import fresh
 from chainrule.logprobs.losses import cross_entropy
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.chat import CHATML, IM_END, IM_START, ChatTemplate

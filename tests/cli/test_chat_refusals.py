@@ -5,7 +5,7 @@ import io
 import pytest
 
 from chainrule.cli import main
-from chainrule.hub.build import fresh
+from chainrule.hub.fresh import fresh
 from chainrule.hub.lm import LM
 from chainrule.tokenizers.byte import ByteTokenizer
 from chainrule.tokenizers.chat import ChatTemplate

@@ -26,7 +26,7 @@ def text(tmp_path) -> Path:
 @pytest.fixture
 def checkpoint(tmp_path) -> Path:
     """A tiny LLaMA folder with a byte tokenizer."""
-    from chainrule.hub.build import fresh
+    from chainrule.hub.fresh import fresh
     from chainrule.hub.save import save
     from chainrule.tokenizers.byte import ByteTokenizer
 

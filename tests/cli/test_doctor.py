@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from chainrule.cli import main
-from chainrule.hub.build import fresh
+from chainrule.hub.fresh import fresh
 from chainrule.train import selfcheck
 
 

@@ -67,7 +67,7 @@ def test_what_would_be_passed_over_is_refused(capsys, files, monkeypatch, tmp_pa
 
 
 def test_a_number_of_translations_that_cannot_be_is_refused(capsys, tmp_path):
-    from chainrule.hub.build import fresh_seq2seq
+    from chainrule.hub.fresh import fresh_seq2seq
     from chainrule.hub.save import save
     from chainrule.tokenizers.byte import ByteTokenizer
 

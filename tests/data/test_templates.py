@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from chainrule.core.datum import PADDING
-from chainrule.hub.build import fresh
+from chainrule.hub.fresh import fresh
 from chainrule.hub.save import save
 from chainrule.tokenizers.bpe import BPE
 from chainrule.train.material import Material, prepare

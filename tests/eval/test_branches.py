@@ -10,7 +10,7 @@ import torch
 from chainrule.core.datum import Batch
 from chainrule.core.errors import ConfigError, TokenizerError
 from chainrule.eval.branches import measure_in_order, measure_in_parts
-from chainrule.hub.build import fresh, fresh_encoder, fresh_seq2seq
+from chainrule.hub.fresh import fresh, fresh_encoder, fresh_seq2seq
 from chainrule.logprobs.scoring import token_logprobs
 from chainrule.tokenizers.byte import ByteTokenizer
 

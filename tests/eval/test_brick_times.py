@@ -10,7 +10,7 @@ from chainrule.eval.brick_times import BrickTimes, _scores, least_block
 from chainrule.eval.bricks import Frame, Orthogonal, Pass, Product, Scores, bricks, learning_bricks, update_bricks
 from chainrule.eval.flops import flops, flops_at
 from chainrule.eval.stopwatch import seconds_of
-from chainrule.hub.build import fresh
+from chainrule.hub.fresh import fresh
 from chainrule.layers.cache import KVCache
 from chainrule.layers.mlp import Plain
 from chainrule.layers.moe import MixtureOfExperts

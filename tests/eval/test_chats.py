@@ -7,7 +7,7 @@ import pytest
 from chainrule.core.errors import DataError
 from chainrule.eval import chats as judge
 from chainrule.eval.results import ChatScore
-from chainrule.hub.build import fresh
+from chainrule.hub.fresh import fresh
 from chainrule.hub.lm import LM
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.chat import CHATML, IM_END, IM_START, ChatTemplate

@@ -12,8 +12,7 @@ from chainrule.eval.devices import device
 from chainrule.eval.explain.work import work_of
 from chainrule.eval.memory import Setting
 from chainrule.eval.plan_text import plan_text
-from chainrule.hub.build import fresh_encoder, fresh_seq2seq
-from chainrule.hub.fresh import neural_ngram, recurrent
+from chainrule.hub.fresh import fresh_encoder, fresh_seq2seq, neural_ngram, recurrent
 from chainrule.hub.load import load_any
 from chainrule.hub.save import save
 from chainrule.models.ngram import NGram

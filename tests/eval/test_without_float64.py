@@ -12,7 +12,7 @@ from chainrule.core.datum import Batch
 from chainrule.eval.bpb import measure
 from chainrule.eval.branches import measure_in_order, measure_in_parts
 from chainrule.eval.gradients import layer_gradients
-from chainrule.hub.build import fresh, fresh_encoder, fresh_seq2seq
+from chainrule.hub.fresh import fresh, fresh_encoder, fresh_seq2seq
 from chainrule.hub.lm import LM
 from chainrule.layers.sinusoidal import Sinusoidal
 from chainrule.tokenizers.byte import ByteTokenizer

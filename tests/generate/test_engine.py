@@ -7,7 +7,7 @@ from chainrule.core.datum import Layout
 from chainrule.core.errors import ConfigError, RequestError
 from chainrule.generate.engine import Engine, Request
 from chainrule.generate.text import TextStream
-from chainrule.hub.build import fresh
+from chainrule.hub.fresh import fresh
 from chainrule.models.ngram import NGram
 from chainrule.tokenizers.byte import ByteTokenizer
 

@@ -4,7 +4,7 @@ import pytest
 
 from chainrule.core.errors import RequestError
 from chainrule.generate.next import next_pieces
-from chainrule.hub.build import fresh
+from chainrule.hub.fresh import fresh
 from chainrule.models.ngram import NGram
 from chainrule.tokenizers.byte import ByteTokenizer
 

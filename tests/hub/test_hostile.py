@@ -7,7 +7,8 @@ import pytest
 
 from chainrule.cli import main
 from chainrule.core.errors import ChainruleError, CheckpointError
-from chainrule.hub.build import fresh, parts
+from chainrule.hub.build import parts
+from chainrule.hub.fresh import fresh
 from chainrule.hub.load import load
 from chainrule.hub.save import save
 from chainrule.tokenizers.byte import ByteTokenizer

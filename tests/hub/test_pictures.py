@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from chainrule.hub.build import fresh_of_config, parts
+from chainrule.hub.build import parts
+from chainrule.hub.fresh import fresh_of_config
 from chainrule.hub.load import load
 from chainrule.hub.safetensors import Mapped, write_tensors
 

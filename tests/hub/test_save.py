@@ -8,7 +8,7 @@ import torch
 import chainrule as cr
 from chainrule.cli import main
 from chainrule.core.errors import CheckpointError, ConfigError
-from chainrule.hub.build import fresh
+from chainrule.hub.fresh import fresh
 from chainrule.hub.load import load
 from chainrule.hub.safetensors import read_header
 from chainrule.hub.save import save

@@ -11,7 +11,7 @@ import torch
 from chainrule.adapt.int4 import Int4Linear, Int4Stack
 from chainrule.core.errors import CheckpointError, ConfigError
 from chainrule.eval.anatomy import take_apart
-from chainrule.hub.build import fresh
+from chainrule.hub.fresh import fresh
 from chainrule.hub.load import load, size_bytes
 from chainrule.hub.safetensors import Mapped, write_tensors
 from chainrule.hub.save import save

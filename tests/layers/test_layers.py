@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from chainrule.core.errors import ConfigError
-from chainrule.hub.build import INITS, fresh
+from chainrule.hub.fresh import INITS, fresh
 from chainrule.layers.attention import GroupedQuery, attend, pattern
 from chainrule.layers.init import FanIn, Induction, Mimetic
 from chainrule.layers.mlp import Gated

@@ -6,7 +6,7 @@ from datetime import date
 import pytest
 
 from chainrule.core.errors import TokenizerError
-from chainrule.hub.build import fresh
+from chainrule.hub.fresh import fresh
 from chainrule.hub.lm import LM
 from chainrule.tokenizers.byte import ByteTokenizer
 from chainrule.tokenizers.chat import ChatTemplate

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from chainrule.core.datum import Batch
-from chainrule.hub.build import fresh
+from chainrule.hub.fresh import fresh
 from chainrule.logprobs.losses import cross_entropy
 from chainrule.train.loop import PATIENCE, Diverged, Hooks, Interrupted, Settings, train
 from chainrule.train.objective import Objective

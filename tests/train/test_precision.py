@@ -10,7 +10,7 @@ from chainrule.core.datum import Batch
 from chainrule.core.device import pick_device, pick_dtype
 from chainrule.core.errors import ChainruleError, DeviceError
 from chainrule.core.loss import Loss
-from chainrule.hub.build import fresh
+from chainrule.hub.fresh import fresh
 from chainrule.logprobs.losses import cross_entropy
 from chainrule.train.checkpoint import Circumstances, load_checkpoint, save_checkpoint
 from chainrule.train.loop import PATIENCE, Hooks, Settings, train

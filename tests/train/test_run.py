@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from chainrule.core.datum import Batch
 from chainrule.core.errors import ChainruleError, CheckpointError, ConfigError, DataError
-from chainrule.hub.build import fresh
+from chainrule.hub.fresh import fresh
 from chainrule.logprobs.losses import cross_entropy
 from chainrule.train.loop import Hooks, Interrupted, Settings, train
 from chainrule.train.material import prepare

@@ -2,23 +2,18 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import is_dataclass, replace
+from dataclasses import is_dataclass
 from importlib import import_module
 from typing import Any
 
 import torch
 
-from chainrule.core.errors import ChainruleError, CheckpointError, ConfigError, nearest
+from chainrule.core.errors import ChainruleError, CheckpointError, nearest
 from chainrule.core.schema import dump, parse
 from chainrule.hub.pictures import TEXT_MODELS, text_alone, unwrapping
-from chainrule.layers.init import FanIn, Induction, Init, Mimetic, Normal
-from chainrule.layers.rope import Rope
-from chainrule.models.decoder import Decoder, DecoderConfig
-from chainrule.models.encoder import Encoder, EncoderConfig
 from chainrule.models.families import FAMILIES
 from chainrule.models.moves import Move
 from chainrule.models.packed import unpacking
-from chainrule.models.seq2seq import Seq2Seq, Seq2SeqConfig
 
 OWN = {
     "decoder": ("chainrule.models.decoder", "DecoderConfig", "Decoder"),
@@ -42,14 +37,6 @@ LEFT_OUT = ("quantization_config", "auto_map")
 
 TOLD_BY_WEIGHTS = {"bert"}
 """Families whose config.json does not say which heads there are: their module has ``told(config, names of the weights)``."""
-
-INITS: dict[str, Init] = {
-    "normal": Normal(),
-    "fan_in": FanIn(gain=0.5),
-    "mimetic": Mimetic(),
-    "induction": Induction(),
-}
-"""Where weights may begin, by the names that recipes use."""
 
 
 def family(model_type: str) -> Any:
@@ -117,85 +104,6 @@ def shapes(config: Mapping[str, Any]) -> Any:
     """The empty model of a ``config.json`` on the meta device, which holds shapes alone; a size that cannot be is its error."""
     with understood(config), torch.device("meta"):
         return build(config)
-
-
-def fresh(
-    *,
-    vocab_size: int,
-    context: int,
-    n_layers: int,
-    d_model: int,
-    n_heads: int,
-    n_kv_heads: int | None,
-    d_ff: int,
-    rope_theta: float,
-    tied: bool,
-    init: str,
-    seed: int,
-) -> Decoder:
-    """A new decoder of LLaMA's shape, its weights drawn from the seed by one of ``INITS``."""
-    config = DecoderConfig.uniform(
-        vocab_size=vocab_size, context=context, n_layers=n_layers, d_model=d_model, n_heads=n_heads, n_kv_heads=n_kv_heads,
-        d_ff=d_ff, tied=tied, theta=rope_theta,
-    )  # fmt: skip
-    model = Decoder(config)
-    model.init(torch.Generator().manual_seed(seed), _scheme(init, config))
-    return model
-
-
-def _scheme(init: str, config: DecoderConfig) -> Init:
-    """The scheme of that name; induction turns as the decoder's rope does, and is refused where there is none."""
-    scheme = INITS[init]
-    if not isinstance(scheme, Induction):
-        return scheme
-    if not isinstance(config.position, Rope):
-        raise ConfigError(
-            f"init='induction' looks back by rope, but this decoder has positions of kind {config.position.kind!r}; "
-            "use 'normal', 'fan_in' or 'mimetic'"
-        )
-    return replace(scheme, theta=config.position.theta)
-
-
-def fresh_seq2seq(
-    *, plan: str, vocab_size: int, context: int, n_layers: int, d_model: int, n_heads: int, d_ff: int, init: str, seed: int
-) -> Seq2Seq:
-    """A new encoder–decoder, its weights drawn from the seed by one of ``INITS``."""
-    shape = Seq2SeqConfig.original if plan == "original" else Seq2SeqConfig.t5
-    config = shape(
-        vocab_size=vocab_size, context=context, n_layers=n_layers, d_model=d_model, n_heads=n_heads, d_ff=d_ff
-    )  # fmt: skip
-    model = Seq2Seq(config)
-    model.init(torch.Generator().manual_seed(seed), INITS[init])
-    return model
-
-
-def fresh_encoder(*, vocab_size: int, context: int, n_layers: int, d_model: int, n_heads: int, d_ff: int, seed: int) -> Encoder:
-    """A new encoder of BERT's shape with a masked-word head, its weights drawn from the seed."""
-    config = EncoderConfig.uniform(
-        vocab_size=vocab_size, context=context, n_layers=n_layers, d_model=d_model, n_heads=n_heads, d_ff=d_ff
-    )
-    return Encoder(config, torch.Generator().manual_seed(seed))
-
-
-def fresh_of_config(
-    config: Mapping[str, Any], *, vocab_size: int, context: int, init: str = "normal", std: float = 0.02, seed: int
-) -> Decoder:
-    """A new decoder of a published family, for another vocabulary and context, its weights drawn from the seed.
-
-    ``init`` is one of ``INITS``; ``std`` is the deviation of ``normal``. Raises ``CheckpointError`` for a config that no family
-    understands, or that is no decoder.
-    """
-    config = text_alone(config)
-    longest = "n_positions" if config.get("model_type") == "gpt2" else "max_position_embeddings"
-    whole = {**config, "vocab_size": vocab_size, longest: context}
-    if config.get("model_type") in OWN or not isinstance(parts(whole), DecoderConfig):
-        raise CheckpointError(
-            f"model_type {config.get('model_type')!r} is no published decoder; use another kind of model for it"
-        )
-    model = build(whole)
-    scheme = Normal(std=std) if init == "normal" else _scheme(init, model.config)
-    model.init(torch.Generator().manual_seed(seed), scheme)
-    return model
 
 
 def published_config(model: Any) -> dict[str, Any]:

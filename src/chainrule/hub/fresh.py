@@ -1,14 +1,110 @@
-"""New models of the older families, their weights drawn from a seed: what recipes and the ladder begin from."""
+"""New models, their weights drawn from a seed: what recipes and the ladder begin from."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 
+from chainrule.core.errors import CheckpointError, ConfigError
+from chainrule.hub.build import OWN, build, parts
+from chainrule.hub.pictures import text_alone
+from chainrule.layers.init import FanIn, Induction, Init, Mimetic, Normal
+from chainrule.layers.rope import Rope
+from chainrule.models.decoder import Decoder, DecoderConfig
+from chainrule.models.encoder import Encoder, EncoderConfig
 from chainrule.models.neural_ngram import NeuralNGram, NeuralNGramConfig
 from chainrule.models.rnn import Recurrent, RecurrentConfig
+from chainrule.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from chainrule.models.word2vec import Word2Vec, learn_vectors
 from chainrule.models.word2vec_places import Ints
+
+INITS: dict[str, Init] = {
+    "normal": Normal(),
+    "fan_in": FanIn(gain=0.5),
+    "mimetic": Mimetic(),
+    "induction": Induction(),
+}
+"""Where weights may begin, by the names that recipes use."""
+
+
+def fresh(
+    *,
+    vocab_size: int,
+    context: int,
+    n_layers: int,
+    d_model: int,
+    n_heads: int,
+    n_kv_heads: int | None,
+    d_ff: int,
+    rope_theta: float,
+    tied: bool,
+    init: str,
+    seed: int,
+) -> Decoder:
+    """A new decoder of LLaMA's shape, its weights drawn from the seed by one of ``INITS``."""
+    config = DecoderConfig.uniform(
+        vocab_size=vocab_size, context=context, n_layers=n_layers, d_model=d_model, n_heads=n_heads, n_kv_heads=n_kv_heads,
+        d_ff=d_ff, tied=tied, theta=rope_theta,
+    )  # fmt: skip
+    model = Decoder(config)
+    model.init(torch.Generator().manual_seed(seed), _scheme(init, config))
+    return model
+
+
+def _scheme(init: str, config: DecoderConfig) -> Init:
+    """The scheme of that name; induction turns as the decoder's rope does, and is refused where there is none."""
+    scheme = INITS[init]
+    if not isinstance(scheme, Induction):
+        return scheme
+    if not isinstance(config.position, Rope):
+        raise ConfigError(
+            f"init='induction' looks back by rope, but this decoder has positions of kind {config.position.kind!r}; "
+            "use 'normal', 'fan_in' or 'mimetic'"
+        )
+    return replace(scheme, theta=config.position.theta)
+
+
+def fresh_seq2seq(
+    *, plan: str, vocab_size: int, context: int, n_layers: int, d_model: int, n_heads: int, d_ff: int, init: str, seed: int
+) -> Seq2Seq:
+    """A new encoder–decoder, its weights drawn from the seed by one of ``INITS``."""
+    shape = Seq2SeqConfig.original if plan == "original" else Seq2SeqConfig.t5
+    config = shape(
+        vocab_size=vocab_size, context=context, n_layers=n_layers, d_model=d_model, n_heads=n_heads, d_ff=d_ff
+    )  # fmt: skip
+    model = Seq2Seq(config)
+    model.init(torch.Generator().manual_seed(seed), INITS[init])
+    return model
+
+
+def fresh_encoder(*, vocab_size: int, context: int, n_layers: int, d_model: int, n_heads: int, d_ff: int, seed: int) -> Encoder:
+    """A new encoder of BERT's shape with a masked-word head, its weights drawn from the seed."""
+    config = EncoderConfig.uniform(
+        vocab_size=vocab_size, context=context, n_layers=n_layers, d_model=d_model, n_heads=n_heads, d_ff=d_ff
+    )
+    return Encoder(config, torch.Generator().manual_seed(seed))
+
+
+def fresh_of_config(
+    config: Mapping[str, Any], *, vocab_size: int, context: int, init: str = "normal", std: float = 0.02, seed: int
+) -> Decoder:
+    """A new decoder of a published family, for another vocabulary and context, its weights drawn from the seed.
+
+    ``init`` is one of ``INITS``; ``std`` is the deviation of ``normal``. Raises ``CheckpointError`` for a config that no family
+    understands, or that is no decoder.
+    """
+    config = text_alone(config)
+    longest = "n_positions" if config.get("model_type") == "gpt2" else "max_position_embeddings"
+    whole = {**config, "vocab_size": vocab_size, longest: context}
+    if config.get("model_type") in OWN or not isinstance(parts(whole), DecoderConfig):
+        raise CheckpointError(
+            f"model_type {config.get('model_type')!r} is no published decoder; use another kind of model for it"
+        )
+    model = build(whole)
+    scheme = Normal(std=std) if init == "normal" else _scheme(init, model.config)
+    model.init(torch.Generator().manual_seed(seed), scheme)
+    return model
 
 
 def recurrent(

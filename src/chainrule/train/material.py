@@ -22,9 +22,8 @@ from chainrule.data.packing import Rows, advice, pack
 from chainrule.data.pairs import EncodedPair, Pair, PairStream, encode_pairs, read_pairs
 from chainrule.data.parts import parts
 from chainrule.data.streams import PackedStream, Stream
-from chainrule.hub.build import fresh, fresh_encoder, fresh_of_config, fresh_seq2seq
 from chainrule.hub.encoder import MASKS, MaskedLM
-from chainrule.hub.fresh import neural_ngram, recurrent
+from chainrule.hub.fresh import fresh, fresh_encoder, fresh_of_config, fresh_seq2seq, neural_ngram, recurrent
 from chainrule.hub.lm import LM
 from chainrule.hub.load import load_any
 from chainrule.logprobs.losses import cross_entropy

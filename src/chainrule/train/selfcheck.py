@@ -3,7 +3,7 @@
 import torch
 
 from chainrule.core.datum import Batch
-from chainrule.hub.build import fresh
+from chainrule.hub.fresh import fresh
 from chainrule.logprobs.losses import cross_entropy
 from chainrule.train.objective import Objective
 from chainrule.train.optim import Muon

@@ -14,8 +14,8 @@ from chainrule.eval.explain.model import Asked, explain, of_config
 from chainrule.eval.explain.rows import alike
 from chainrule.eval.explain.text import explanation_text
 from chainrule.eval.flops import flops
-from chainrule.hub.build import fresh, fresh_encoder, fresh_seq2seq, published_config
-from chainrule.hub.fresh import recurrent
+from chainrule.hub.build import published_config
+from chainrule.hub.fresh import fresh, fresh_encoder, fresh_seq2seq, recurrent
 from chainrule.hub.gguf.model import write_model
 from chainrule.hub.lm import LM
 from chainrule.hub.safetensors import read_header

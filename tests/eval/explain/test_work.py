@@ -7,8 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from chainrule.eval.explain.forward import pass_over
 from chainrule.eval.explain.work import layers_of, work_of
-from chainrule.hub.build import fresh_encoder, fresh_seq2seq
-from chainrule.hub.fresh import neural_ngram, recurrent
+from chainrule.hub.fresh import fresh_encoder, fresh_seq2seq, neural_ngram, recurrent
 
 SHAPE = {"vocab_size": 50, "context": 64, "n_layers": 2, "d_model": 32, "n_heads": 2, "d_ff": 48}
 IDS, SOURCE = [3, 1, 4, 1, 5], [2, 7, 1, 8, 2, 8, 1]
