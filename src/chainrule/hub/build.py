@@ -35,8 +35,8 @@ they read what is saved."""
 LEFT_OUT = ("quantization_config", "auto_map")
 """What a saved config does not say: a packing, since it is unpacked; files of code, since there are none beside it."""
 
-TOLD_BY_WEIGHTS = {"bert"}
-"""Families whose config.json does not say which heads there are: their module has ``told(config, names of the weights)``."""
+HEADS_IN_WEIGHTS = {"bert"}
+"""Families whose config.json does not say which heads there are: their module has ``with_heads(config, names)``."""
 
 
 def family(model_type: str) -> Any:
@@ -80,11 +80,11 @@ def understood(config: Mapping[str, Any]) -> Iterator[None]:
         ) from error
 
 
-def told(config: dict[str, Any], names: Callable[[], Collection[str]]) -> dict[str, Any]:
-    """A ``config.json`` with what only the names of its weights say."""
+def with_heads(config: dict[str, Any], names: Callable[[], Collection[str]]) -> dict[str, Any]:
+    """A ``config.json`` with the heads that only the names of its weights tell of."""
     model_type = config.get("model_type")
-    if isinstance(model_type, str) and model_type in TOLD_BY_WEIGHTS:
-        return family(model_type).told(config, names())
+    if isinstance(model_type, str) and model_type in HEADS_IN_WEIGHTS:
+        return family(model_type).with_heads(config, names())
     return config
 
 

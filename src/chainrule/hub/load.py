@@ -23,7 +23,7 @@ from chainrule.core.files import read_json_object, read_text
 from chainrule.core.masked import MaskedModel, Model
 from chainrule.core.schema import dump
 from chainrule.core.tokenizer import Tokenizer
-from chainrule.hub.build import build, moves, shapes, told
+from chainrule.hub.build import build, moves, shapes, with_heads
 from chainrule.hub.encoder import MaskedLM
 from chainrule.hub.llama2c import read_llama2c
 from chainrule.hub.llmc import is_llmc, read_llmc
@@ -184,7 +184,7 @@ def _told_shapes(model: torch.nn.Module, watch: Stopwatch) -> None:
 def _folder(folder: Path, wish: Wish, pickle: bool, watch: Stopwatch) -> LM | MaskedLM:
     name, pooling = _called(folder), read_pooling(folder)
     folder = transformer_folder(folder)
-    config = told(read_config(folder), lambda: open_weights(weight_files(folder, pickle=pickle), Stopwatch()))
+    config = with_heads(read_config(folder), lambda: open_weights(weight_files(folder, pickle=pickle), Stopwatch()))
     watch.lap("config", f"model_type {config.get('model_type')!r}", file=folder / "config.json", made=config)
     if has_pictures(config):
         print(f"note: {name} reads pictures too; here it is its text model alone, without their weights", file=sys.stderr)

@@ -11,7 +11,7 @@ from chainrule.core.errors import CheckpointError
 from chainrule.core.schema import dump
 from chainrule.hub.build import parts
 from chainrule.hub.difference import difference
-from chainrule.hub.gguf.keys import Said
+from chainrule.hub.gguf.keys import Keys
 from chainrule.hub.gguf.rope import Tables, head_width, rope_keys, rope_of, rope_parameters
 from chainrule.hub.gguf.tables import ALSO, OPTIONAL, SIGMOID, SOFTMAX, TABLES
 
@@ -37,9 +37,9 @@ def stored_name(arch: str) -> str:
     return "llama" if arch == "mixtral" else arch
 
 
-def further(arch: str, metadata: Mapping[str, Any], where: object) -> int:
+def mtp_layers(arch: str, metadata: Mapping[str, Any], where: object) -> int:
     """How many layers at the end predict further tokens: they take no part in p(next token)."""
-    return Said(metadata, stored_name(arch), where).number("nextn_predict_layers") or 0
+    return Keys(metadata, stored_name(arch), where).number("nextn_predict_layers") or 0
 
 
 def published(arch: str, metadata: Mapping[str, Any], shapes: Shapes, tables: Tables, where: object) -> Config:
@@ -47,37 +47,37 @@ def published(arch: str, metadata: Mapping[str, Any], shapes: Shapes, tables: Ta
 
     Raises ``CheckpointError`` for a key of the architecture that was not read: it may say that this is another model.
     """
-    table, said = TABLES[arch], Said(metadata, stored_name(arch), where)
+    table, keys = TABLES[arch], Keys(metadata, stored_name(arch), where)
     if "token_embd.weight" not in shapes:
         raise CheckpointError(f"{where} has no tensor token_embd.weight: it is a vocabulary or a part of a model, not a model")
     config: Config = {"model_type": table.model_type, **table.always}
     for key, name in table.keys.items():
-        value = said.number(key) if key in OPTIONAL else said.needed(key)
+        value = keys.number(key) if key in OPTIONAL else keys.needed(key)
         if value is not None:
             config[name] = value
-    config[table.keys["block_count"]] = _layers(said, shapes, further(arch, metadata, where))
-    said.ignore("nextn_predict_layers")
+    config[table.keys["block_count"]] = _layers(keys, shapes, mtp_layers(arch, metadata, where))
+    keys.ignore("nextn_predict_layers")
     config["vocab_size"] = shapes["token_embd.weight"][0]
     config["tie_word_embeddings"] = "output.weight" not in shapes
     config |= {key: tensor in shapes for key, tensor in table.seen.items()}
-    config |= _own(arch, config, said)
+    config |= _own(arch, config, keys)
     for key, value in table.written.items():
-        said.only(key, config[value] if isinstance(value, str) else value)
+        keys.only(key, config[value] if isinstance(value, str) else value)
     if "attention.key_length" in table.keys:
-        said.only("attention.value_length", head_width(config))
+        keys.only("attention.value_length", head_width(config))
     if table.rope:
-        config |= rope_of(arch, said, head_width(config), tables)
-    said.done()
+        config |= rope_of(arch, keys, head_width(config), tables)
+    keys.done()
     return config
 
 
-def _layers(said: Said, shapes: Shapes, further: int) -> int:
+def _layers(keys: Keys, shapes: Shapes, mtp: int) -> int:
     """The layers of the model, of all of which the file must hold tensors."""
-    n = said.needed("block_count")
+    n = keys.needed("block_count")
     found = {name.split(".")[1] for name in shapes if name.startswith("blk.")}
-    if len(found) not in (n, n - further):
-        raise CheckpointError(f"{said.where} holds tensors of {len(found)} layers, but its block_count is {n}; export it again")
-    return n - further
+    if len(found) not in (n, n - mtp):
+        raise CheckpointError(f"{keys.where} holds tensors of {len(found)} layers, but its block_count is {n}; export it again")
+    return n - mtp
 
 
 def metadata_of(arch: str, config: Config) -> Config:
@@ -99,7 +99,7 @@ def _value(config: Config, word: str) -> Any:
     return next((config[name] for name in (word, *ALSO.get(word, ())) if config.get(name) is not None), None)
 
 
-def says_all(config: Mapping[str, Any], again: Mapping[str, Any]) -> None:
+def check_round_trip(config: Mapping[str, Any], again: Mapping[str, Any]) -> None:
     """Raise ``CheckpointError`` where what is read back from a file is not the model that was written into it."""
     if found := difference(dump(parts(config)), dump(parts(again))):
         place, was, would_be = found
@@ -109,7 +109,7 @@ def says_all(config: Mapping[str, Any], again: Mapping[str, Any]) -> None:
         )
 
 
-def otherwise(arch: str, config: Config) -> list[str]:
+def deviations(arch: str, config: Config) -> list[str]:
     """Where llama.cpp computes something else than the model's publisher, for the user to know."""
     notes: list[str] = []
     if arch == "deepseek2" and config.get("topk_method") == "group_limited_greedy" and config.get("n_group", 1) > 1:
@@ -131,20 +131,20 @@ def otherwise(arch: str, config: Config) -> list[str]:
 # what single architectures have
 
 
-def _own(arch: str, config: Config, said: Said) -> Config:
+def _own(arch: str, config: Config, keys: Keys) -> Config:
     if arch in ("gemma2", "gemma3"):
-        return _gemma(arch, config, said)
+        return _gemma(arch, config, keys)
     if arch == "deepseek2":
-        return _deepseek2(config, said)
+        return _deepseek2(config, keys)
     if arch == "glm4moe":
-        said.ignore("rope.dimension_sections")  # of pictures: the positions of a text token are all the same
+        keys.ignore("rope.dimension_sections")  # of pictures: the positions of a text token are all the same
         return {
-            "norm_topk_prob": said.truth("expert_weights_norm"),
+            "norm_topk_prob": keys.truth("expert_weights_norm"),
             "first_k_dense_replace": config.get("first_k_dense_replace", 0),
             "routed_scaling_factor": config.get("routed_scaling_factor", 1.0),
         }
     if arch == "llama4":
-        said.only("attention.sliding_window")  # 0 says that no layer attends in chunks
+        keys.only("attention.sliding_window")  # 0 says that no layer attends in chunks
         return {"use_qk_norm": config["num_local_experts"] != 128}  # as llama.cpp knows Maverick
     return {}
 
@@ -164,13 +164,13 @@ def _own_keys(arch: str, config: Config) -> Config:
     return {}
 
 
-def _gemma(arch: str, config: Config, said: Said) -> Config:
+def _gemma(arch: str, config: Config, keys: Keys) -> Config:
     width = config["hidden_size"] // config["num_attention_heads"]
     wide = config["num_hidden_layers"] == {"gemma2": 46, "gemma3": 62}[arch]  # llama.cpp knows the 27B models by their layers
     own = {"query_pre_attn_scalar": width if wide else config.get("head_dim") or width}
     if arch == "gemma2":
         return own | {key: config.get(key, value) for key, value in GEMMA2.items()}
-    n, pattern = config["num_hidden_layers"], said.raw("attention.sliding_window_pattern", 6)
+    n, pattern = config["num_hidden_layers"], keys.raw("attention.sliding_window_pattern", 6)
     near = pattern if isinstance(pattern, list) else [(i + 1) % max(pattern, 1) != 0 for i in range(n)]
     if "sliding_window" not in config:
         near = [False] * n
@@ -185,43 +185,43 @@ def _near_layers(config: Config) -> list[bool]:
     return [kind == "sliding_attention" for kind in kinds]
 
 
-def _deepseek2(config: Config, said: Said) -> Config:
+def _deepseek2(config: Config, keys: Keys) -> Config:
     """Latent attention's widths, and which of the two routers: files before 2025 name the heads' widths without ``_mla``."""
-    said.only("expert_gating_func", 0, SOFTMAX, SIGMOID)
-    said.ignore("attention.head_count_kv", "attention.key_length", "attention.value_length")  # of the latent, where new
-    rope = said.needed("rope.dimension_count")
-    wide = said.number("attention.key_length_mla") or said.needed("attention.key_length")
-    third = said.number("expert_gating_func") == SIGMOID
+    keys.only("expert_gating_func", 0, SOFTMAX, SIGMOID)
+    keys.ignore("attention.head_count_kv", "attention.key_length", "attention.value_length")  # of the latent, where new
+    rope = keys.needed("rope.dimension_count")
+    wide = keys.number("attention.key_length_mla") or keys.needed("attention.key_length")
+    v3 = keys.number("expert_gating_func") == SIGMOID
     own: Config = {
-        "model_type": "deepseek_v3" if third else "deepseek_v2",
+        "model_type": "deepseek_v3" if v3 else "deepseek_v2",
         "qk_rope_head_dim": rope,
         "qk_nope_head_dim": wide - rope,
-        "v_head_dim": said.number("attention.value_length_mla") or said.needed("attention.value_length"),
+        "v_head_dim": keys.number("attention.value_length_mla") or keys.needed("attention.value_length"),
         "q_lora_rank": config.get("q_lora_rank"),
-        "norm_topk_prob": said.truth("expert_weights_norm"),
+        "norm_topk_prob": keys.truth("expert_weights_norm"),
         "n_shared_experts": config.get("n_shared_experts", 0),
         "first_k_dense_replace": config.get("first_k_dense_replace", 0),
         "routed_scaling_factor": config.get("routed_scaling_factor", 1.0),
         "n_group": config.get("n_group", 1),
         "topk_group": config.get("topk_group", 1),
     }
-    if not third:
+    if not v3:
         own["topk_method"] = "group_limited_greedy" if own["n_group"] > 1 else "greedy"
     return own
 
 
 def _deepseek2_keys(config: Config) -> Config:
     rope, rank = config["qk_rope_head_dim"], config["kv_lora_rank"]
-    third = config["model_type"] != "deepseek_v2"
-    limited = third or config.get("topk_method") == "group_limited_greedy"
+    v3 = config["model_type"] != "deepseek_v2"
+    limited = v3 or config.get("topk_method") == "group_limited_greedy"
     return {
         "attention.head_count_kv": 1,
         "attention.key_length": rank + rope,
         "attention.value_length": rank,
         "attention.key_length_mla": config["qk_nope_head_dim"] + rope,
         "attention.value_length_mla": config["v_head_dim"],
-        "expert_gating_func": SIGMOID if third else SOFTMAX,
-        "expert_weights_norm": third and bool(config.get("norm_topk_prob", True)),
+        "expert_gating_func": SIGMOID if v3 else SOFTMAX,
+        "expert_weights_norm": v3 and bool(config.get("norm_topk_prob", True)),
         "expert_shared_count": config.get("n_shared_experts") or 0,
         **({} if limited else {"expert_group_count": None, "expert_group_used_count": None}),
     }

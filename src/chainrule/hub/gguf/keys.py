@@ -28,7 +28,7 @@ NEUTRAL = {
 """Keys with the one value, beside 0, that asks for nothing where the architecture does not read them."""
 
 
-class Said:
+class Keys:
     """What a file says; ``where`` names it in errors."""
 
     def __init__(self, metadata: Mapping[str, Any], arch: str, where: object) -> None:

@@ -15,7 +15,15 @@ import torch
 from chainrule.core.errors import CheckpointError
 from chainrule.core.shapes import Tensor
 from chainrule.hub.build import build, moves, published_config
-from chainrule.hub.gguf.config import architecture, further, metadata_of, otherwise, published, says_all, stored_name
+from chainrule.hub.gguf.config import (
+    architecture,
+    check_round_trip,
+    deviations,
+    metadata_of,
+    mtp_layers,
+    published,
+    stored_name,
+)
 from chainrule.hub.gguf.mix import FLOATS, KINDS, file_type, mix
 from chainrule.hub.gguf.names import ARCHS
 from chainrule.hub.gguf.read import DTYPES, GGUF
@@ -48,10 +56,10 @@ def read_model(path: Path, wish: Wish, watch: Stopwatch) -> LM:
     watch.lap("config", f"the architecture {arch} is model_type {config['model_type']!r}", file=path, made=config)
     with torch.device("meta"):
         model = build(config)
-    behind = range(model_layers(config), model_layers(config) + further(arch, file.metadata, path))
-    beyond = tuple(f"blk.{i}." for i in behind)
+    n = model_layers(config)
+    further = tuple(f"blk.{i}." for i in range(n, n + mtp_layers(arch, file.metadata, path)))
     stored = {name: _stored(file, name) for name in file.slots}
-    for name in [name for name in stored if name in tables or name.startswith(beyond)]:
+    for name in [name for name in stored if name in tables or name.startswith(further)]:
         why = "part of rope's settings" if name in tables else "of a layer that guesses further tokens"
         watch.lap("tensor", **left_out(name, stored.pop(name), why))
     way = (*ARCHS[arch].to_published(config), *moves(config))
@@ -83,35 +91,40 @@ def _usual(file: GGUF) -> torch.dtype:
 
 def write_model(lm: LM, path: Path, kind: str) -> list[str]:
     """Write a model with its tokenizer and template; returns what the user should know about the file."""
-    number = file_type(kind)
-    config = published_config(lm.model)
-    arch, config, notes = _architecture(config)
+    arch, config, notes = _architecture(published_config(lm.model))
+    general = _general(arch, lm.name or path.stem, kind)
     tables = rope_tables(arch, config)
     tensors = tables | stored_tensors(lm.model.state_dict(), arch, config)
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     keys = metadata_of(arch, config)
-    says_all(config, published(arch, {"general.architecture": stored_name(arch), **keys}, shapes, tables, path))
-    notes += _suited(arch, tensors)
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    tokenizer = lm.tokenizer
-    vocabulary, note = write_vocabulary(tokenizer, config["vocab_size"])
+    check_round_trip(config, published(arch, keys, _shapes(tensors), tables, path))
+    _check_loadable(arch, tensors)
+    head = _own_head(arch, tensors)
+    notes += [f"llama.cpp wants a head of its own for {arch}, so the file holds the embedding twice"] * len(head)
+    tensors |= head
+    vocabulary, note = write_vocabulary(lm.tokenizer, config["vocab_size"])
     notes += [note] if note else []
-    notes += otherwise(arch, config)
-    general: dict[str, Any] = {"architecture": stored_name(arch), "name": lm.name or path.stem, "file_type": number}
-    if KINDS[kind][0] not in FLOATS:
-        general["quantization_version"] = 2
-    metadata = {f"general.{key}": value for key, value in general.items()} | keys | vocabulary
-    if lm.template is not None:
-        metadata[TEMPLATE] = lm.template.source
-    layers = keys[f"{stored_name(arch)}.block_count"]
-    experts = keys.get(f"{stored_name(arch)}.expert_count", 0)
-    formats = mix(shapes, kind, n_layers=layers, n_experts=experts, seventy=_seventy(arch, config))
-    write_gguf(path, metadata, tensors, formats)
+    notes += deviations(arch, config)
+    template = {} if lm.template is None else {TEMPLATE: lm.template.source}
+    n, experts = model_layers(config), keys.get(f"{stored_name(arch)}.expert_count", 0)
+    formats = mix(_shapes(tensors), kind, n_layers=n, n_experts=experts, seventy=_seventy(arch, config))
+    write_gguf(path, general | keys | vocabulary | template, tensors, formats)
     return notes
 
 
-def _suited(arch: str, tensors: dict[str, Tensor]) -> list[str]:
-    """Give llama.cpp the head it wants; raises ``CheckpointError`` for what it would not load."""
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _general(arch: str, name: str, kind: str) -> dict[str, Any]:
+    """The keys that every file has."""
+    keys = {"architecture": stored_name(arch), "name": name, "file_type": file_type(kind)}
+    if KINDS[kind][0] not in FLOATS:
+        keys["quantization_version"] = 2
+    return {f"general.{key}": value for key, value in keys.items()}
+
+
+def _check_loadable(arch: str, tensors: Mapping[str, Tensor]) -> None:
+    """Raise ``CheckpointError`` for what llama.cpp would not load."""
     table = TABLES[arch]
     if FREQS in tensors and not table.factors:
         raise CheckpointError(f"llama.cpp reads no factors of rope (LLaMA 3's scaling) for {arch}; export it with --to hf")
@@ -119,10 +132,11 @@ def _suited(arch: str, tensors: dict[str, Tensor]) -> list[str]:
         raise CheckpointError(
             f"llama.cpp ties the head of {arch} to its embedding, and here its head is not tied; export it with --to hf"
         )
-    if table.head == "own" and HEAD not in tensors:
-        tensors[HEAD] = tensors[EMBEDDING]
-        return [f"llama.cpp wants a head of its own for {arch}, so the file holds the embedding twice"]
-    return []
+
+
+def _own_head(arch: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The head that llama.cpp wants of its own where the model has none: the embedding once more."""
+    return {HEAD: tensors[EMBEDDING]} if TABLES[arch].head == "own" and HEAD not in tensors else {}
 
 
 def stored_tensors(state: Mapping[str, Tensor], arch: str, config: Mapping[str, Any]) -> dict[str, Tensor]:

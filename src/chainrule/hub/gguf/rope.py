@@ -12,7 +12,7 @@ import torch
 from chainrule.core.errors import CheckpointError
 from chainrule.core.shapes import Tensor
 from chainrule.hub.build import parts
-from chainrule.hub.gguf.keys import Said
+from chainrule.hub.gguf.keys import Keys
 from chainrule.layers.rope import Rope
 from chainrule.layers.scaling import Llama3, LongRope
 
@@ -22,20 +22,20 @@ FREQS, LONG, SHORT = "rope_freqs.weight", "rope_factors_long.weight", "rope_fact
 YARN = {"yarn_beta_fast": "beta_fast", "yarn_beta_slow": "beta_slow"}
 
 
-def rope_of(arch: str, said: Said, width: int, tables: Tables) -> Config:
+def rope_of(arch: str, keys: Keys, width: int, tables: Tables) -> Config:
     """``rope_parameters`` of a file that holds these ``tables``, for heads of which ``width`` channels could turn."""
-    theta = said.number("rope.freq_base") or 10000.0
-    turned = said.number("rope.dimension_count") or width
-    rope: Config = {"rope_type": "default", "rope_theta": theta} | _scaling_of(arch, said, theta, turned, tables)
+    theta = keys.number("rope.freq_base") or 10000.0
+    turned = keys.number("rope.dimension_count") or width
+    rope: Config = {"rope_type": "default", "rope_theta": theta} | _scaling_of(arch, keys, theta, turned, tables)
     if turned != width:
         rope["partial_rotary_factor"] = turned / width
-    near = said.number("rope.freq_base_swa")
+    near = keys.number("rope.freq_base_swa")
     if arch == "gemma3":
         windows = {"rope_type": "default", "rope_theta": near or 10000.0}
         return {"rope_parameters": {"full_attention": rope, "sliding_attention": windows}}
     if near not in (None, theta):
         raise CheckpointError(
-            f"{said.where} turns layers with a window by another base ({near:g}) than the others ({theta:g}), "
+            f"{keys.where} turns layers with a window by another base ({near:g}) than the others ({theta:g}), "
             f"which is not supported for {arch}"
         )
     return {"rope_parameters": rope}
@@ -46,57 +46,57 @@ def tables_read(arch: str) -> tuple[str, ...]:
     return {"phi3": (LONG, SHORT), "gpt2": ()}.get(arch, (FREQS,))
 
 
-def _scaling_of(arch: str, said: Said, theta: float, turned: int, tables: Tables) -> Config:
+def _scaling_of(arch: str, keys: Keys, theta: float, turned: int, tables: Tables) -> Config:
     for name, table in tables.items():
         if table.shape != (turned // 2,) or not torch.all((table > 0) & table.isfinite()):
             raise CheckpointError(
-                f"{said.where}: {name} of shape {tuple(table.shape)} is no positive number for each of the {turned // 2} "
+                f"{keys.where}: {name} of shape {tuple(table.shape)} is no positive number for each of the {turned // 2} "
                 "pairs of channels that turn; export the file again"
             )
     if not tables:
-        return _scaled(arch, said)
-    said.only("rope.scaling.factor", 0.0, 1.0)
-    return _longrope(said, tables) if arch == "phi3" else _llama3(said, theta, tables[FREQS])
+        return _scaled(arch, keys)
+    keys.only("rope.scaling.factor", 0.0, 1.0)
+    return _longrope(keys, tables) if arch == "phi3" else _llama3(keys, theta, tables[FREQS])
 
 
-def _longrope(said: Said, tables: Tables) -> Config:
+def _longrope(keys: Keys, tables: Tables) -> Config:
     """Phi-3's two lists, as they stand in the file."""
     if len(tables) != 2:
-        raise CheckpointError(f"{said.where} holds {min(tables)} alone; {LONG} and {SHORT} belong together, export it again")
-    said.only("rope.scaling.type", "none", "linear", "longrope")
+        raise CheckpointError(f"{keys.where} holds {min(tables)} alone; {LONG} and {SHORT} belong together, export it again")
+    keys.only("rope.scaling.type", "none", "linear", "longrope")
     return {
         "rope_type": "longrope",
         "short_factor": tables[SHORT].tolist(),
         "long_factor": tables[LONG].tolist(),
-        "original_max_position_embeddings": said.needed("rope.scaling.original_context_length"),
-        "attention_factor": said.number("rope.scaling.attn_factor") or 1.0,
+        "original_max_position_embeddings": keys.needed("rope.scaling.original_context_length"),
+        "attention_factor": keys.number("rope.scaling.attn_factor") or 1.0,
     }
 
 
-def _scaled(arch: str, said: Said) -> Config:
-    kind = said.word("rope.scaling.type", "linear")
-    factors = (said.number("rope.scaling.factor"), said.number("rope.scale_linear"))
+def _scaled(arch: str, keys: Keys) -> Config:
+    kind = keys.word("rope.scaling.type", "linear")
+    factors = (keys.number("rope.scaling.factor"), keys.number("rope.scale_linear"))
     factor = next((one for one in factors if one), 1.0)
-    said.ignore(*(f"rope.scaling.{key}" for key in (*YARN, "yarn_log_multiplier")))  # which go with yarn alone
+    keys.ignore(*(f"rope.scaling.{key}" for key in (*YARN, "yarn_log_multiplier")))  # which go with yarn alone
     if kind == "yarn":
-        return _yarn(arch, said, factor)
+        return _yarn(arch, keys, factor)
     if kind not in ("none", "linear"):
         raise CheckpointError(
-            f"{said.where} scales rope by {kind!r}; read are linear, yarn, the factors of LLaMA 3 and those of Phi-3"
+            f"{keys.where} scales rope by {kind!r}; read are linear, yarn, the factors of LLaMA 3 and those of Phi-3"
         )
     return {} if factor == 1 or kind == "none" else {"rope_type": "linear", "factor": factor}
 
 
-def _yarn(arch: str, said: Said, factor: float) -> Config:
-    original = said.needed("rope.scaling.original_context_length")
+def _yarn(arch: str, keys: Keys, factor: float) -> Config:
+    original = keys.needed("rope.scaling.original_context_length")
     rope: Config = {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original}
-    rope |= {name: value for key, name in YARN.items() if (value := said.number(f"rope.scaling.{key}"))}
-    said.only("rope.scaling.yarn_ext_factor", -1.0, 1.0)
+    rope |= {name: value for key, name in YARN.items() if (value := keys.number(f"rope.scaling.{key}"))}
+    keys.only("rope.scaling.yarn_ext_factor", -1.0, 1.0)
     if arch == "gpt-oss":
         rope["truncate"] = False
-    if (size := said.number("rope.scaling.yarn_attn_factor")) is not None:
+    if (size := keys.number("rope.scaling.yarn_attn_factor")) is not None:
         rope["attention_factor"] = size
-    if (louder := said.number("rope.scaling.yarn_log_multiplier")) is not None:
+    if (louder := keys.number("rope.scaling.yarn_log_multiplier")) is not None:
         rope |= dict.fromkeys(("mscale", "mscale_all_dim"), round(10 * louder, 6))  # the file holds a tenth of it
     return rope
 
@@ -170,16 +170,16 @@ def _factors(scaling: Llama3, theta: float, turned: int) -> Tensor:
     return (plain / scaling.apply(plain, theta, 1)).float()
 
 
-def _llama3(said: Said, theta: float, factors: Tensor) -> Config:
+def _llama3(keys: Keys, theta: float, factors: Tensor) -> Config:
     """LLaMA 3's four numbers, of which the file holds the factors that they lead to: found, then checked."""
-    said.only("rope.scaling.type", "none", "linear")
+    keys.only("rope.scaling.type", "none", "linear")
     if torch.all(factors == 1):
         return {}
-    original = int(said.number("rope.scaling.original_context_length") or 8192)
+    original = int(keys.number("rope.scaling.original_context_length") or 8192)
     scaling = Llama3(factor=max(1.0, float(factors.max())), original=original)
     if not torch.allclose(factors, _factors(scaling, theta, 2 * len(factors)), rtol=1e-4):
         raise CheckpointError(
-            f"{said.where}: rope_freqs holds factors that are not LLaMA 3's for {original} tokens; not supported"
+            f"{keys.where}: rope_freqs holds factors that are not LLaMA 3's for {original} tokens; not supported"
         )
     return {
         "rope_type": "llama3",

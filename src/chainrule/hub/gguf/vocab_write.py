@@ -20,7 +20,7 @@ from chainrule.tokenizers.patterns import PATTERNS
 from chainrule.tokenizers.sentencepiece import BPE as MERGING
 from chainrule.tokenizers.sentencepiece import SPACE, SentencePiece
 
-Keys = dict[str, Any]
+Metadata = dict[str, Any]
 OTHER_IDS = (
     "llama.cpp has no name for all that this tokenizer does before it merges: chainrule reads the file exactly, "
     "but other programs cut texts in another way and give some of them other ids"
@@ -29,7 +29,7 @@ NEAREST = "qwen2"
 """The name written for a pattern that llama.cpp does not know; digits stand alone there too, as in ours."""
 
 
-def write_vocabulary(tokenizer: Tokenizer | None, n_rows: int) -> tuple[Keys, str | None]:
+def write_vocabulary(tokenizer: Tokenizer | None, n_rows: int) -> tuple[Metadata, str | None]:
     """(keys, a note for the user) that put a tokenizer into a file whose embedding table has ``n_rows`` rows.
 
     Raises ``CheckpointError`` for a tokenizer that llama.cpp has no kind for.
@@ -46,7 +46,7 @@ def write_vocabulary(tokenizer: Tokenizer | None, n_rows: int) -> tuple[Keys, st
     return keys | _ends(tokenizer), note
 
 
-def _keys(tokenizer: Tokenizer) -> tuple[Keys, str | None]:
+def _keys(tokenizer: Tokenizer) -> tuple[Metadata, str | None]:
     if isinstance(tokenizer, ByteTokenizer):
         vocab = {bytes([byte]): byte for byte in range(256)}
         tokenizer = BPE(vocab, [], pattern=PATTERNS["gpt2"], specials=tokenizer.specials, bos=END_OF_TEXT, eos=END_OF_TEXT)
@@ -66,16 +66,16 @@ def _keys(tokenizer: Tokenizer) -> tuple[Keys, str | None]:
     )
 
 
-def _ends(tokenizer: Tokenizer) -> Keys:
+def _ends(tokenizer: Tokenizer) -> Metadata:
     ids = {"bos": tokenizer.begin} | dict(zip(("eos", "eot", "eom"), tokenizer.eos, strict=False))
-    keys: Keys = {f"{GGML}{name}_token_id": id for name, id in ids.items() if id is not None}
+    keys: Metadata = {f"{GGML}{name}_token_id": id for name, id in ids.items() if id is not None}
     return keys | {GGML + "add_bos_token": tokenizer.bos is not None}
 
 
 # byte-level BPE
 
 
-def _byte_level(source: Any, tokenizer: LibraryTokenizer) -> tuple[Keys, str | None]:
+def _byte_level(source: Any, tokenizer: LibraryTokenizer) -> tuple[Metadata, str | None]:
     vocab: dict[str, int] = {**source["model"]["vocab"], **tokenizer.added}
     tokens = _in_order(vocab)
     kinds = [NORMAL if token in source["model"]["vocab"] else UNUSED for token in tokens]
@@ -123,19 +123,19 @@ def _patterns(part: Any) -> tuple[str, ...] | None:
 # pieces with scores
 
 
-def _pieces(rows: list[tuple[str, float, int]], prefix: bool) -> Keys:
+def _pieces(rows: list[tuple[str, float, int]], prefix: bool) -> Metadata:
     tokens, scores, kinds = (list(column) for column in zip(*rows, strict=True))
     return {GGML + "model": "llama", GGML + "pre": "default", GGML + "tokens": tokens, GGML + "scores": scores,
             GGML + "token_type": kinds, GGML + "add_space_prefix": prefix}  # fmt: skip
 
 
-def _sentencepiece(tokenizer: SentencePiece) -> Keys:
+def _sentencepiece(tokenizer: SentencePiece) -> Metadata:
     model = tokenizer.model
     keys = _pieces(list(model.pieces), model.prefix) | {GGML + "remove_extra_whitespaces": model.tidy}
     return keys | ({GGML + "precompiled_charsmap": list(model.table)} if model.table else {})
 
 
-def _llama2c(tokenizer: Llama2cTokenizer) -> Keys:
+def _llama2c(tokenizer: Llama2cTokenizer) -> Metadata:
     rows: list[tuple[str, float, int]] = [("<unk>", 0.0, UNKNOWN), ("<s>", 0.0, CONTROL), ("</s>", 0.0, CONTROL)]
     rows += [(f"<0x{byte:02X}>", 0.0, BYTE) for byte in range(256)]
     for piece, score in list(zip(tokenizer.pieces, tokenizer.scores, strict=True))[FIRST_BYTE + 256 :]:
@@ -143,7 +143,7 @@ def _llama2c(tokenizer: Llama2cTokenizer) -> Keys:
     return _pieces(rows, prefix=True)
 
 
-def _merged_pieces(source: Any) -> Keys:
+def _merged_pieces(source: Any) -> Metadata:
     """A SentencePiece model in the form of a ``tokenizer.json``: a piece's score is how early it was merged."""
     model = source["model"]
     added = {token["content"]: (token["id"], token["special"]) for token in source.get("added_tokens") or []}

@@ -21,7 +21,7 @@ FILLS = {"BertForMaskedLM": True, "BertForPreTraining": True, "BertModel": False
 HEAD, POOLER = "cls.predictions.", "pooler.dense.weight"
 
 
-def told(config: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+def with_heads(config: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
     """The config with what only the names of its weights say: which heads there are."""
     if not set(config.get("architectures") or ()) <= set(FILLS):
         return dict(config)
