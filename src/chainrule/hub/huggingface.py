@@ -8,7 +8,6 @@ Honoured when a model is loaded: HF_ENDPOINT (a mirror), HF_HOME and HF_HUB_CACH
 TRANSFORMERS_OFFLINE. Nothing but what a model needs is downloaded, and pickles only where they are asked for.
 """
 
-import json
 import os
 import re
 import urllib.error
@@ -20,7 +19,7 @@ from urllib.parse import urlsplit
 from chainrule.core.errors import CheckpointError
 from chainrule.hub.fetch import begun, fetch
 from chainrule.hub.trace import Stopwatch
-from chainrule.hub.weights import is_whole
+from chainrule.hub.weights import INDEX, PICKLED, PICKLED_INDEX, SINGLE, is_whole, shard_names
 
 T = TypeVar("T")
 SMALL = [
@@ -28,8 +27,6 @@ SMALL = [
     "added_tokens.json", "vocab.json", "vocab.txt", "vocab.bpe", "merges.txt", "encoder.json", "spiece.model", "*.tiktoken",
     "tiktoken.model", "*.jinja", "chat_template.json", "modules.json", "sentence_bert_config.json", "*_Pooling/config.json",
 ]  # fmt: skip
-SAFE = ("model.safetensors.index.json", "model.safetensors")
-PICKLED = ("pytorch_model.bin.index.json", "pytorch_model.bin")
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 EXPIRED = (401, 403, 410)
 """What another host answers whose signed address is no longer good: it lasts an hour or so, a long download does not."""
@@ -49,7 +46,7 @@ def download(name: str, revision: str | None, *, pickle: bool, watch: Stopwatch)
             super().__init__(*args, **{**settings, "disable": True})
 
     hub = _Hub(name, revision)
-    wanted = [*SMALL, SAFE[0]] + [PICKLED[0]] * pickle
+    wanted = [*SMALL, INDEX] + [PICKLED_INDEX] * pickle
     settings: dict[str, Any] = {"local_files_only": bool(hub.offline), "tqdm_class": Quiet} | hub.where
     folder = Path(hub.ask(lambda: snapshot_download(name, revision=revision, allow_patterns=wanted, **settings)))
     watch.lap("download", f"{name} at commit {folder.name[:12]}: config, tokenizer, template", file=folder)
@@ -92,22 +89,19 @@ def download_adapter(name: str, revision: str | None, *, watch: Stopwatch) -> Pa
 
 def _weights(hub: "_Hub", folder: Path, pickle: bool) -> list[str]:
     """The files of weights that the model is made of."""
-    for index, single in [SAFE] + [PICKLED] * pickle:
+    for single, index in [(SINGLE, INDEX)] + [(PICKLED, PICKLED_INDEX)] * pickle:
         if (folder / index).exists():
             return _shards(folder / index)
         if (folder / single).exists() or hub.has(folder, single):
             return [single]
     asked = "neither safetensors nor a pickle" if pickle else "no safetensors"
-    hint = "" if pickle else f"; if it has {PICKLED[1]} and you trust it, say pickle=True (--pickle)"
+    hint = "" if pickle else f"; if it has {PICKLED} and you trust it, say pickle=True (--pickle)"
     raise CheckpointError(f"{hub.name} publishes {asked}{hint}")
 
 
 def _shards(index: Path) -> list[str]:
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index} is damaged ({error}); remove it, and it is fetched again") from error
-    strange = [name for name in names if not re.fullmatch(r"[\w.-]+", str(name)) or str(name).startswith(".")]
+    names = shard_names(index, "remove it, and it is fetched again")
+    strange = [name for name in names if not re.fullmatch(r"[\w.-]+", name) or name.startswith(".")]
     if strange:
         raise CheckpointError(f"{index} names {strange[0]!r}, which is no file of the model's own folder")
     return names

@@ -18,7 +18,7 @@ from chainrule.generate.engine import Engine, Request
 from chainrule.generate.next import next_pieces
 from chainrule.logprobs.measures import bits_per_byte, judged_ids
 from chainrule.logprobs.scoring import token_logprobs
-from chainrule.tokenizers.chat import ChatTemplate
+from chainrule.tokenizers.chat import IM_END, ChatTemplate
 from chainrule.tools import TOOLS
 from chainrule.tools.calls import read_calls, run_call
 
@@ -218,12 +218,10 @@ class LM:
         settings["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
         _check_settings(settings)
         asked = frozenset(settings.pop("stop_ids", ()))
-        return Request(tokens=tokens, given=given, stop_ids=asked | stops | self._turn_ends(), **settings)
+        return Request(tokens=tokens, given=given, stop_ids=asked | stops | self.turn_ends(), **settings)
 
-    def _turn_ends(self) -> frozenset[int]:
+    def turn_ends(self) -> frozenset[int]:
         """The token that ends a turn in ChatML, where the template writes it."""
-        from chainrule.tokenizers.chat import IM_END
-
         if self.template is None or IM_END not in self.template.source:
             return frozenset()
         specials = self.need_tokenizer().specials

@@ -9,7 +9,7 @@ from pathlib import Path
 from chainrule.core.errors import TokenizerError
 from chainrule.core.files import write_text
 from chainrule.hub.lm import LM
-from chainrule.tokenizers.chat import IM_END, ChatTemplate
+from chainrule.tokenizers.chat import ChatTemplate
 
 CHATML = '''TEMPLATE """{{- range .Messages }}<|im_start|>{{ .Role }}
 {{ .Content }}<|im_end|>
@@ -64,6 +64,4 @@ def stops(lm: LM) -> list[str]:
     if tokenizer is None:
         return []
     names = {id: name for name, id in tokenizer.specials.items()}
-    ends = [names[id] for id in tokenizer.eos if id in names]
-    turns = [IM_END] if lm.template is not None and IM_END in lm.template.source and IM_END in tokenizer.specials else []
-    return list(dict.fromkeys([*turns, *ends]))
+    return list(dict.fromkeys(names[id] for id in (*lm.turn_ends(), *tokenizer.eos) if id in names))

@@ -19,9 +19,9 @@ from urllib.parse import quote
 
 from chainrule.core.errors import CheckpointError
 from chainrule.hub.fetch import TIMEOUT_S, fetch
-from chainrule.hub.huggingface import ADAPTER, PICKLED, SAFE, SMALL, first_line, offline_by
+from chainrule.hub.huggingface import ADAPTER, SMALL, first_line, offline_by
 from chainrule.hub.trace import Stopwatch
-from chainrule.hub.weights import inside, is_whole
+from chainrule.hub.weights import INDEX, PICKLED, PICKLED_INDEX, SINGLE, inside, is_whole
 
 
 def download(name: str, revision: str | None, *, pickle: bool, watch: Stopwatch) -> Path:
@@ -105,11 +105,11 @@ def _files(name: str, branch: str, folder: Path, there: bool) -> list[dict[str, 
 def _needed(name: str, files: Sequence[Mapping[str, Any]], pickle: bool) -> list[Mapping[str, Any]]:
     """The small files and one set of weights."""
     paths = {str(file["Path"]) for file in files}
-    weights = [] if not paths & set(SAFE) else ["model.safetensors"] if SAFE[1] in paths else [SAFE[0], "model-*.safetensors"]
+    weights = [SINGLE] if SINGLE in paths else [INDEX, "model-*.safetensors"] if INDEX in paths else []
     if not weights and pickle:
-        weights = [PICKLED[1]] if PICKLED[1] in paths else [PICKLED[0], "pytorch_model-*.bin"]
+        weights = [PICKLED] if PICKLED in paths else [PICKLED_INDEX, "pytorch_model-*.bin"]
     if not weights:
-        hint = f"; if it has {PICKLED[1]} and you trust it, say pickle=True (--pickle)"
+        hint = f"; if it has {PICKLED} and you trust it, say pickle=True (--pickle)"
         raise CheckpointError(f"{name} publishes no safetensors{hint}")
     return [file for file in files if any(fnmatch(str(file["Path"]), pattern) for pattern in SMALL + weights)]
 

@@ -14,11 +14,12 @@ import torch
 from chainrule.core.device import DTYPES
 from chainrule.core.errors import ConfigError
 from chainrule.hub.build import moves, shapes
+from chainrule.hub.weights import format_name
 from chainrule.models.moves import Inverse
 from chainrule.models.packed import unpacking
 from chainrule.models.routes import routes
 
-SPELLINGS = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES.values()}
+SPELLINGS = {format_name(dtype): dtype for dtype in DTYPES.values()}
 
 
 @dataclass(frozen=True)

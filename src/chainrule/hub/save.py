@@ -9,6 +9,7 @@ import torch
 
 from chainrule.adapt.int4 import in_four_bits
 from chainrule.adapt.lora import adapters
+from chainrule.core.device import DTYPES
 from chainrule.core.errors import CheckpointError, ConfigError
 from chainrule.core.files import whole_folder
 from chainrule.core.masked import Model
@@ -17,7 +18,7 @@ from chainrule.core.shapes import Tensor
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.hub.build import moves, parts, published_config
 from chainrule.hub.safetensors import shards, write_tensors
-from chainrule.hub.weights import INDEX, SINGLE
+from chainrule.hub.weights import INDEX, SINGLE, format_name
 from chainrule.models.moves import saved
 
 SHARD_BYTES = 50 * 10**9
@@ -31,7 +32,6 @@ ALSO_SAID: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     },
 }
 """Keys of published configs that transformers leaves out when it saves, and llama.cpp's converter cannot do without."""
-DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
 def save(
@@ -41,11 +41,10 @@ def save(
     template: str | None = None,
     *,
     force: bool = False,
-    extra: Mapping[str, Any] | None = None,
     generation: Mapping[str, Any] | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> Path:
-    """Write config, weights, tokenizer and template; ``extra`` goes into ``config.json`` under ``chainrule``.
+    """Write config, weights, tokenizer and template.
 
     Weights of more than ``shard_bytes`` are cut into several files with an index. Raises ``CheckpointError`` where the folder
     holds something, unless ``force``.
@@ -62,9 +61,10 @@ def save(
     ids = _ids(tokenizer)
     if isinstance(model, LanguageModel) and model.start is not None:
         ids |= {"decoder_start_token_id": model.start}
-    config |= ids | {"dtype": DTYPES.get(next(iter(names.values())).dtype, "float32")}
+    dtype = next(iter(names.values())).dtype
+    config |= ids | {"dtype": format_name(dtype if dtype in DTYPES.values() else torch.float32)}
     with whole_folder(folder) as aside:
-        _write(aside / "config.json", config if not extra else config | {"chainrule": config.get("chainrule", dict(extra))})
+        _write(aside / "config.json", config)
         _write(aside / "generation_config.json", {**(generation or {}), **ids})
         _write_weights(names, aside, shard_bytes)
         if tokenizer is not None:

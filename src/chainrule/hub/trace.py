@@ -42,7 +42,7 @@ class Step:
     anonymous_bytes: int | None
     """Memory of the process that no file backs, after the step (Linux; None elsewhere)."""
     where: str = ""
-    """The line of the code that ended the step, as ``hub/load.py:151 _folder``."""
+    """The line of the code that ended the step, as ``hub/load.py:NUMBER _folder``."""
     made: Any = field(default=None, repr=False, compare=False)
     """The thing itself: config, model of shapes, a file's table of tensors, tokenizer, template, settings."""
 

@@ -19,7 +19,6 @@ from chainrule.adapt.int4 import GROUP, Int4Linear, Int4Stack
 from chainrule.core.errors import CheckpointError
 from chainrule.core.shapes import Tensor
 from chainrule.hub.safetensors import Mapped
-from chainrule.hub.safetensors import write_tensors as write_tensors
 from chainrule.hub.trace import Stopwatch, Way
 from chainrule.layers.moe import Experts
 from chainrule.models.moves import Move, loaded
@@ -103,16 +102,21 @@ def is_whole(folder: Path, *, pickle: bool = False) -> bool:
 
 
 def _sharded(folder: Path, index: str) -> list[Path]:
-    try:
-        shards = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values()
-        names = sorted({str(name) for name in shards})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{folder / index} is damaged ({type(error).__name__}: {error}); copy it again") from error
+    names = shard_names(folder / index, "copy it again")
     files = [inside(folder, name) for name in names]
     missing = [name for name, file in zip(names, files, strict=True) if not file.exists()]
     if missing:
         raise CheckpointError(f"{folder} lacks {some(missing)}, which its index names; copy them too")
     return files
+
+
+def shard_names(index: Path, cure: str) -> list[str]:
+    """The files that an index names; ``cure`` is what to do about a damaged one."""
+    try:
+        files = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        return sorted({str(name) for name in files})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index} is damaged ({type(error).__name__}: {error}); {cure}") from error
 
 
 def inside(folder: Path, name: str) -> Path:

@@ -19,7 +19,7 @@ from torch import nn
 
 from chainrule.core.errors import CheckpointError
 from chainrule.core.files import whole_folder
-from chainrule.hub.weights import write_tensors
+from chainrule.hub.safetensors import write_tensors
 from chainrule.train.optim import Optimizer
 from chainrule.train.precision import LossScale
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from chainrule.adapt.blocks import FORMATS
 from chainrule.core.errors import ConfigError, nearest
+from chainrule.hub.gguf.read import FLOATS
 
 Shape = tuple[int, ...]
 KINDS = {
@@ -22,7 +23,6 @@ KINDS = {
 ALIASES = {"q4_k": "q4_k_m"}
 """Names that llama.cpp takes for others: whoever asks for Q4_K gets its usual mix."""
 FALLBACK = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
-FLOATS = ("F32", "F16", "BF16")
 
 
 def file_type(kind: str) -> int:

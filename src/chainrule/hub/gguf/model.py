@@ -24,9 +24,9 @@ from chainrule.hub.gguf.config import (
     published,
     stored_name,
 )
-from chainrule.hub.gguf.mix import FLOATS, KINDS, file_type, mix
+from chainrule.hub.gguf.mix import KINDS, file_type, mix
 from chainrule.hub.gguf.names import ARCHS
-from chainrule.hub.gguf.read import DTYPES, GGUF
+from chainrule.hub.gguf.read import FLOATS, GGUF
 from chainrule.hub.gguf.rope import FREQS, rope_tables, tables_read
 from chainrule.hub.gguf.tables import ARCH_OF, TABLES
 from chainrule.hub.gguf.vocab import TEMPLATE, read_vocabulary
@@ -74,7 +74,7 @@ def read_model(path: Path, wish: Wish, watch: Stopwatch) -> LM:
 def _stored(file: GGUF, name: str) -> Stored:
     """A tensor of the file, not yet read."""
     slot = file.slots[name]
-    block = None if slot.format in DTYPES else slot.format
+    block = None if slot.format in FLOATS else slot.format
     return Stored(file.path, slot.dtype, slot.shape, partial(file.tensor, name), block, slot.size_bytes)
 
 

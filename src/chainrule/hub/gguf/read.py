@@ -19,7 +19,7 @@ import torch
 from chainrule.adapt.blocks import FORMATS, NUMBERS, unpack
 from chainrule.core.errors import CheckpointError
 from chainrule.core.shapes import Tensor
-from chainrule.hub.safetensors import PRIVATE
+from chainrule.hub.safetensors import mapped
 
 MAGIC, VERSIONS = b"GGUF", (2, 3)
 STRING, ARRAY, BOOL = 8, 9, 7
@@ -31,7 +31,8 @@ LONGEST_KEY, LONGEST_NAME, LONGEST_STRING = 65535, 64, 10_000_000
 LONGEST_HEADER, MOST_KEYS, MOST_ITEMS, MOST_TENSORS = 256 << 20, 1 << 16, 1 << 24, 1 << 20
 """What is read at all before the tensors' bytes: ``MOST_ITEMS`` are those of all lists together, vocabularies and merges."""
 DIMS, NESTED = 4, 4
-DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+"""The formats without blocks."""
 UNREAD = {
     **dict.fromkeys((16, 17, 18, 19, 20, 21, 22, 23, 29), "an IQ format, whose values are looked up in tables"),
     **dict.fromkeys((34, 35), "a ternary format"),
@@ -51,7 +52,7 @@ class Slot:
     @property
     def dtype(self) -> torch.dtype:
         """The number format it is read into unless another is wanted; blocks become float32."""
-        return DTYPES.get(self.format, torch.float32)
+        return FLOATS.get(self.format, torch.float32)
 
 
 class GGUF:
@@ -60,8 +61,7 @@ class GGUF:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            with path.open("rb") as file:
-                self._map = mmap.mmap(file.fileno(), 0, **PRIVATE)
+            self._map = mapped(path)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path} cannot be read: {error}") from error
         at = Cursor(self._map, path)
@@ -72,7 +72,7 @@ class GGUF:
     def tensor(self, name: str) -> Tensor:
         """A tensor: floats on the pages of the file itself, blocks as float32 of their own."""
         slot = self.slots[name]
-        if slot.format in DTYPES:
+        if slot.format in FLOATS:
             n = math.prod(slot.shape)
             return torch.frombuffer(self._map, dtype=slot.dtype, count=n, offset=slot.start).view(slot.shape)
         data = np.frombuffer(self._map, np.uint8, slot.size_bytes, slot.start)

@@ -2,7 +2,7 @@
 
     tokenizer.ggml.model   gpt2    tokens in GPT-2's letters, merges, and as ``pre`` llama.cpp's name for the split pattern
                            llama   pieces with scores, merged best score first, characters without a piece as bytes
-    token_type             1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte
+    token_type             1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte, as in SentencePiece
 
 A ``pre`` that is not known here is an error: another pattern would give other ids, and nobody would notice.
 """
@@ -18,10 +18,19 @@ from chainrule.core.tokenizer import Tokenizer
 from chainrule.tokenizers.library import LibraryTokenizer, byte_level_json
 from chainrule.tokenizers.patterns import PATTERNS, letter_bytes
 from chainrule.tokenizers.sentencepiece import BPE as MERGING
-from chainrule.tokenizers.sentencepiece import Model, SentencePiece, model_bytes
+from chainrule.tokenizers.sentencepiece import (
+    BYTE,
+    CONTROL,
+    DEFINED,
+    NORMAL,
+    UNKNOWN,
+    UNUSED,
+    Model,
+    SentencePiece,
+    model_bytes,
+)
 
 Metadata = Mapping[str, Any]
-NORMAL, UNKNOWN, CONTROL, DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 GGML = "tokenizer.ggml."
 TEMPLATE, WHOLE = "tokenizer.chat_template", "tokenizer.huggingface.json"
 

@@ -11,14 +11,14 @@ from typing import Any
 
 from chainrule.core.errors import CheckpointError
 from chainrule.core.tokenizer import Tokenizer
-from chainrule.hub.gguf.vocab import BYTE, CONTROL, DEFINED, GGML, NORMAL, PRES, UNKNOWN, UNUSED, WHOLE
+from chainrule.hub.gguf.vocab import GGML, PRES, WHOLE
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.byte import END_OF_TEXT, ByteTokenizer
 from chainrule.tokenizers.library import LibraryTokenizer
 from chainrule.tokenizers.llama2c import FIRST_BYTE, Llama2cTokenizer
 from chainrule.tokenizers.patterns import PATTERNS
 from chainrule.tokenizers.sentencepiece import BPE as MERGING
-from chainrule.tokenizers.sentencepiece import SPACE, SentencePiece
+from chainrule.tokenizers.sentencepiece import BYTE, CONTROL, DEFINED, NORMAL, SPACE, UNKNOWN, UNUSED, SentencePiece
 
 Metadata = dict[str, Any]
 OTHER_IDS = (
