@@ -10,7 +10,8 @@ from chainrule.adapt.lora import Lora, adapters, attach, merge
 from chainrule.cli import main
 from chainrule.core.errors import CheckpointError
 from chainrule.hub.load import load, load_any
-from chainrule.hub.peft import CONFIG, WEIGHTS, read_adapter, write_adapter
+from chainrule.hub.peft import read_adapter, write_adapter
+from chainrule.hub.peft.layout import CONFIG, WEIGHTS
 from chainrule.hub.safetensors import Mapped, write_tensors
 
 TOKENS = torch.randint(61, (2, 9), generator=torch.Generator().manual_seed(0))
