@@ -11,6 +11,7 @@ from chainrule.core.errors import CheckpointError, ConfigError
 from chainrule.hub.export import export
 from chainrule.hub.gguf.names import ARCHS
 from chainrule.hub.gguf.read import GGUF
+from chainrule.hub.gguf.rope import rope_tables
 from chainrule.hub.gguf.tables import TABLES
 from chainrule.hub.gguf.vocab import read_vocabulary
 from chainrule.hub.gguf.vocab_write import write_vocabulary
@@ -20,7 +21,7 @@ from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.byte import ByteTokenizer
 from chainrule.tokenizers.char import CharTokenizer
 from chainrule.tokenizers.chat import CHATML, IM_END, IM_START, ChatTemplate
-from tests.hub.gguf_cases import CASES, LLAMA3, LONGROPE, YARN, published
+from tests.hub.gguf_cases import CASES, LLAMA3, LONGROPE, TINY, YARN, published
 
 TEXT = "low lower lowest newer. 今天我来到了仙II-212！  x = 10_000;\n\n\tdef f(n): return n + 1 😀\r\nIt's <|im_end|> "
 
@@ -113,6 +114,12 @@ def test_the_factors_of_phi3_are_two_tensors_as_its_converter_writes_them(tmp_pa
         cr.load(rewritten(tmp_path / "x.gguf", tmp_path / "y.gguf", without="rope_factors_short.weight"))
     with pytest.raises(CheckpointError, match=r"rope_factors_long.weight of shape \(8,\) is no positive number"):
         cr.load(rewritten(tmp_path / "x.gguf", tmp_path / "y.gguf", **{"phi3.rope.dimension_count": 8}))
+
+
+@pytest.mark.parametrize("factor", [7.0, 13.0, 32.0, 60.0])
+def test_llama_3s_factor_is_written_to_the_bit(factor):
+    config = TINY | {"model_type": "llama", "rope_parameters": LLAMA3 | {"factor": factor}}
+    assert rope_tables("llama", config)["rope_freqs.weight"].max() == factor
 
 
 def test_layers_that_predict_further_tokens_are_left_out(tmp_path):
