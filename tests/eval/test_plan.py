@@ -27,7 +27,7 @@ from chainrule.eval.parallel import sent_bytes
 from chainrule.eval.plan import changes, inference_row, plan
 from chainrule.eval.plan_text import plan_text
 from chainrule.eval.roofline import decode_time, prefill_time, training_time
-from chainrule.hub.build import fresh
+from chainrule.hub.fresh import fresh
 from chainrule.hub.load import load
 from chainrule.hub.save import save
 from chainrule.layers.attention import GroupedQuery, QKNorm
