@@ -41,6 +41,11 @@ def test_a_sigmoid_router_scales_and_need_not_sum_to_one():
     assert_close(routed.weights, 2 * torch.tensor([[0.8808, 0.5]]), atol=1e-4, rtol=0)
 
 
+def test_the_sum_that_weights_are_divided_by_may_have_a_least_size():
+    routed = router([0.0, 0.0, 0.0, 0.0], norm_min=0.8)  # two of four: 1/4 each, divided by 0.8 and not by 1/2
+    assert_close(routed.weights, torch.tensor([[0.3125, 0.3125]]))
+
+
 def test_the_best_groups_alone_are_looked_at():
     logits = [3.0, -9.0, 2.0, 2.0, -9.0, -9.0]  # three groups of two: the sums of sigmoids are largest in the second
     assert router(logits, score="sigmoid", groups=3, kept=1).experts.sort().values.tolist() == [[2, 3]]

@@ -38,6 +38,8 @@ class Router:
     k: int
     score: Literal["softmax", "sigmoid"] = "softmax"
     normalize: bool = True
+    norm_min: float = 1e-20
+    """What the chosen scores are divided by to sum to one is at least this."""
     scale: float = 1.0
     bias: bool = False
     correction: bool = False
@@ -81,7 +83,7 @@ class RouterLayer(nn.Module):
         experts = merit.topk(part.k, dim=-1).indices
         weights = scores.gather(-1, experts)
         if part.normalize:
-            weights = weights / weights.sum(-1, keepdim=True).clamp(min=1e-20)
+            weights = weights / weights.sum(-1, keepdim=True).clamp(min=part.norm_min)
         return Routed(experts, weights * part.scale, scores)
 
     def _in_best_groups(self, merit: Float[Tensor, "n e"]) -> Tensor:

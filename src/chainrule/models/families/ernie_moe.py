@@ -22,14 +22,15 @@ def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
     c.only("use_rmsnorm", True)
     c.only("is_quantized", False)
     c.only("moe_use_aux_free", True)
-    c.ignore("moe_norm_min", "moe_capacity", "moe_gate", "num_nextn_predict_layers")
+    c.only("norm_topk_prob", True)
+    c.ignore("moe_capacity", "moe_gate", "num_nextn_predict_layers")
     bias, norm = c("use_bias", False), c.rms_norm(1e-5)
     attention = c.attention(qkv_bias=bias, o_bias=bias)
     dense = c.gated(bias=bias)
     mixture = MixtureOfExperts(
         n_experts=c("moe_num_experts", 64, "num_local_experts", "num_experts"),
         d_ff=c("moe_intermediate_size"),
-        router=Router(k=c("moe_k", 6, "num_experts_per_tok"), correction=True),
+        router=Router(k=c("moe_k", 6, "num_experts_per_tok"), correction=True, norm_min=c("moe_norm_min", 1e-12)),
         activation=c.activation(),
         d_shared=c("moe_intermediate_size") * c("moe_num_shared_experts", 0),
         shared_bias=bias,
