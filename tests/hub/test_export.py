@@ -160,6 +160,9 @@ def test_llm_c_takes_gpt2_alone(stories, tmp_path):
     published("gpt2", tmp_path / "hf", n_inner=96)
     with pytest.raises(CheckpointError, match="n_inner is 96, and there it is always 256"):
         export(cr.load(tmp_path / "hf"), tmp_path / "x.bin", to="llmc")
+    published("gpt2", tmp_path / "scaled", scale_attn_by_inverse_layer_idx=True)
+    with pytest.raises(CheckpointError, match="scale_attn_by_inverse_layer_idx is True, and there it is always False"):
+        export(cr.load(tmp_path / "scaled"), tmp_path / "x.bin", to="llmc")
 
 
 # ollama

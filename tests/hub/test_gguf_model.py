@@ -68,6 +68,8 @@ def test_where_llama_cpp_wants_a_head_of_its_own_a_tied_one_is_written_twice(nam
     [
         ("gemma2", {"tie_word_embeddings": False}, "its head is not tied"),
         ("olmo2", {"rope_parameters": LLAMA3}, "reads no factors of rope"),
+        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "attention.scale is"),
+        ("ernie-moe", {"moe_norm_min": 0.9}, "mlp.router.norm_min is 0.9"),
     ],
 )
 def test_what_llama_cpp_would_not_load_is_not_written(name, more, words, tmp_path):

@@ -20,10 +20,13 @@ from chainrule.core.errors import CheckpointError
 from chainrule.core.files import whole_file
 from chainrule.core.shapes import Tensor
 from chainrule.hub.safetensors import mapped
+from chainrule.models.families.gpt2 import spelled
 
 MAGIC, HEADER = 20240326, 1024
 VERSIONS = {3: torch.float32, 5: torch.bfloat16}
 PADDED = 128
+CHOICES = ("n_inner", "activation_function", "layer_norm_epsilon", "tie_word_embeddings", "scale_attn_by_inverse_layer_idx")
+"""What elsewhere a GPT-2's config may choose, and llm.c may not."""
 LAYER = {
     "ln_1.weight": "d", "ln_1.bias": "d", "attn.c_attn.weight": "3 d", "attn.c_attn.bias": "3",
     "attn.c_proj.weight": "d d", "attn.c_proj.bias": "d", "ln_2.weight": "d", "ln_2.bias": "d",
@@ -93,13 +96,14 @@ def write_llmc(config: Mapping[str, Any], tensors: Mapping[str, Tensor], path: P
     """Write GPT-2 from its published config and tensors; raises ``CheckpointError`` for what llm.c does not have."""
     if config.get("model_type") != "gpt2":
         raise CheckpointError(f"llm.c holds GPT-2 alone; this model is of type {config.get('model_type')!r}")
+    config = spelled(config)
     d, vocab = config["n_embd"], config["vocab_size"]
     plan = Plan(config["n_positions"], vocab, config["n_layer"], config["n_head"], d, -(-vocab // PADDED) * PADDED)
     always = _config(plan)
-    for key in ("n_inner", "activation_function", "layer_norm_epsilon", "tie_word_embeddings"):
-        if config.get(key) not in (None, always[key]):
+    for key in CHOICES:
+        if config.get(key) not in (None, always.get(key, False)):
             raise CheckpointError(
-                f"llm.c cannot run this model: {key} is {config[key]!r}, and there it is always {always[key]!r}"
+                f"llm.c cannot run this model: {key} is {config[key]!r}, and there it is always {always.get(key, False)!r}"
             )
     version = next(number for number, one in VERSIONS.items() if one == dtype)
     numbers = (plan.context, plan.vocab, plan.n, plan.heads, plan.d, plan.padded)

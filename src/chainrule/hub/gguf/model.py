@@ -35,6 +35,7 @@ from chainrule.hub.gguf.write import write_gguf
 from chainrule.hub.lm import LM
 from chainrule.hub.trace import Stopwatch
 from chainrule.hub.weights import Stored, Wish, fill, left_out
+from chainrule.models.families.gpt2 import spelled
 from chainrule.models.moves import saved
 from chainrule.tokenizers.chat import ChatTemplate
 
@@ -151,6 +152,8 @@ def _architecture(config: dict[str, Any]) -> tuple[str, dict[str, Any], list[str
     if kind not in ARCH_OF:
         known = ", ".join(sorted(ARCH_OF))
         raise CheckpointError(f"no GGUF is written here of a model of type {kind!r}, only of {known}; export it with --to hf")
+    if kind == "gpt2":
+        return ARCH_OF[kind], spelled(config), []
     window, context = config.get("sliding_window"), config.get("max_position_embeddings", 0)
     if kind not in ("mistral", "mixtral") or window is None:
         return ARCH_OF[kind], config, []
