@@ -14,6 +14,7 @@ FAMILIES = {
     "deepseek_v2": "chainrule.models.families.deepseek",
     "deepseek_v3": "chainrule.models.families.deepseek",
     "kimi_k2": "chainrule.models.families.deepseek",
+    "glm": "chainrule.models.families.glm",
     "glm4": "chainrule.models.families.glm4",
     "glm4_moe": "chainrule.models.families.glm4_moe",
     "ernie4_5": "chainrule.models.families.ernie",
