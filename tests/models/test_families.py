@@ -7,6 +7,7 @@ import torch
 
 from chainrule.core.errors import CheckpointError
 from chainrule.hub.build import family, parts
+from chainrule.hub.export import export
 from chainrule.hub.load import load
 from chainrule.models.families import FAMILIES as KNOWN
 from tests.models.parity import checkpoint, close, the_same_model, there_and_back
@@ -36,6 +37,7 @@ FAMILIES = {
             "narrow-mlp": {"n_inner": 24, "n_layer": 3},
             "relu": {"activation_function": "relu", "layer_norm_epsilon": 1e-3},
             "one-head": {"n_head": 1},
+            "scaled-by-layer": {"scale_attn_by_inverse_layer_idx": True, "n_layer": 3},
         },
     ),
     "Mistral": (
@@ -132,6 +134,16 @@ FAMILIES = {
             "one-group": {"n_group": 1, "topk_group": 1, "attention_bias": True},
         },
     ),
+    "Glm": (
+        BASE | {"head_dim": 8},
+        {
+            "plain": {},
+            "no-biases": {"attention_bias": False, "num_key_value_heads": 1},
+            "wide-heads": {"head_dim": 16, "num_hidden_layers": 3},
+            "all-turned": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 1.0}},
+            "tied": {"tie_word_embeddings": True},
+        },
+    ),
     "Glm4": (
         BASE | {"head_dim": 8},
         {
@@ -170,6 +182,7 @@ FAMILIES = {
             "biases": {"use_bias": True, "tie_word_embeddings": False},
             "middle": {"moe_layer_start_index": 1, "moe_layer_end_index": 1},
             "every-other": {"moe_layer_interval": 2, "moe_k": 3},
+            "least-sum": {"moe_norm_min": 0.9},
         },
     ),
     "MiniMaxM2": (
@@ -300,8 +313,11 @@ def test_longrope_is_chosen_by_the_declared_length(tmp_path):
     close(torch.cat([ours(part, cache) for part in tokens.split([8, 9], dim=1)], 1), theirs(tokens).logits)
 
 
-@pytest.mark.parametrize("model_type", [name for name in KNOWN if name not in ("t5", "bert")])
-def test_a_family_refuses_a_key_that_it_does_not_know(model_type):
+TYPES = [name for name in KNOWN if name not in ("t5", "bert")]
+
+
+def smallest(model_type):
+    """A small config of a family."""
     name = {"kimi_k2": "DeepseekV3", "gemma3_text": "Gemma3Text", "llama4_text": "Llama4Text", "gpt_oss": "GptOss"}.get(
         model_type
     )
@@ -312,13 +328,96 @@ def test_a_family_refuses_a_key_that_it_does_not_know(model_type):
     if model_type in ("deepseek_v2", "glm4_moe"):
         config |= {"n_group": 1, "topk_group": 1}
     caps = {"attn_logit_softcapping": None, "final_logit_softcapping": None}
-    config = {"gemma2": caps, "deepseek_v3": {"n_shared_experts": 1}, "kimi_k2": {"n_shared_experts": 1}}.get(
+    return {"gemma2": caps, "deepseek_v3": {"n_shared_experts": 1}, "kimi_k2": {"n_shared_experts": 1}}.get(
         model_type, {}
     ) | config
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_a_family_refuses_a_key_that_it_does_not_know(model_type):
+    config = smallest(model_type)
     parts(config)
     with pytest.raises(CheckpointError, match="'rms_norm_epsilonn'"):
         parts(config | {"rms_norm_epsilonn": 1})
     assert family(model_type).moves(config)
+
+
+GENERATING = {
+    "do_sample": False, "early_stopping": False, "max_length": 20, "num_beams": 1, "temperature": 1.0, "top_k": 50, "top_p": 1.0,
+    "repetition_penalty": 1.0, "length_penalty": 1.0, "num_return_sequences": 1, "bad_words_ids": None, "prefix": None,
+    "return_dict_in_generate": False, "pruned_heads": {}, "use_bfloat16": False, "torchscript": False, "finetuning_task": None,
+}  # fmt: skip
+"""What transformers before 5 wrote into a config that was dumped whole."""
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_a_key_that_asks_for_nothing_is_no_error(model_type):
+    config = smallest(model_type)
+    nothing = {"use_mrope": False, "n_twirls": 0, "twirled": [], "twirls": {}, "twirl": "", "twirl_ratio": 0.0}
+    assert parts(config | nothing | GENERATING) == parts(config)
+    for key, value in (("use_mrope", True), ("n_twirls", 1), ("pruned_heads", {"0": [1]})):
+        with pytest.raises(CheckpointError, match=repr(key)):
+            parts(config | {key: value})
+
+
+GPT2_OLD = {"n_ctx": 64, "summary_type": "cls_index", "summary_use_proj": True, "summary_first_dropout": 0.1}
+PUBLISHED = {
+    "Qwen2.5-0.5B": ("qwen2", {"use_mrope": False, "use_sliding_window": False, "sliding_window": 32768, "max_window_layers": 24}),
+    "SmolLM2-135M": ("llama", {"is_llama_config": True, "rope_interleaved": False, "transformers.js_config": {"dtype": "q4"}}),
+    "llama-7b": ("llama", {"max_sequence_length": 2048}),
+    "gpt2-medium": ("gpt2", GPT2_OLD | {"n_special": 0, "predict_special_tokens": True}),
+    "distilgpt2": ("gpt2", GPT2_OLD | {"_num_labels": 1, "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}),
+    "gpt2-xl": ("gpt2", GPT2_OLD | {"output_past": True, "gradient_checkpointing": False, "num_labels": 1}),
+    "gemma-2-9b": ("gemma2", {"sliding_window": 5, "sliding_window_size": 5, "cache_implementation": "hybrid"}),
+    "Qwen3-Coder-30B-A3B": ("qwen3_moe", {"use_qk_norm": True, "shared_expert_intermediate_size": 0, "qkv_bias": False}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_what_published_configs_say_beside_is_read(name):
+    model_type, more = PUBLISHED[name]
+    assert parts(smallest(model_type) | more) == parts(smallest(model_type))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "more", "message"),
+    [
+        ("llama", {"rope_interleaved": True}, "rope_interleaved=True"),
+        ("ernie4_5", {"rope_interleave": False}, "rope_interleave=False"),
+        ("qwen2", {"is_causal": False}, "is_causal=False"),
+        ("gpt2", {"is_causal": False}, "is_causal=False"),
+        ("mixtral", {"norm_topk_prob": False}, "norm_topk_prob=False"),
+        ("ernie4_5_moe", {"norm_topk_prob": False}, "norm_topk_prob=False"),
+        ("qwen3_moe", {"use_qk_norm": False}, "use_qk_norm=False"),
+        ("qwen2", {"qkv_bias": False}, "qkv_bias=False"),
+        ("mistral", {"sliding_window": 5, "use_sliding_window": False}, "use_sliding_window=False"),
+        ("gemma2", {"sliding_window_size": 4096}, "sliding_window_size=4096"),
+        ("gemma2", {"tie_word_embedding": False}, "did you mean 'tie_word_embeddings'"),
+    ],
+)
+def test_a_false_that_turns_off_what_a_family_does_is_refused(model_type, more, message):
+    with pytest.raises(CheckpointError, match=message):
+        parts(smallest(model_type) | more)
+
+
+@torch.no_grad()
+def test_gpt2_knows_its_sizes_by_the_names_of_other_families_too(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    theirs = checkpoint(tmp_path / "theirs", transformers.GPT2Config(**GPT2))
+    path = tmp_path / "theirs" / "config.json"
+    config = json.loads(path.read_text())
+    others = {
+        "n_embd": "hidden_size", "n_layer": "num_hidden_layers", "n_head": "num_attention_heads",
+        "n_positions": "max_position_embeddings",
+    }  # fmt: skip
+    path.write_text(json.dumps({others.get(key, key): value for key, value in config.items()}))
+    lm = load(tmp_path / "theirs")
+    the_same_model(lm.model, theirs)
+    there_and_back(lm.model, tmp_path / "ours")
+    for to, name in (("gguf", "x.gguf"), ("llmc", "x.bin")):
+        export(lm, tmp_path / name, to=to, kind="f32")
+        tokens = torch.arange(12)[None]
+        close(load(tmp_path / name).model(tokens), theirs(tokens).logits)
 
 
 def test_an_unknown_family_is_named_with_the_nearest(tmp_path):

@@ -97,6 +97,7 @@ SUITED = {
 """What llama.cpp takes for granted in a family."""
 TOLD = {
     ("GPT2", "relu"): "mlp.activation",
+    ("GPT2", "scaled-by-layer"): "attention.scale is",
     ("Mistral", "window"): "the file's context is the window: 5 tokens",
     ("Mistral", "window-of-two"): "the file's context is the window: 2 tokens",
     ("Mistral", "wide-heads"): "the file's context is the window: 6 tokens",
@@ -115,11 +116,13 @@ TOLD = {
     ("DeepseekV3", "no-query-rank"): "only if it has 26 or 27 layers",
     ("DeepseekV3", "halves"): "position.pairs is 'halves'",
     ("DeepseekV3", "one-group"): "attention.bias is True",
+    **{("Glm", variant): "no GGUF is written here of a model of type 'glm'" for variant in FAMILIES["Glm"][1]},
     ("Glm4", "all-turned"): "position.d_rotary is None",
     ("Ernie4_5", "biases"): "attention.qkv_bias is True",
     ("Ernie4_5_Moe", "biases"): "attention.qkv_bias is True",
     ("Ernie4_5_Moe", "middle"): "mlp.kind is 'gated'",
     ("Ernie4_5_Moe", "every-other"): "mlp.kind is 'gated'",
+    ("Ernie4_5_Moe", "least-sum"): "mlp.router.norm_min is 0.9",
     ("Llama4Text", "temperature"): "attention.chunk is None",
     ("Llama4Text", "no-norms"): "attention.qk_norm is None",
     ("Llama4Text", "every-other"): "bias is True",

@@ -36,7 +36,7 @@ def to_parts(config: Mapping[str, Any]) -> EncoderConfig:
     c.only("position_embedding_type", "absolute")
     c.only("is_decoder", False)
     c.only("add_cross_attention", False)
-    c.ignore("gradient_checkpointing", "output_past", "directionality", "language", "model_max_length")
+    c.ignore("directionality", "language")
     c.ignore(*(key for key in config if key.startswith("pooler_")))  # of the first release; nothing reads them
     width, n_heads = c("hidden_size", 768), c("num_attention_heads", 12)
     if n_heads < 1 or width % n_heads:

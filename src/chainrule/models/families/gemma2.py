@@ -21,7 +21,9 @@ def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
     c.only("use_bidirectional_attention", None, False)
     n = c("num_hidden_layers")
     default = ["full_attention" if i % 2 else "sliding_attention" for i in range(n)]
-    windows = c.layer_types(default, full_attention=None, sliding_attention=c("sliding_window", 4096))
+    window = c("sliding_window", 4096)
+    c.only("sliding_window_size", window)
+    windows = c.layer_types(default, full_attention=None, sliding_attention=window)
     norm = OffsetRMSNorm(eps=c("rms_norm_eps", 1e-6))
     bias = c("attention_bias", False)
     mlp = c.gated(activation=c.activation("hidden_activation", "gelu_pytorch_tanh", "hidden_act"))

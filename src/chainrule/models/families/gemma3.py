@@ -20,6 +20,7 @@ def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
     """The decoder that a published config means; raises ``CheckpointError`` for what it does not implement."""
     c = Reading(config, "Gemma 3")
     c.only("use_bidirectional_attention", None, False)
+    c.only("use_qk_norm", True)
     n, every = c("num_hidden_layers"), c("sliding_window_pattern", 6, "_sliding_window_pattern")
     default = ["sliding_attention" if (i + 1) % every else "full_attention" for i in range(n)]
     windows = c.layer_types(default, full_attention=None, sliding_attention=c("sliding_window", 4096))

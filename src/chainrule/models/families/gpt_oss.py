@@ -22,6 +22,7 @@ def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
     scaled = config.get("rope_parameters") or config.get("rope_scaling")
     c = Reading(config if scaled else {**config, "rope_scaling": YARN}, "gpt-oss")
     c.only("swiglu_alpha", 1.702)
+    c.only("norm_topk_prob", True)
     c.ignore("experts_per_token", "initial_context_length")
     n, norm, bias = c("num_hidden_layers"), c.rms_norm(1e-5), c("attention_bias", True)
     default = ["full_attention" if i % 2 else "sliding_attention" for i in range(n)]

@@ -20,7 +20,7 @@ def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
     """The decoder that a published config means; raises ``CheckpointError`` for what it does not implement."""
     c = Reading(config, "MiniMax-M2")
     for key, value in (("scoring_func", "sigmoid"), ("use_qk_norm", True), ("qk_norm_type", "per_layer"),
-                       ("use_routing_bias", True), ("shared_intermediate_size", 0)):  # fmt: skip
+                       ("use_routing_bias", True), ("shared_intermediate_size", 0), ("norm_topk_prob", True)):  # fmt: skip
         c.only(key, value)
     c.ignore("use_mtp", "num_mtp_modules", "mtp_transformer_layers", "mlp_intermediate_size", "shared_moe_mode",
              "layernorm_full_attention_beta", "layernorm_linear_attention_beta", "layernorm_mlp_beta")  # fmt: skip

@@ -20,6 +20,7 @@ NAMES = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}
 def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
     """The decoder that a published config means; raises ``CheckpointError`` for what it does not implement."""
     c = Reading(config, "Mixtral")
+    c.only("norm_topk_prob", True)
     attention, norm = c.attention(window=c("sliding_window", None)), c.rms_norm(1e-5)
     mlp = MixtureOfExperts(
         n_experts=c("num_local_experts", 8, "num_experts"),

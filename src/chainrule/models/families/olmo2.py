@@ -19,6 +19,7 @@ def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
     """The decoder that a published config means; raises ``CheckpointError`` for what it does not implement."""
     c = Reading(config, "OLMo 2")
     c.only("clip_qkv", None)
+    c.only("use_qk_norm", True)
     norm, bias = c.rms_norm(1e-5), c("attention_bias", False)
     attention = c.attention(qkv_bias=bias, o_bias=bias, qk_norm=QKNorm(norm=norm, over="row"))
     block = OutputNormBlock(attention=attention, mlp=c.gated(), norm=norm)

@@ -17,6 +17,8 @@ moves = llama.moves
 def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
     """The decoder that a published config means; raises ``CheckpointError`` for what it does not implement."""
     c = Reading(config, "Qwen2")
+    c.only("qkv_bias", True)
+    c.only("attention_bias", True)
     norm, mlp = c.rms_norm(), c.gated()
     blocks = [Block(attention=c.attention(qkv_bias=True, window=window), mlp=mlp, norm=norm) for window in windows(c)]
     position = c.rope(blocks[0].attention.d_rotary, context=32768)

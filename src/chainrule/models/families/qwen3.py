@@ -26,5 +26,6 @@ def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
 
 def attention(c: Reading, window: int | None, d_head: int | None) -> GroupedQuery:
     """Attention whose queries and keys are normed."""
+    c.only("use_qk_norm", True)
     bias = c("attention_bias", False)
     return c.attention(d_head=d_head, qkv_bias=bias, o_bias=bias, window=window, qk_norm=QKNorm(norm=c.rms_norm()))

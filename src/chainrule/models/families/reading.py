@@ -6,6 +6,7 @@ style of transformers 4 (``rope_theta`` beside ``rope_scaling``) and of 5 (``rop
 
 import math
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from chainrule.core.errors import CheckpointError, nearest
@@ -34,11 +35,17 @@ HARMLESS = frozenset(
     output_attentions output_hidden_states output_router_logits auto_map id2label label2id problem_type is_encoder_decoder
     chunk_size_feed_forward is_decoder router_aux_loss_coef router_jitter_noise aux_loss_alpha seq_aux quantization_config
     chainrule hidden_dropout_prob attention_probs_dropout_prob classifier_dropout _attn_implementation task_specific_params
-    _attn_implementation_autoset
+    _attn_implementation_autoset attn_implementation _flash_attn_2_enabled gradient_checkpointing
     cache_implementation ep_size _commit_hash unsloth_fixed unsloth_version torchscript tokenizer_class tie_encoder_decoder
+    max_sequence_length model_max_length is_llama_config transformers.js_config output_past n_special predict_special_tokens
+    num_labels _num_labels finetuning_task use_bfloat16 tf_legacy_loss cls_token_id sep_token_id unk_token_id prefix
+    decoder_start_token_id forced_bos_token_id forced_eos_token_id max_length max_new_tokens min_length do_sample temperature
+    top_k top_p typical_p num_beams num_beam_groups num_return_sequences early_stopping diversity_penalty length_penalty
+    repetition_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size exponential_decay_length_penalty bad_words_ids
+    suppress_tokens begin_suppress_tokens remove_invalid_values output_scores return_dict_in_generate
     """.split()
 )
-"""Keys that change nothing in the forward pass."""
+"""Keys that change nothing in the forward pass: of training, of bookkeeping, of generating, which older configs hold too."""
 _REQUIRED = object()
 
 
@@ -83,9 +90,14 @@ class Reading:
         self.known |= set(keys)
 
     def done(self) -> None:
-        """Refuse every key that nobody read; one that is null asks for nothing."""
+        """Refuse every key that nobody read; null asks for nothing, nor do false, 0 and what is empty, unless misspelt.
+
+        A family reads (``only``) the keys whose false would turn off what it takes for granted.
+        """
         for key, value in self.config.items():
-            if value is not None and key not in self.known | HARMLESS:
+            if value is None or key in self.known | HARMLESS:
+                continue
+            if value or get_close_matches(key, self.known, n=1, cutoff=0.9):
                 raise CheckpointError(
                     f"config.json has a key that {self.family} does not: {key!r} = {value!r}{nearest(key, self.known)}"
                 )
@@ -111,6 +123,8 @@ class Reading:
         """Grouped-query attention; ``d_head`` is the family's default where the config names none."""
         n_heads = self("num_attention_heads")
         width = self("head_dim", d_head or self("hidden_size") // n_heads)
+        if more.get("window") is not None:
+            self.only("use_sliding_window", True)
         groups = self("num_key_value_heads", n_heads)
         return GroupedQuery(n_heads=n_heads, n_kv_heads=groups, d_head=width, **more)
 
@@ -145,6 +159,8 @@ class Reading:
         original = self("original_max_position_embeddings", context)
         original = scaling.get("original_max_position_embeddings") or original
         turned = int(d_head * share)
+        for key in ("rope_interleave", "rope_interleaved"):
+            self.only(key, pairs == "neighbours")
         return Rope(
             theta=float(theta),
             scaling=_scaling(scaling, original, context),
@@ -173,6 +189,7 @@ class Reading:
             tied=self("tie_word_embeddings", tied),
             **more,
         )
+        self.only("is_causal", True)
         self.done()
         return config
 
