@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from chainrule.hub.gguf.moves import Inverse, LatentHeads, Names, Shift
+from chainrule.hub.gguf.moves import LatentHeads, Names, Shift
 from chainrule.models.moves import Flatten, Interleave, Inverse, Move, Permute, Split, Stack, Transpose
 
 Config = Mapping[str, Any]
