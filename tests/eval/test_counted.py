@@ -7,6 +7,7 @@ import torch
 
 from chainrule.cli import main
 from chainrule.core.errors import ConfigError
+from chainrule.core.schema import dump
 from chainrule.eval.counted import KINDS, count, plan_counted
 from chainrule.eval.devices import device
 from chainrule.eval.explain.work import work_of
@@ -43,15 +44,15 @@ def test_every_kind_is_tried():
 @pytest.mark.parametrize("name", MODELS)
 def test_what_is_counted_is_there_and_what_is_not_is_no_number(name):
     model, made = MODELS[name](), planned(name)
-    parts, flops = made["parameters"], made["flops"]
+    parts, flops = made.parameters, made.flops
     assert parts["total"] == sum(p.numel() for p in model.parameters()) == sum(list(parts.values())[:-2])
-    assert flops["forward"] * 20 == pytest.approx(sum(work.flops for work in work_of(model, None, 20, 20)))
-    assert flops["training"] == 3 * flops["forward"]
-    for row in (*made["training"], *made["inference"]):
+    assert flops.forward * 20 == pytest.approx(sum(work.flops for work in work_of(model, None, 20, 20)))
+    assert flops.training == 3 * flops.forward
+    for row in map(dump, (*made.training, *made.inference)):
         assert [row["memory"][unknown] for unknown in ("activations", "cache", "peak")] == [None] * 3
         assert row["fits"] is None
-        assert not any(key.endswith("seconds") for key in row)
-    assert json.loads(json.dumps(made))["flops"] == flops
+        assert {row[key] for key in row if key.endswith("seconds")} == {None}
+    assert json.loads(json.dumps(dump(made)))["flops"] == dump(flops)
     said = plan_text(made)
     assert "unknown" in said
     assert f"not counted for a model of kind {name!r}" in said
@@ -66,10 +67,10 @@ def test_weights_gradients_and_optimizer_are_what_a_step_leaves_behind(name, opt
         parameter.grad = torch.ones_like(parameter)
     stepping.step(1.0)
     kept = [one for state in _tensors(stepping.state_dict()) for one in [state.nbytes if state.ndim else 0]]
-    memory = planned(name, optimizer=optimizer)["training"][0]["memory"]
+    memory = planned(name, optimizer=optimizer).training[0].memory
     weights = sum(parameter.nbytes for parameter in model.parameters())
-    assert (memory["weights"], memory["gradients"]) == (weights, weights)
-    assert memory["optimizer"] == sum(kept)
+    assert (memory.weights, memory.gradients) == (weights, weights)
+    assert memory.optimizer == sum(kept)
 
 
 def _tensors(state) -> list[torch.Tensor]:
@@ -83,19 +84,19 @@ def _tensors(state) -> list[torch.Tensor]:
 def test_four_bits_take_the_bytes_that_a_load_takes(name, tmp_path):
     save(tmp_path, MODELS[name](), ByteTokenizer())
     loaded = load_any(str(tmp_path), device="cpu", dtype="int4").model
-    assert planned(name)["bytes"]["int4"] == sum(tensor.nbytes for tensor in loaded.state_dict().values())
+    assert planned(name).bytes["int4"] == sum(tensor.nbytes for tensor in loaded.state_dict().values())
 
 
 def test_adapters_are_counted_where_there_are_matrices_to_adapt():
     encoder = planned("encoder", rank=4, targets=("q_proj",))
-    assert {row["way"]: row["learned"] for row in encoder["training"]}["LoRA, bf16"] == 2 * 4 * (32 + 32)
-    assert [row["way"] for row in planned("recurrent")["training"]] == ["full, fp32", "full, mixed bf16", "full, pure bf16"]
+    assert {row.way: row.learned for row in encoder.training}["LoRA, bf16"] == 2 * 4 * (32 + 32)
+    assert [row.way for row in planned("recurrent").training] == ["full, fp32", "full, mixed bf16", "full, pure bf16"]
 
 
 def test_what_cannot_fit_is_said_whatever_is_unknown():
     small = device("laptop").__class__(name="tiny", memory_bytes=1e5, bandwidth=1e9, link=1e9, rates={})
     made = plan_counted(count(MODELS["encoder"](), "encoder"), Setting(length=20), small)
-    assert [row["fits"] for row in made["training"][:2]] == [False, False]
+    assert [row.fits for row in made.training[:2]] == [False, False]
     assert "full, fp32 does not fit; take a larger device" in plan_text(made)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from chainrule.core.device import pick_device
+from chainrule.core.schema import dump
 from chainrule.eval.anatomy import take_apart
 from chainrule.eval.bricks import Scores
 from chainrule.eval.devices import device
@@ -23,18 +24,21 @@ pytestmark = pytest.mark.skipif(pick_device().type != "cpu", reason="bricks are 
 
 def planned(name: str, setting: Setting = SETTING, **limit):
     anatomy = take_apart(Decoder(DecoderConfig(vocab_size=V, context=64, d_model=D, blocks=(BLOCKS[name],))), name)
-    made = plan(anatomy, setting, device("laptop"))
-    expect(made, Timing(anatomy, setting, device("laptop"), **limit))
-    return made
+    return expect(plan(anatomy, setting, device("laptop")), Timing(anatomy, setting, device("laptop"), **limit))
+
+
+def seconds_of(row) -> list[float | None]:
+    """What is expected of a row."""
+    return [value for key, value in dump(row).items() if key.startswith("expected")]
 
 
 def test_expected_stands_beside_the_best_in_text_and_data():
     made = planned("llama")
-    rows = {row["way"]: row for row in made["training"]}
-    assert min(rows[way]["expected_seconds"] for way in ("full, fp32", "full, mixed bf16")) > 0
-    assert min(made["inference"][0][f"expected_{what}_seconds"] for what in ("prefill", "decode")) > 0
-    others = [row for row in (*made["training"], *made["inference"]) if not any(key.startswith("expected") for key in row)]
-    assert all(row["not_expected"].startswith("timed are ") for row in others)
+    rows = {row.way: row for row in made.training}
+    assert min(rows[way].expected_seconds for way in ("full, fp32", "full, mixed bf16")) > 0
+    assert min(seconds_of(made.inference[0])) > 0
+    others = [row for row in (*made.training, *made.inference) if not any(seconds_of(row))]
+    assert all(row.not_expected.startswith("timed are ") for row in others)
     assert len(others) == 3 + 3
     said = plan_text(made)
     assert "expected: its bricks timed here, which took" in said
@@ -59,8 +63,8 @@ def test_a_plan_of_another_device_expects_nothing():
 )
 def test_where_nothing_is_expected_one_line_says_why(name, setting, limit, why):
     made = planned(name, setting, **limit)
-    assert made["timing_seconds"] == 0
-    assert not any(key.startswith("expected") for row in (*made["training"], *made["inference"]) for key in row)
+    assert made.timing_seconds == 0
+    assert not any(any(seconds_of(row)) for row in (*made.training, *made.inference))
     lines = [line for line in plan_text(made).splitlines() if why in line]
     assert [line.split(":")[0] for line in lines] == [
         "not timed, full, fp32; full, mixed bf16",
@@ -71,10 +75,9 @@ def test_where_nothing_is_expected_one_line_says_why(name, setting, limit, why):
 def test_what_does_not_fit_is_not_timed():
     anatomy = take_apart(Decoder(DecoderConfig(vocab_size=V, context=64, d_model=D, blocks=(BLOCKS["llama"],))), "llama")
     small = replace(device("laptop"), memory_bytes=1e3)
-    made = plan(anatomy, SETTING, small)
-    expect(made, Timing(anatomy, SETTING, small))
-    assert {row["not_expected"] for row in made["training"][:2]} == {"it does not fit"}
-    assert made["timing_seconds"] == 0
+    made = expect(plan(anatomy, SETTING, small), Timing(anatomy, SETTING, small))
+    assert {row.not_expected for row in made.training[:2]} == {"it does not fit"}
+    assert made.timing_seconds == 0
 
 
 def test_a_token_after_others_meets_a_cache_and_a_step_does_not():

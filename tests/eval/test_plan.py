@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from chainrule.cli import main
 from chainrule.core.errors import ConfigError, DeviceError
+from chainrule.core.schema import dump
 from chainrule.eval.activations import WIDTHS, block_bytes, loss_bytes
 from chainrule.eval.anatomy import Anatomy, Attention, attention_of, take_apart
 from chainrule.eval.devices import DEVICES, device
@@ -230,14 +231,14 @@ def test_devices_share_the_cache_by_heads_and_a_latent_cache_not_at_all(llama):
 
 def test_devices_that_share_matrices_sum_up_twice_a_layer(llama):
     setting, slow = Setting(rows=3, length=1000, tensor=4), replace(device("h100"), link=1e6)
-    sent = inference_row(llama, setting, slow, "bf16")["sent_bytes"]
+    sent = inference_row(llama, setting, slow, "bf16").sent_bytes
     ring = 2 * 3 / 4
     assert sent == {"prefill": 32 * 2 * ring * 3000 * 4096 * 2, "decode": 32 * 2 * ring * 3 * 4096 * 2}
     fast = replace(slow, link=1e30)
     for time, what in ((prefill_time, "prefill"), (decode_time, "decode")):
         waited = time(llama, setting, slow, "bf16") - time(llama, setting, fast, "bf16")
         assert waited == pytest.approx(sent[what] / 1e6)
-    assert inference_row(llama, Setting(rows=3, length=1000), slow, "bf16")["sent_bytes"] == {}
+    assert inference_row(llama, Setting(rows=3, length=1000), slow, "bf16").sent_bytes == {}
 
 
 @pytest.mark.parametrize(("name", "tied"), [("llama", True), ("llama", False), ("plain", False), ("latent", True)])
@@ -311,18 +312,18 @@ def test_every_part_that_a_block_may_have_is_known(llama):
 def test_changes_make_it_fit_and_each_helps(llama):
     setting = Setting(rows=8, length=4096, precision="fp32")
     advice = list(changes(llama, setting, device("h100")))
-    peaks = [training_memory(llama, setting).peak, *(step["peak"] for step in advice)]
+    peaks = [training_memory(llama, setting).peak, *(step.peak for step in advice)]
     assert peaks == sorted(peaks, reverse=True)
-    assert advice[0]["change"].startswith("one row at a time")
-    assert [step["fits"] for step in advice] == [False] * (len(advice) - 1) + [True]
+    assert advice[0].change.startswith("one row at a time")
+    assert [step.fits for step in advice] == [False] * (len(advice) - 1) + [True]
 
 
 @pytest.mark.parametrize("name", DEVICES)
 def test_a_plan_is_json_and_text_on_every_device(llama, name):
     made = plan(llama, Setting(length=4096), device(name))
-    assert json.loads(json.dumps(made))["parameters"]["total"] == 8_030_261_248
+    assert json.loads(json.dumps(dump(made)))["parameters"]["total"] == 8_030_261_248
     assert "8,030,261,248" in plan_text(made)
-    assert [row["format"] for row in made["inference"]] == ["fp32", "bf16", "int8", "int4"]
+    assert [row.format for row in made.inference] == ["fp32", "bf16", "int8", "int4"]
 
 
 def test_a_format_without_a_published_rate_is_refused():

@@ -34,6 +34,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Take apart, reckon, print."""
+    from chainrule.core.schema import dump
     from chainrule.eval.counted import Counted, plan_counted
     from chainrule.eval.devices import device
     from chainrule.eval.expected import Timing, expect
@@ -58,12 +59,12 @@ def run(args: Namespace) -> None:
     )
     place = measured() if args.device == "this" else device(args.device)
     if isinstance(about.anatomy, Counted):
-        made = plan_counted(about.anatomy, setting, place)
+        planned = plan_counted(about.anatomy, setting, place)
     else:
-        made = plan(about.anatomy, setting, place)
+        planned = plan(about.anatomy, setting, place)
         if args.device == "this":
-            expect(made, Timing(about.anatomy, setting, place))
+            planned = expect(planned, Timing(about.anatomy, setting, place))
     if args.json:
-        options.dump(made)
+        options.dump(dump(planned))
     else:
-        print(plan_text(made))
+        print(plan_text(planned))

@@ -5,7 +5,6 @@ optimizer. Their activations, caches and times have no formula here; a plan says
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 from torch import nn
 
@@ -16,9 +15,9 @@ from chainrule.eval.anatomy import Matrix, Parts, parameters_by_part, part_of
 from chainrule.eval.devices import Device
 from chainrule.eval.explain.work import INSIDE, work_of
 from chainrule.eval.flops import Flops
-from chainrule.eval.memory import Memory, Setting, adapter_parameters, held_bytes, stored_bytes
+from chainrule.eval.memory import Held, Setting, adapter_parameters, held_bytes, stored_bytes
 from chainrule.eval.parallel import sent_between_ranks
-from chainrule.eval.plan import FORMATS, ROOM, WAYS, known, way_of
+from chainrule.eval.plan import FORMATS, ROOM, WAYS, InferenceRow, Plan, TrainingRow, planned, token_flops, way_of
 
 KINDS = {
     "encoder": "all tokens of a row see each other, and every place is scored",
@@ -83,7 +82,7 @@ def _matrices(model: Model) -> list[Matrix]:
     return matrices
 
 
-def plan_counted(parts: Counted, setting: Setting, device: Device) -> dict[str, Any]:
+def plan_counted(parts: Counted, setting: Setting, device: Device) -> Plan:
     """What ``eval.plan.plan`` says of a decoder, as far as it is known; ``None`` stands for what is not.
 
     Raises ``ConfigError`` for rows that the model cannot read, and where devices are to share matrices.
@@ -94,20 +93,16 @@ def plan_counted(parts: Counted, setting: Setting, device: Device) -> dict[str, 
     flops = parts.flops(setting.length)
     adapts = adapter_parameters(parts, setting) > 0
     ways = [replace(setting, **way) for way in WAYS if adapts or way.get("method") is None]
-    return known(parts, setting, device) | {
-        "flops": {
-            "formula": _formula(parts, flops),
-            "forward": flops.forward,
-            "training": flops.training,
-            "scores": flops.scores,
-            "by_part": flops.matrices,
-            "last_token": None,
-        },
-        "cache_bytes_per_token": None,
-        "unknown": UNKNOWN.format(kind=parts.kind),
-        "training": [_training(parts, way, device) for way in ways],
-        "inference": [_inference(parts, format, device) for format in FORMATS],
-    }
+    return planned(
+        parts,
+        setting,
+        device,
+        flops=token_flops(flops, _formula(parts, flops), None),
+        cache_bytes_per_token=None,
+        training=[_training(parts, way, device) for way in ways],
+        inference=[_inference(parts, format, device) for format in FORMATS],
+        unknown=UNKNOWN.format(kind=parts.kind),
+    )
 
 
 def _formula(parts: Counted, flops: Flops) -> str:
@@ -115,23 +110,22 @@ def _formula(parts: Counted, flops: Flops) -> str:
     return f"forward = {inside:,.0f} in matrices + {flops.scores:,.0f} in scores = {flops.forward:,.0f}; {KINDS[parts.kind]}"
 
 
-def _training(parts: Counted, setting: Setting, device: Device) -> dict[str, Any]:
-    memory = _memory(*held_bytes(parts, setting))
-    learned = parts.total if setting.method == "full" else adapter_parameters(parts, setting)
-    row = {"way": way_of(setting), "learned": learned, "memory": memory, "fits": _fits(memory, device)}
-    return row | {"sent_bytes": sent_between_ranks(parts, setting), "changes": []}
+def _training(parts: Counted, setting: Setting, device: Device) -> TrainingRow:
+    held = Held(*held_bytes(parts, setting))
+    return TrainingRow(
+        way=way_of(setting),
+        learned=parts.total if setting.method == "full" else adapter_parameters(parts, setting),
+        memory=held,
+        fits=_fits(held, device),
+        sent_bytes=sent_between_ranks(parts, setting),
+    )
 
 
-def _inference(parts: Counted, format: str, device: Device) -> dict[str, Any]:
-    memory = _memory(stored_bytes(parts, format), 0.0, 0.0)
-    return {"format": format, "memory": memory, "fits": _fits(memory, device), "sent_bytes": {}}
+def _inference(parts: Counted, format: str, device: Device) -> InferenceRow:
+    held = Held(stored_bytes(parts, format), 0.0, 0.0)
+    return InferenceRow(format=format, memory=held, fits=_fits(held, device), sent_bytes={})
 
 
-def _memory(weights: float, gradients: float, optimizer: float) -> dict[str, float | None]:
-    known: dict[str, float | None] = {"weights": weights, "gradients": gradients, "optimizer": optimizer}
-    return {name: known.get(name) for name in Memory.__dataclass_fields__}
-
-
-def _fits(memory: dict[str, float | None], device: Device) -> bool | None:
+def _fits(held: Held, device: Device) -> bool | None:
     """No, where what is known is too much already; else nobody knows."""
-    return False if sum(size or 0.0 for size in memory.values()) > ROOM * device.memory_bytes else None
+    return False if held.weights + held.gradients + held.optimizer > ROOM * device.memory_bytes else None

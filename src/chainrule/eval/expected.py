@@ -10,9 +10,10 @@ Timing takes a few times as long as a step, so it is refused where that would be
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import TypeVar
 
 from chainrule.core.device import pick_device
 from chainrule.eval.anatomy import Anatomy
@@ -20,7 +21,7 @@ from chainrule.eval.brick_times import NUMBERS, BrickTimes
 from chainrule.eval.bricks import Brick, bricks, learning_bricks, update_bricks
 from chainrule.eval.devices import Device
 from chainrule.eval.memory import Setting, cache_bytes
-from chainrule.eval.plan import way_of
+from chainrule.eval.plan import InferenceRow, Plan, TrainingRow, way_of
 from chainrule.eval.roofline import PRODUCTS, brick_time
 
 LIMIT = 20.0
@@ -28,34 +29,39 @@ LIMIT = 20.0
 SLOWNESS = 2.0
 """So many times what paper says does a brick take, about: good enough to reckon how long timing will take."""
 Clock = Callable[[], float]
+Row = TypeVar("Row", TrainingRow, InferenceRow)
 
 
-def expect(made: dict[str, Any], timing: "Timing") -> None:
-    """Put what is expected beside the least in a plan of this machine, or say in the row why nothing is."""
-    for row in made["inference"]:
-        if row["format"] != "fp32":
-            row["not_expected"] = "timed are weights in fp32"
-        else:
-            _put(row, {"expected_decode_seconds": timing.decode, "expected_prefill_seconds": timing.prefill})
+def expect(plan: Plan, timing: "Timing") -> Plan:
+    """A plan of this machine with what is expected beside the least, or with the reason in a row of which nothing is."""
     ways = {way_of(replace(timing.setting, precision=precision)): precision for precision in ("fp32", "mixed")}
-    for row in made["training"]:
-        if row["way"] not in ways or "seconds" not in row:
-            row["not_expected"] = "timed are steps of all weights in fp32, or mixed where this processor is fast at it"
-        else:
-            _put(row, {"expected_seconds": lambda way=row["way"]: timing.step(ways[way])})
-    made["timing_seconds"] = timing.spent
+    inference = tuple(_reading(row, timing) for row in plan.inference)
+    training = tuple(_step(row, timing, ways.get(row.way)) for row in plan.training)
+    return replace(plan, training=training, inference=inference, timing_seconds=timing.spent)
 
 
-def _put(row: dict[str, Any], works: dict[str, Callable[[], float | str]]) -> None:
-    if not row["fits"]:
-        row["not_expected"] = "it does not fit"
-        return
+def _reading(row: InferenceRow, timing: "Timing") -> InferenceRow:
+    if row.format != "fp32":
+        return replace(row, not_expected="timed are weights in fp32")
+    return _timed(row, {"expected_decode_seconds": timing.decode, "expected_prefill_seconds": timing.prefill})
+
+
+def _step(row: TrainingRow, timing: "Timing", precision: str | None) -> TrainingRow:
+    if precision is None or row.seconds is None:
+        return replace(row, not_expected="timed are steps of all weights in fp32, or mixed where this processor is fast at it")
+    return _timed(row, {"expected_seconds": partial(timing.step, precision)})
+
+
+def _timed(row: Row, works: Mapping[str, Callable[[], float | str]]) -> Row:
+    """The row with the seconds of each work, or with the first reason why there are none."""
+    if not row.fits:
+        return replace(row, not_expected="it does not fit")
     for name, work in works.items():
         seconds = work()
         if isinstance(seconds, str):
-            row["not_expected"] = seconds
-            return
-        row[name] = seconds
+            return replace(row, not_expected=seconds)
+        row = replace(row, **{name: seconds})
+    return row
 
 
 @dataclass

@@ -79,6 +79,18 @@ class Memory:
     peak: float
 
 
+@dataclass(frozen=True)
+class Held:
+    """What is held on one device whatever the rows are, of a model of which no more is known."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+    activations: None = None
+    cache: None = None
+    peak: None = None
+
+
 def held_bytes(parts: Parts, setting: Setting) -> tuple[float, float, float]:
     """Weights, gradients and optimizer on one device: what training holds whatever the rows are."""
     check_targets(parts, setting)
