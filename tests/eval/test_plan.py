@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import accumulate
 from typing import get_args, get_type_hints
 
 import pytest
@@ -37,6 +38,7 @@ from chainrule.layers.mlp import Gated, Plain
 from chainrule.layers.moe import MixtureOfExperts
 from chainrule.layers.norm import LayerNorm, OffsetRMSNorm, RMSNorm
 from chainrule.layers.router import Router
+from chainrule.logprobs.scoring import linear_logprobs
 from chainrule.models.blocks import BareBlock, Block, OutputNormBlock, SandwichBlock
 from chainrule.models.decoder import Decoder, DecoderConfig
 from chainrule.models.ngram import NGram
@@ -298,6 +300,19 @@ def test_recomputation_keeps_a_block_at_a_time():
     assert more == 8 * D * 4 * setting.tokens
     assert loss_bytes(V, setting.tokens, WIDTHS["fp32"]) == 12 * V * setting.tokens
     assert loss_bytes(150_000, 4096, WIDTHS["fp32"]) < 0.01 * 12 * 150_000 * 4096
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize(("tokens", "vocab_size"), [(512, 65_537), (16_384, 2_049)])
+def test_scores_of_many_words_take_what_their_slices_take(tokens, vocab_size, mixed):
+    hidden, weight = (torch.randn(n, 4).requires_grad_() for n in (tokens, vocab_size))
+    targets = torch.zeros(tokens, dtype=torch.long)
+    profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True)
+    with profile, torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        linear_logprobs(hidden, weight, targets).sum().backward()
+    allocated = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    expected = loss_bytes(vocab_size, tokens, WIDTHS["mixed" if mixed else "fp32"])
+    assert max(accumulate(allocated)) == pytest.approx(expected, rel=0.1)
 
 
 def test_every_part_that_a_block_may_have_is_known(llama):

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from chainrule.core.errors import ConfigError
-from chainrule.eval.anatomy import Anatomy, Attention, attention_of
+from chainrule.eval.anatomy import READERS, Anatomy, Attention, attention_of
+from chainrule.logprobs.scoring import AT_ONCE, CHUNK, NARROWEST
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,16 @@ def kept_bytes(anatomy: Anatomy, length: int, widths: Widths, *, checkpointing: 
     return sum(blocks) + last
 
 
-def loss_bytes(vocab_size: int, tokens: int, widths: Widths, *, at_once: int = 2**25, chunk: int = 2**22) -> float:
-    """The most that scores of words take on the way back: log p, and the gradients of log p and of the scores.
+def loss_bytes(vocab_size: int, tokens: int, widths: Widths) -> float:
+    """The most that scores of words take: on the way back log p, and the gradients of log p and of the scores.
 
-    More than ``at_once`` scores are never held together but go in chunks (``logprobs.scoring``).
+    Where they are more than ``scoring.AT_ONCE`` only slices of the vocabulary are held: one that is being made, narrow before
+    it is wide, while the one before it is still there.
     """
     scores = tokens * vocab_size
-    return 12.0 * scores if scores <= at_once else 12.0 * max(chunk, 256 * tokens)
+    if scores <= AT_ONCE:
+        return 12.0 * scores
+    return (4.0 + 4.0 + (widths.product if widths.product < 4 else 0)) * max(CHUNK, NARROWEST * tokens)
 
 
 def working_bytes(anatomy: Anatomy, product: float) -> float:
@@ -81,10 +85,9 @@ def _width(mlp: Any) -> int:
 
 def _taken(part: Any, widths: Widths) -> int:
     """Bytes a channel that the readers of the stream keep of it: one tensor for all, or a narrow copy each."""
-    readers = {"grouped_query": 3, "multi_head_latent": 2, "gated": 2, "plain": 1, "mixture_of_experts": 0}[part.kind]
-    if part.kind == "mixture_of_experts":  # a router reads in float32
+    if part.kind == "mixture_of_experts":  # a router reads in float32; what is gathered for the experts is theirs (``_mlp``)
         return 4 + (2 if part.d_shared else 0) * widths.product * widths.mixed
-    return readers * widths.product if widths.mixed else widths.product
+    return READERS[part.kind] * widths.product if widths.mixed else widths.product
 
 
 def _normed(kind: str, width: int) -> int:

@@ -22,6 +22,8 @@ NAMES = {
     "lm_head": "head", "head": "head", "pooler": "head",
 }  # fmt: skip
 """Parts by the name of a module: of a layer, or of what stands outside of layers."""
+READERS = {"grouped_query": 3, "multi_head_latent": 2, "gated": 2, "plain": 1, "mixture_of_experts": 2}
+"""How many read the normed stream, by the kind of part: its matrices, or a router and what is gathered for the experts."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from chainrule.eval.anatomy import Anatomy, Attention
+from chainrule.eval.anatomy import READERS, Anatomy, Attention
 
 
 @dataclass(frozen=True)
@@ -145,9 +145,6 @@ class Orthogonal:
         """Gradients, momenta and weights, and what each iteration reads and writes."""
         return float(self.count * self.d_out * self.d_in * (8 + 5 * 4))
 
-
-READERS = {"grouped_query": 3, "multi_head_latent": 2, "gated": 2, "plain": 1, "mixture_of_experts": 2}
-"""How many matrices read the normed stream, by the kind of part."""
 
 Brick = Product | Scores | Turn | Pass | Orthogonal | Frame
 
