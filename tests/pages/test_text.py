@@ -43,7 +43,23 @@ def test_numbers_are_written_as_a_person_would() -> None:
         "1 h 05 min",
         "—",
     ]
-    assert [text.size(x) for x in (910e6, 1.73e9, None)] == ["910 MB", "1.73 GB", "—"]
+    assert [text.size(x) for x in (0, 512, 910e6, 1.734e9, None)] == [
+        "0\u202fB",
+        "512\u202fB",
+        "910\u202fMB",
+        "1.73\u202fGB",
+        "—",
+    ]
+    assert text.size(2.684e12) == "2.68\u202fTB"
+    assert text.size(16.0605e9, digits=4) == "16.06\u202fGB"
+    assert [text.timing(x) for x in (0.0, 4.56e-5, 0.00123, 0.9996, 1234.5, None)] == [
+        "0\u202fµs",
+        "45.6\u202fµs",
+        "1.23\u202fms",
+        "1\u202fs",
+        "1230\u202fs",
+        "—",
+    ]
 
 
 def test_the_language_of_a_text_is_told_by_its_script() -> None:

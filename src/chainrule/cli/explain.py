@@ -50,7 +50,7 @@ def run(args: Namespace) -> None:
         unused(Path(args.html), force=args.force)  # known to fail before anything is loaded
     from chainrule.eval.explain.model import explain
 
-    told = explain(
+    explanation = explain(
         args.model,
         prompt=None if args.prompt is None else options.prompt(args.prompt),
         length=args.length,
@@ -60,10 +60,10 @@ def run(args: Namespace) -> None:
         download=args.download,
         engine=args.engine,
     )
-    _print(args, told)
+    _print(args, explanation)
 
 
-def _print(args: Namespace, told: "Explanation") -> None:
+def _print(args: Namespace, explanation: "Explanation") -> None:
     from chainrule.core.schema import dump
     from chainrule.eval.explain.text import explanation_text
 
@@ -72,13 +72,13 @@ def _print(args: Namespace, told: "Explanation") -> None:
         from chainrule.core.files import write_text
         from chainrule.eval.explain.page import explanation_page
 
-        write_text(Path(args.html), explanation_page(told, __version__).html())
+        write_text(Path(args.html), explanation_page(explanation, __version__).html())
         print(f"{args.html} is written", file=sys.stderr)
 
     if args.json:
-        options.dump(dump(told))
+        options.dump(dump(explanation))
     else:
-        print(explanation_text(told))
+        print(explanation_text(explanation))
 
 
 def _number_format(args: Namespace) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from chainrule.eval.memory import Setting
 from chainrule.eval.plan import InferenceRow, Plan, TrainingRow
 from chainrule.pages.table import Table
-from chainrule.pages.text import compact, percent
+from chainrule.pages.text import compact, percent, size, timing
 
 
 def plan_text(plan: Plan) -> str:
@@ -13,7 +13,7 @@ def plan_text(plan: Plan) -> str:
     setting, device = plan.setting, plan.device
     devices = setting.ranks * setting.tensor
     place = f"{devices} × {device.name}" if devices > 1 else device.name
-    where = f"{place}: {gigabytes(device.memory_bytes)}, {compact(device.bandwidth)}B/s, {_rates(device.rates)}"
+    where = f"{place}: {size(device.memory_bytes)}, {compact(device.bandwidth)}B/s, {_rates(device.rates)}"
     what = f"{setting.rows} × {setting.length:,} tokens at once" + _parallel(setting)
     parts = [f"{plan.model} on {where}", what, "", parameters(plan).text(), "", _flops(plan), ""]
     parts += [f"Training, on each device ({_clock(plan)})", training(plan).text()]
@@ -28,7 +28,7 @@ def parameters(plan: Plan) -> Table:
     counts = plan.parameters
     total = counts["total"]
     rows = [(part, f"{n:,}", percent(n / total)) for part, n in counts.items() if part not in ("total", "active")]
-    sizes = ", ".join(f"{gigabytes(size)} in {format}" for format, size in plan.bytes.items())
+    sizes = ", ".join(f"{size(stored)} in {format}" for format, stored in plan.bytes.items())
     rows.append(("total", f"{total:,}", sizes))
     if counts["active"] != total:
         rows.append(("active", f"{counts['active']:,}", f"{percent(counts['active'] / total)} of all meet a token"))
@@ -57,8 +57,8 @@ def training(plan: Plan) -> Table:
 def _training(row: TrainingRow) -> tuple[str, ...]:
     memory = row.memory
     held = (memory.weights, memory.gradients, memory.optimizer, memory.activations, memory.peak)
-    times = (seconds(row.seconds), seconds(row.expected_seconds), compact(row.tokens_per_second))
-    return (row.way, compact(row.learned), *map(gigabytes, held), yes(row.fits), *times)
+    times = (timing(row.seconds), timing(row.expected_seconds), compact(row.tokens_per_second))
+    return (row.way, compact(row.learned), *map(_held, held), yes(row.fits), *times)
 
 
 def inference(plan: Plan) -> Table:
@@ -83,11 +83,11 @@ def _inference(row: InferenceRow) -> tuple[str, ...]:
     memory = row.memory
     held = (memory.weights, memory.cache, memory.activations, memory.peak)
     read, write = (row.prefill_seconds, row.expected_prefill_seconds), (row.decode_seconds, row.expected_decode_seconds)
-    return (row.format, *map(gigabytes, held), yes(row.fits), *map(seconds, read + write), compact(row.tokens_per_second))
+    return (row.format, *map(_held, held), yes(row.fits), *map(timing, read + write), compact(row.tokens_per_second))
 
 
 def _sent(sent_bytes: Mapping[str, float]) -> str:
-    return ", ".join(gigabytes(size) for size in sent_bytes.values()) or "—"
+    return ", ".join(size(sent) for sent in sent_bytes.values()) or "—"
 
 
 def _timed(table: Table, plan: Plan) -> Table:
@@ -126,7 +126,7 @@ def _changes(plan: Plan) -> list[str]:
             continue
         lines += ["", f"{row.way} does not fit; change, in this order:"]
         for i, step in enumerate(row.changes, 1):
-            lines.append(f"  {i}. {step.change}: {gigabytes(step.peak)}{', which fits' if step.fits else ''}")
+            lines.append(f"  {i}. {step.change}: {size(step.peak)}{', which fits' if step.fits else ''}")
         if not row.changes[-1].fits:
             lines.append("  and then a larger device, or a smaller model")
     return lines
@@ -155,18 +155,8 @@ def _rates(rates: Mapping[str, float]) -> str:
     return ", ".join(f"{compact(rate)}FLOP/s {format}" for format, rate in rates.items())
 
 
-def gigabytes(size: float | None) -> str:
-    """Bytes in GB or MB of powers of ten, three digits."""
-    if size is None:
-        return "unknown"
-    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
-
-
-def seconds(value: float | None) -> str:
-    """Seconds or milliseconds, three digits."""
-    if value is None:
-        return "—"
-    return f"{value:.3g} s" if value >= 1 else f"{1000 * value:.3g} ms"
+def _held(size_bytes: float | None) -> str:
+    return "unknown" if size_bytes is None else size(size_bytes)
 
 
 def yes(value: bool | None) -> str:

@@ -91,8 +91,8 @@ def percent(share: float | None, digits: int = 1) -> str:
     return _with_unit(fixed(None if share is None else 100 * share, digits), "%")
 
 
-def compact(value: float | None) -> str:
-    """A number in few characters: 3,700,000 is ``3.7 M``.
+def compact(value: float | None, digits: int = 3) -> str:
+    """A number in few characters, of so many digits: 3,700,000 is ``3.7 M``.
 
     >>> [compact(value) for value in (0, 0.25, 999, 1234)]
     ['0', '0.25', '999', '1.23\\u202fk']
@@ -100,18 +100,35 @@ def compact(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return fixed(value)
     power = min(4, int(math.log10(max(abs(value), 1)) / 3 + 1e-9))
-    digits = f"{value / 1000**power:.3g}"
-    if digits in ("1e+03", "-1e+03") and power < 4:
-        digits, power = digits[:-4], power + 1
-    number = f"{float(digits):g}".replace("-", "−")
-    return _with_unit(number, ("", "k", "M", "G", "T")[power])
+    rounded = float(f"{value / 1000**power:.{digits}g}")
+    if abs(rounded) == 1000 and power < 4:
+        rounded, power = rounded / 1000, power + 1
+    return _with_unit(f"{rounded:g}".replace("-", "−"), ("", "k", "M", "G", "T")[power])
 
 
-def size(size_bytes: float | None) -> str:
-    """A number of bytes in MB or GB of powers of ten, as disks and the time of reading them are given."""
+def size(size_bytes: float | None, digits: int = 3) -> str:
+    """A number of bytes by powers of ten, as disks and the time of reading them are given.
+
+    >>> [size(size_bytes) for size_bytes in (512, 4.02e9)]
+    ['512\\u202fB', '4.02\\u202fGB']
+    """
     if size_bytes is None:
         return "—"
-    return f"{size_bytes / 1e9:.2f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.0f} MB"
+    text = compact(size_bytes, digits)
+    return f"{text}B" if text[-1].isalpha() else _with_unit(text, "B")
+
+
+def timing(seconds: float | None) -> str:
+    """Seconds as they are measured, in three digits of s, ms or µs.
+
+    >>> [timing(seconds) for seconds in (1230.4, 0.0123)]
+    ['1230\\u202fs', '12.3\\u202fms']
+    """
+    if seconds is None:
+        return "—"
+    rounded = float(f"{seconds:.3g}")
+    power, unit = (1.0, "s") if rounded >= 1 else (1e-3, "ms") if rounded >= 1e-3 else (1e-6, "µs")
+    return _with_unit(f"{rounded / power:g}", unit)
 
 
 def duration(seconds: float | None) -> str:

@@ -73,7 +73,7 @@ def test_llama_8b_is_told_from_its_config_alone(no_network, monkeypatch, tmp_pat
     assert not told.forward.likeliest
     assert any("weights: none are here" in line for line in told.unknown)
     text = explanation_text(told)
-    assert "291 tensors, 8,030,261,248 parameters, 16.06 GB in bfloat16" in text
+    assert "291 tensors, 8,030,261,248 parameters, 16.06\u202fGB in bfloat16" in text
     assert "layers 0–31    RMSNorm(eps=1e-05) → GroupedQuery(n_heads=32, n_kv_heads=8, d_head=128) → +" in text
 
 

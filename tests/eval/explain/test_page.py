@@ -35,7 +35,7 @@ def test_the_command_writes_a_page_with_all_figures_and_nothing_to_fetch(folder,
 def test_without_weights_the_page_says_so_and_shows_the_rest():
     html = explanation_page(explain(LLAMA, length=16), "0").html()
     assert "8,030,261,248 in 291 tensors" in html
-    assert "16.06 GB" in html
+    assert "16.06\u202fGB" in html
     assert "weights: none are here" in html
     assert "<h2>The load" not in html
     assert "layers 0–31" in html

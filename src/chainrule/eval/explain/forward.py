@@ -135,9 +135,9 @@ def _spent(ledger: Ledger, name: str) -> tuple[float, tuple[str, ...]]:
     stack, layer, leaf = split(name)
     place = "" if layer is None else f"{stack}.{layer}"
     left = ledger.get(place, [])
-    told = left if leaf in ENDS else [work for work in left if work.tap == leaf]
-    ledger[place] = [work for work in left if work not in told]
-    return sum(work.flops for work in told), tuple(dict.fromkeys(work.by for work in told))
+    done = left if leaf in ENDS else [work for work in left if work.tap == leaf]
+    ledger[place] = [work for work in left if work not in done]
+    return sum(work.flops for work in done), tuple(dict.fromkeys(work.by for work in done))
 
 
 def split(name: str) -> tuple[str, int | None, str]:

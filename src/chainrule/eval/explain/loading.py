@@ -68,13 +68,13 @@ def stages_of(loaded: Loaded) -> tuple[Stage, ...]:
 
 def moments_of(loaded: Loaded) -> tuple[Moment, ...]:
     """How things stood at the beginning and after every step."""
-    told = [Moment(seconds=0.0, stage="begin", anonymous_bytes=loaded.before_bytes, weights_bytes=0)]
+    moments = [Moment(seconds=0.0, stage="begin", anonymous_bytes=loaded.before_bytes, weights_bytes=0)]
     seconds, weights = 0.0, 0
     for step in loaded.steps:
         seconds += step.seconds
         weights += size_in_model(step) if isinstance(step, TensorStep) else 0
-        told.append(Moment(seconds=seconds, stage=step.stage, anonymous_bytes=step.anonymous_bytes, weights_bytes=weights))
-    return tuple(told)
+        moments.append(Moment(seconds=seconds, stage=step.stage, anonymous_bytes=step.anonymous_bytes, weights_bytes=weights))
+    return tuple(moments)
 
 
 def files_of(path: Path | None) -> tuple[File, ...]:
@@ -82,8 +82,8 @@ def files_of(path: Path | None) -> tuple[File, ...]:
     if path is None:
         return ()
     found = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
-    told = [File(name=file.name, size_bytes=file.stat().st_size, what=role(file.name)) for file in found]
-    return tuple(file for file in told if file.what)
+    files = [File(name=file.name, size_bytes=file.stat().st_size, what=role(file.name)) for file in found]
+    return tuple(file for file in files if file.what)
 
 
 def role(name: str) -> str:

@@ -100,11 +100,11 @@ def _beside(name: str, ask: Asked) -> Explanation:
             f"--engine transformers watches from_pretrained, which reads a folder with config.json and weights; {name} is none "
             f"here: {fetch}give a run or such a folder, or make one of a file: chainrule export FILE FOLDER --to hf"
         )
-    told = _alone(str(path), ask)
-    scores = told.forward is not None and bool(told.forward.likeliest)
-    entry = ENTRIES.get(told.kind, "AutoModelForCausalLM") if scores else "AutoModel"
+    explanation = _alone(str(path), ask)
+    scores = explanation.forward is not None and bool(explanation.forward.likeliest)
+    entry = ENTRIES.get(explanation.kind, "AutoModelForCausalLM") if scores else "AutoModel"
     gc.collect()  # our model is gone before theirs comes
-    return replace(told, name=name, theirs=traced(path, entry, ask.dtype, told.device))
+    return replace(explanation, name=name, theirs=traced(path, entry, ask.dtype, explanation.device))
 
 
 def _nowhere(name: str) -> str:
@@ -247,11 +247,11 @@ def _formats(tensors: Iterable[TensorFact]) -> str:
 
 def _unknown(lm: Any, forward: Forward) -> tuple[str, ...]:
     """What is not shown, and why."""
-    told = [] if forward.flops else [f"FLOPs: {article(type(lm.model).__name__)} multiplies no matrices, it looks up"]
+    missing = [] if forward.flops else [f"FLOPs: {article(type(lm.model).__name__)} multiplies no matrices, it looks up"]
     if lm.tokenizer is None:
-        told.append("words: the model came without a tokenizer, so the pass reads made-up ids and its answers are ids")
+        missing.append("words: the model came without a tokenizer, so the pass reads made-up ids and its answers are ids")
     if not forward.likeliest:
-        told.append("likeliest words: this encoder has states alone, and no head that scores words")
+        missing.append("likeliest words: this encoder has states alone, and no head that scores words")
     if not forward.seen[:-1]:
-        told.append(f"layers: {article(type(lm.model).__name__)} has none that a tap could hear")
-    return tuple(told)
+        missing.append(f"layers: {article(type(lm.model).__name__)} has none that a tap could hear")
+    return tuple(missing)

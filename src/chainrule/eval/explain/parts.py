@@ -28,17 +28,17 @@ def parts_of(config: Any) -> tuple[Part, ...]:
     if not is_dataclass(config):
         return ()
     whole = [(field.name, getattr(config, field.name)) for field in fields(config) if field.name not in ("kind", "version")]
-    said = [field.name for field in fields(config) if _worth_saying(config, field) or field.name == "tied"]
-    plain = {name: value for name, value in whole if name in said and not _is_part(value) and value not in (None, ())}
-    told = [
+    shown = [field.name for field in fields(config) if _worth_saying(config, field) or field.name == "tied"]
+    plain = {name: value for name, value in whole if name in shown and not _is_part(value) and value not in (None, ())}
+    parts = [
         Part(where=type(config).__name__, what=", ".join(f"{name}={spelt(value)}" for name, value in plain.items()), says={})
     ]
     for name, value in whole:
         if isinstance(value, tuple) and _is_part(value):
-            told += [_layers(name, span, part) for span, part in folded(value)]
+            parts += [_layers(name, span, part) for span, part in folded(value)]
         elif _is_part(value):
-            told.append(Part(where=name, what=spelt(value), says=_says(value)))
-    return tuple(told)
+            parts.append(Part(where=name, what=spelt(value), says=_says(value)))
+    return tuple(parts)
 
 
 def spelt(value: Any) -> str:
@@ -118,13 +118,13 @@ def _order(block: Any, field: str) -> tuple[str, ...]:
 
 def _says(*parts: Any) -> dict[str, str]:
     """What each kind of part is, in its own words; parts within parts too."""
-    told: dict[str, str] = {}
+    sentences: dict[str, str] = {}
     for part in parts:
         if is_dataclass(part):
             sentence = (type(part).__doc__ or "").strip().split("\n\n")[0]
-            told[type(part).__name__] = sentence.replace("\n    ", " ").replace("``", "`")
-            told |= _says(*(getattr(part, field.name) for field in fields(part)))
-    return told
+            sentences[type(part).__name__] = sentence.replace("\n    ", " ").replace("``", "`")
+            sentences |= _says(*(getattr(part, field.name) for field in fields(part)))
+    return sentences
 
 
 def _is_part(value: Any) -> bool:

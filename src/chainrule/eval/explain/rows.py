@@ -10,55 +10,59 @@ from chainrule.eval.explain.forward import split
 from chainrule.eval.explain.parts import span
 from chainrule.eval.explain.tree import by
 from chainrule.pages.table import Table
-from chainrule.pages.text import compact, percent
+from chainrule.pages.text import compact, percent, size, timing
 
 NUMBER = re.compile(r"(?<=\.)(\d+)(?=\.)")
 
 
-def stages(told: Explanation) -> Table:
+def stages(explanation: Explanation) -> Table:
     """The stages of the load."""
     rows = [
-        (one.name, one.what, one.where, time(one.seconds), data(one.size_bytes), grown(one.grown_bytes)) for one in told.stages
+        (one.name, one.what, one.where, timing(one.seconds), data(one.size_bytes), grown(one.grown_bytes))
+        for one in explanation.stages
     ]
-    rows.append(("together", "", "", time(told.seconds), "", ""))
+    rows.append(("together", "", "", timing(explanation.seconds), "", ""))
     names = ("stage", "what happened", "where", "seconds", "about", "memory grew")
     return Table(names=names, rows=rows, numbers=frozenset({3, 4, 5}), strong=frozenset({len(rows) - 1}))
 
 
-def beside(told: Explanation) -> Table:
+def beside(explanation: Explanation) -> Table:
     """The stages of transformers, and beside each the stage of ours that does the same; what has no like stands alone."""
-    assert told.theirs is not None
-    ours = {stage.name: (stage.name, stage.where, time(stage.seconds), grown(stage.grown_bytes)) for stage in told.stages}
+    theirs = explanation.theirs
+    assert theirs is not None
+    ours = {one.name: (one.name, one.where, timing(one.seconds), grown(one.grown_bytes)) for one in explanation.stages}
     rows: list[tuple[str, ...]] = []
-    for stage in told.theirs.stages:
+    for stage in theirs.stages:
         same = ours.pop(stage.ours, ("", "", "", ""))
-        rows.append((stage.name, stage.where, time(stage.seconds), grown(stage.grown_bytes), *same))
+        rows.append((stage.name, stage.where, timing(stage.seconds), grown(stage.grown_bytes), *same))
     rows += [("", "", "", "", *left) for left in ours.values()]
-    loading = told.theirs.seconds - told.theirs.stages[0].seconds
-    rows.append(("together, without import", "", time(loading), "", "together", "", time(told.seconds), ""))
-    names = (f"transformers {told.theirs.version}", "where", "seconds", "memory", "chainrule", "where", "seconds", "memory")
+    loading = theirs.seconds - theirs.stages[0].seconds
+    rows.append(("together, without import", "", timing(loading), "", "together", "", timing(explanation.seconds), ""))
+    names = (f"transformers {theirs.version}", "where", "seconds", "memory", "chainrule", "where", "seconds", "memory")
     return Table(names=names, rows=rows, numbers=frozenset({2, 3, 6, 7}), strong=frozenset({len(rows) - 1}))
 
 
-def notes(told: Explanation) -> list[str]:
+def notes(explanation: Explanation) -> list[str]:
     """What to know of the two columns."""
-    assert told.theirs is not None
+    theirs = explanation.theirs
+    assert theirs is not None
     return [
-        f"{told.theirs.entry}, watched by sys.setprofile, which makes its much-called Python slower; ours was loaded first, so "
+        f"{theirs.entry}, watched by sys.setprofile, which makes its much-called Python slower; ours was loaded first, so "
         "theirs finds the file in memory. Ours was imported before it was timed; theirs is timed too, in the first row. "
         "Memory is RssAnon: what no file backs.",
-        *(f"not in this version: {name}" for name in told.theirs.absent),
-        *told.theirs.remarks,
+        *(f"not in this version: {name}" for name in theirs.absent),
+        *theirs.remarks,
     ]
 
 
-def parameters(told: Explanation) -> Table:
+def parameters(explanation: Explanation) -> Table:
     """Parameters and bytes by part."""
+    sizes, whole = explanation.bytes_by_part, max(explanation.size_bytes, 1)
     rows = [
-        (part, f"{count:,}", data(told.bytes_by_part[part]), percent(told.bytes_by_part[part] / max(told.size_bytes, 1)))
-        for part, count in told.parameters_by_part.items()
+        (part, f"{count:,}", data(sizes[part]), percent(sizes[part] / whole))
+        for part, count in explanation.parameters_by_part.items()
     ]
-    rows.append(("together", f"{told.parameters:,}", data(told.size_bytes), ""))
+    rows.append(("together", f"{explanation.parameters:,}", data(explanation.size_bytes), ""))
     return Table(
         names=("part", "parameters", "bytes", "share"),
         rows=rows,
@@ -78,10 +82,10 @@ class Alike:
     size_bytes: int
 
 
-def alike(told: Sequence[TensorFact]) -> list[Alike]:
+def alike(facts: Sequence[TensorFact]) -> list[Alike]:
     """The tensors, those told once that are the same in several layers, in the order of their first."""
     groups: dict[tuple[object, ...], list[TensorFact]] = {}
-    for fact in told:
+    for fact in facts:
         shape = (NUMBER.sub("#", fact.name), fact.shape, fact.stored, fact.dtype, fact.way, fact.note)
         groups.setdefault((*shape, NUMBER.sub("#", fact.published[0]) if fact.published else ""), []).append(fact)
     return [
@@ -96,10 +100,10 @@ def alike(told: Sequence[TensorFact]) -> list[Alike]:
     ]
 
 
-def tensors(told: Explanation) -> Table:
+def tensors(explanation: Explanation) -> Table:
     """Every tensor's way, equal ones of several layers in one row."""
     rows = []
-    for group in alike(told.tensors):
+    for group in alike(explanation.tensors):
         fact = group.first
         formats = (
             fact.dtype if fact.stored in ("", fact.dtype) else f"{fact.stored} → {fact.dtype}" if fact.dtype else fact.stored
@@ -109,11 +113,11 @@ def tensors(told: Explanation) -> Table:
     return Table(names=("in the file", "in the model", "shape", "format", "bytes", "way"), rows=rows, numbers=frozenset({4}))
 
 
-def forward(told: Forward) -> Table:
+def forward(passed: Forward) -> Table:
     """What the tap heard: each distinct layer once."""
     rows: list[tuple[str, ...]] = []
-    counted = told.flops is not None
-    for places, heard in _sections(told.seen):
+    counted = passed.flops is not None
+    for places, heard in _sections(passed.seen):
         each = "" if len(places) < 2 else " each"
         stack = f"{split(heard[0].name)[0]} ".removeprefix("blocks ")
         name = f"{stack}layer{'s' * (len(places) > 1)} {span(places)}" if places else ""
@@ -125,26 +129,26 @@ def forward(told: Forward) -> Table:
     return Table(names=names, rows=rows, numbers=frozenset({3}) if counted else frozenset())
 
 
-def work(told: Forward) -> Table:
+def work(passed: Forward) -> Table:
     """FLOPs of the whole prompt by part."""
-    assert told.flops is not None
-    parts = {part: sum(layer.flops.get(part, 0.0) for layer in told.layers) for part in parts_at_work(told)}
-    rows = [(part, f"{compact(flops)}FLOP", percent(flops / told.flops)) for part, flops in parts.items()]
-    rows.append(("together", f"{compact(told.flops)}FLOP", ""))
+    assert passed.flops is not None
+    parts = {part: sum(layer.flops.get(part, 0.0) for layer in passed.layers) for part in parts_at_work(passed)}
+    rows = [(part, f"{compact(flops)}FLOP", percent(flops / passed.flops)) for part, flops in parts.items()]
+    rows.append(("together", f"{compact(passed.flops)}FLOP", ""))
     return Table(names=("part", "work", "share"), rows=rows, numbers=frozenset({1, 2}), strong=frozenset({len(rows) - 1}))
 
 
-def parts_at_work(told: Forward) -> list[str]:
+def parts_at_work(passed: Forward) -> list[str]:
     """The parts that multiply, in the order in which a token meets them."""
-    there = {part for layer in told.layers for part in layer.flops}
+    there = {part for layer in passed.layers for part in layer.flops}
     order = ("cells", "attention", "scores", *PARTS)
     return [part for part in dict.fromkeys(order) if part in there]
 
 
-def stream(told: Forward) -> list[tuple[str, float]]:
+def stream(passed: Forward) -> list[tuple[str, float]]:
     """How large the stream is: as it enters, and after each layer."""
     sizes: list[tuple[str, float]] = []
-    for seen in told.seen:
+    for seen in passed.seen:
         stack, layer, _ = split(seen.name)
         if seen.rms is not None and not seen.name.startswith("embed."):
             sizes.append((f"{stack.removeprefix('blocks')} {'in' if layer is None else layer}".strip(), seen.rms))
@@ -187,18 +191,9 @@ def _ranged(names: Sequence[str]) -> str:
     return NUMBER.sub(lambda _: next(texts), names[0])
 
 
-def time(seconds: float) -> str:
-    """Seconds, milliseconds or microseconds, in three digits."""
-    if seconds >= 1:
-        return f"{seconds:.2f} s"
-    return f"{1e3 * seconds:.3g} ms" if seconds >= 1e-3 else f"{1e6 * seconds:.0f} µs"
-
-
 def data(size_bytes: float | None) -> str:
-    """A number of bytes in three digits; nothing where there are none."""
-    if not size_bytes:
-        return ""
-    return f"{compact(size_bytes)}B" if abs(size_bytes) >= 1000 else f"{size_bytes:.0f} B"
+    """A number of bytes; nothing where there are none."""
+    return size(size_bytes) if size_bytes else ""
 
 
 def grown(size_bytes: int | None) -> str:

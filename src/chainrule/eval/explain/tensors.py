@@ -23,13 +23,13 @@ COUNTS = ("keys_", "counts_")
 
 def tensors_read(steps: Sequence[Step], model: nn.Module) -> tuple[TensorFact, ...]:
     """The tensors of a load that told each one, and the readout where it is another tensor."""
-    told = [step for step in steps if isinstance(step, TensorStep)]
-    sizes = _sizes(steps, told)
+    read = [step for step in steps if isinstance(step, TensorStep)]
+    sizes = _sizes(steps, read)
     takers: Counter[str] = Counter()
-    for step in told:
+    for step in read:
         for name in step.published:
             takers[name] += torch.Size(step.shape).numel()
-    facts = [_read(step, sizes, takers) for step in told]
+    facts = [_read(step, sizes, takers) for step in read]
     return (*facts, *_tied(model))
 
 
@@ -88,9 +88,9 @@ def _read(step: TensorStep, sizes: Mapping[str, int], takers: Mapping[str, int])
     )
 
 
-def _sizes(steps: Sequence[Step], told: Sequence[TensorStep]) -> dict[str, int]:
+def _sizes(steps: Sequence[Step], read: Sequence[TensorStep]) -> dict[str, int]:
     """The bytes of every published tensor in its file."""
-    sizes = {name: step.size_bytes // len(step.published) for step in told for name in step.published}
+    sizes = {name: step.size_bytes // len(step.published) for step in read for name in step.published}
     for step in steps:
         if step.stage == "open" and isinstance(step.made, Mapping):
             sizes |= {name: stored.size_bytes for name, stored in step.made.items()}

@@ -156,8 +156,8 @@ def _folded(entry: str, calls: Calls, imported: Spent, absent: tuple[str, ...], 
             ours="",
         )
     )
-    told = {stage.name for stage in stages}
-    idle = [f"never entered by this model: {stage.name}, {stage.what}" for stage in STAGES if stage.name not in told]
+    entered = {stage.name for stage in stages}
+    idle = [f"never entered by this model: {stage.name}, {stage.what}" for stage in STAGES if stage.name not in entered]
     return Theirs(
         version=version("transformers"),
         entry=f"{entry}.from_pretrained",

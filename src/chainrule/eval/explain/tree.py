@@ -59,8 +59,8 @@ def _folded(name: str, stack: nn.ModuleList) -> list[Module]:
     """The members of a list, equal ones once, by the places where they stand."""
     alike: dict[str, tuple[Module, list[int]]] = {}
     for i, member in enumerate(stack):
-        told = tree_of(member)
-        alike.setdefault(repr(told), (told, []))[1].append(i)
+        tree = tree_of(member)
+        alike.setdefault(repr(tree), (tree, []))[1].append(i)
     return [
         Module(
             name=f"{name}.{span(places)}",
