@@ -1,5 +1,7 @@
 """Bricks: a step's work is theirs and no more, and each of them can be laid out and timed."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -7,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from chainrule.core.errors import ConfigError
 from chainrule.eval.anatomy import attention_of, take_apart
 from chainrule.eval.brick_times import BrickTimes, _scores, least_block
-from chainrule.eval.bricks import Frame, Orthogonal, Pass, Product, Scores, bricks, learning_bricks, update_bricks
+from chainrule.eval.bricks import Frame, Orthogonal, Pass, Product, Scores, Turn, bricks, learning_bricks, update_bricks
 from chainrule.eval.flops import flops, flops_at
 from chainrule.eval.stopwatch import seconds_of
 from chainrule.hub.fresh import fresh
@@ -15,6 +17,7 @@ from chainrule.layers.cache import KVCache
 from chainrule.layers.mlp import Plain
 from chainrule.layers.moe import MixtureOfExperts
 from chainrule.layers.norm import LayerNorm
+from chainrule.layers.position import Learned, NoPosition
 from chainrule.layers.router import Router
 from chainrule.models.blocks import Block
 from chainrule.models.decoder import Decoder, DecoderConfig
@@ -70,7 +73,20 @@ def test_every_block_that_writes_a_token_has_a_frame_and_no_other():
     assert not any(isinstance(brick, Frame) for brick in (*bricks(anatomy, 2, 1, 20), *bricks(anatomy, 2, 20, 20, cached=True)))
 
 
-@pytest.mark.parametrize("block", [tiny().blocks[0], Block(attention=attention(), mlp=Plain(d_ff=80), norm=LayerNorm())])
+PLAIN = Block(attention=attention(), mlp=Plain(d_ff=80), norm=LayerNorm(), position=Learned())
+
+
+def test_rope_is_laid_only_where_there_is_rope():
+    learned = Decoder(DecoderConfig(vocab_size=V, context=64, d_model=D, blocks=(PLAIN, PLAIN), position=Learned()))
+    one_without = (replace(PLAIN, position=None), replace(PLAIN, position=NoPosition()))
+    mixed = Decoder(DecoderConfig(vocab_size=V, context=64, d_model=D, blocks=one_without))
+    for model, turned in ((learned, 0), (mixed, 1)):
+        laid = bricks(take_apart(model, "plain"), 2, 1, 20, cached=True)
+        assert sum(n for brick, n in laid.items() if isinstance(brick, Turn)) == turned
+        assert sum(n for brick, n in laid.items() if isinstance(brick, Frame)) == 2
+
+
+@pytest.mark.parametrize("block", [tiny().blocks[0], PLAIN])
 def test_the_least_block_does_its_bricks(block):
     laid, products, least = least_block(Frame(2, block))
     with FlopCounterMode(display=False) as counter, torch.no_grad():

@@ -153,7 +153,7 @@ class Parts:
 
 @dataclass(frozen=True, kw_only=True)
 class Anatomy(Parts):
-    """A decoder, taken apart. ``blocks`` are the parts of its config, one per layer."""
+    """A decoder, taken apart. ``blocks`` are the parts of its config, one per layer, each with its positions."""
 
     d_model: int
     blocks: tuple[Any, ...]
@@ -166,7 +166,7 @@ def take_apart(model: Model, name: str) -> Anatomy:
     kind = getattr(config, "kind", type(model).__name__)
     if kind != "decoder":
         raise ConfigError(f"{name} is a model of kind {kind!r}; only a decoder is taken apart block by block")
-    blocks = config.blocks
+    blocks = tuple(replace(block, position=block.position or config.position) for block in config.blocks)
     matrices = list(_matrices(model, blocks))
     if config.tied:
         matrices.append(Matrix("embed_tokens", "head", model.vocab_size, config.d_model, packs=False))
@@ -177,7 +177,7 @@ def take_apart(model: Model, name: str) -> Anatomy:
         d_model=config.d_model,
         parameters=parameters_by_part(model),
         matrices=tuple(matrices),
-        blocks=tuple(blocks),
+        blocks=blocks,
         attentions=tuple(attention_of(block.attention) for block in blocks),
         tensors=len(model.state_dict()),
         tied=config.tied,

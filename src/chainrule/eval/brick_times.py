@@ -171,7 +171,7 @@ def least_block(frame: Frame) -> tuple[Laid, list[nn.Linear], Counter[Brick]]:
     block, shape = replace(frame.block, attention=attention, mlp=mlp), attention_of(attention)
     layer, rows, cache = block.build(LEAST), frame.rows, KVCache(frame.rows, LEAST, (attention.memory,))
     cache.longest, slot = LEAST, torch.zeros(rows, 1, dtype=torch.long)
-    tables = Rope().tables(slot, attention.d_rotary, LEAST)
+    tables = Rope().tables(slot, attention.d_rotary, LEAST) if block.position.kind == "rope" else None
     laid = Laid(lambda x: layer(x, tables, None, partial(cache.store, 0, slot), None), (_numbers(rows, 1, LEAST),))
     least = block_bricks(block, shape, rows, 1, LEAST, LEAST, cached=True)
     products = [module for module in layer.modules() if isinstance(module, nn.Linear)]

@@ -181,7 +181,7 @@ def block_bricks(
     tokens = rows * new
     keys = attention.keys(length) if new == length else float(attention.seen(length - 1))
     laid: Counter[Brick] = Counter({Scores(rows, new, length, keys, attention, cached): 1})
-    if block.attention.kind == "grouped_query":
+    if block.attention.kind == "grouped_query" and block.position.kind == "rope":
         laid[Turn(rows, new, attention.heads, attention.groups, attention.d_key)] += 1
     if cached:
         laid[Pass("store", tokens, attention.memory // 2, 2, 2)] += 1
