@@ -63,16 +63,14 @@ def _ladder() -> tuple[Rung, ...]:
 
 def _curves() -> tuple[Curve, ...]:
     steps = [round(1000 * 1.09**i) for i in range(1, 97)]
-    noisy = tuple((t, 0.57 + 6 * math.exp(-((t / 3e4) ** 0.45)) + 0.05 * math.sin(t)) for t in steps)
-    held = [
+    return tuple(
         Curve(
             name=f"held-out, {name}",
             language=key,
             points=tuple((t, TRUTH[key] * (1.055 + 9 * math.exp(-((t / 2.5e4) ** 0.42)))) for t in steps[::3]),
         )
         for key, name in (("en", "English"), ("zh", "中文"))
-    ]
-    return (Curve(name="training batches", points=noisy), *held)
+    )
 
 
 def _chats() -> tuple[ChatScore, ...]:

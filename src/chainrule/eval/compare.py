@@ -55,7 +55,6 @@ def compare(
     *,
     language: str | None = None,
     seed: int = 0,
-    resamples: int = RESAMPLES,
     confidence: float = 0.95,
 ) -> Comparison:
     """The difference in bits per byte, ``first`` minus ``second``, on the same documents (of one language, or all).
@@ -75,7 +74,7 @@ def compare(
             raise DataError(f"{measured.name} gives a document probability 0, so no finite difference exists; smooth it")
     difference = [(first.nats[i] - second.nats[i]) / math.log(2) for i in chosen]
     weight = [float(first.size_bytes[i]) for i in chosen]
-    low, high = interval(difference, weight, seed=seed, resamples=resamples, confidence=confidence)
+    low, high = interval(difference, weight, seed=seed, confidence=confidence)
     return Comparison(
         first=first.name,
         second=second.name,

@@ -83,10 +83,7 @@ def learning(results: Results) -> Section | None:
         title="Bits per byte while training, against the entropy of the language",
         x="training tokens",
         y="bits per byte",
-        curves=[
-            Curve(name=curve.name, points=curve.points, tone=_tone(results, curve.language), pale=not curve.language)
-            for curve in results.curves
-        ],
+        curves=[Curve(name=curve.name, points=curve.points, tone=_tone(results, curve.language)) for curve in results.curves],
         rules=_entropies(results),
         log_y=True,
     )
@@ -96,7 +93,7 @@ def learning(results: Results) -> Section | None:
     return Section(title="Learning · 学习", blocks=[Figure(drawing=drawing, caption=caption)])
 
 
-def _tone(results: Results, language: str | None) -> int:
+def _tone(results: Results, language: str) -> int:
     known = found.languages(results.ladder)
     return LANGUAGE_TONES[known.index(language) % len(LANGUAGE_TONES)] if language in known else 5
 

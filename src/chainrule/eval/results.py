@@ -23,11 +23,11 @@ Family = Literal["uniform", "bytes", "tokens", "model", "truth"]
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """Bits per byte after so many training tokens; ``language`` is None for the loss of the training batches."""
+    """Bits per byte of held-out text in a language, after so many training tokens."""
 
     name: str
     points: tuple[tuple[int, float], ...]
-    language: str | None = None
+    language: str
 
 
 @dataclass(frozen=True, kw_only=True)

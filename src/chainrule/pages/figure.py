@@ -34,12 +34,11 @@ class Drawn(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """A named line through points (x, y), ordered by x; ``pale`` for the noisy one behind."""
+    """A named line through points (x, y), ordered by x."""
 
     name: str
     points: Sequence[tuple[float, float]]
     tone: int = 1
-    pale: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +52,13 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class LineChart:
-    """Curves over a common x, with horizontal reference lines. Either axis may be logarithmic."""
+    """Curves over a common x, with horizontal reference lines; y may be logarithmic."""
 
     title: str
     x: str
     y: str
     curves: Sequence[Curve]
     rules: Sequence[Rule] = ()
-    log_x: bool = False
     log_y: bool = False
 
     def svg(self, width: float = WIDE) -> str:
@@ -74,9 +72,9 @@ class LineChart:
         return [point for curve in self.curves for point in curve.points if self.drawable(point)]
 
     def drawable(self, point: tuple[float, float]) -> bool:
-        """Whether a point is finite, and positive where an axis is logarithmic."""
+        """Whether a point is finite, and positive where y is logarithmic."""
         x, y = point
-        return math.isfinite(x) and math.isfinite(y) and (x > 0 or not self.log_x) and (y > 0 or not self.log_y)
+        return math.isfinite(x) and math.isfinite(y) and (y > 0 or not self.log_y)
 
 
 class _Plot:
@@ -86,7 +84,7 @@ class _Plot:
         self.chart, self.width, self.top = chart, width, top
         self.bottom = top + max(190.0, min(300.0, width * 0.42))
         points = chart.points()
-        self.across = Scale.over([x for x, _ in points], log=chart.log_x)
+        self.across = Scale.over([x for x, _ in points])
         heights = [y for _, y in points] + [rule.value for rule in chart.rules]
         self.up = Scale.over(heights, log=chart.log_y, room=0.02)
         self.foot = 22.0 if chart.rules else 0.0  # room for a label under the lowest reference line
@@ -122,12 +120,12 @@ class _Plot:
     def curves(self) -> list[str]:
         marks: list[str] = []
         for curve in self.chart.curves:
-            style = f"curve line-{curve.tone}" + " pale" * curve.pale
             for piece in self.pieces(curve):
                 if len(piece) == 1:
                     marks.append(tag("circle", cx=piece[0][0], cy=piece[0][1], r=2.5, class_=f"fill-{curve.tone}"))
                 else:
-                    marks.append(tag("path", d="M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in piece), class_=style))
+                    line = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in piece)
+                    marks.append(tag("path", d=line, class_=f"curve line-{curve.tone}"))
         return marks
 
     def pieces(self, curve: Curve) -> list[list[tuple[float, float]]]:
@@ -191,7 +189,6 @@ class BarChart:
     unit: str
     bars: Sequence[Bar]
     rules: Sequence[Rule] = ()
-    high: float | None = None
     origin: float = 0.0
 
     def svg(self, width: float = WIDE) -> str:
@@ -210,7 +207,7 @@ class BarChart:
 
     def scale(self) -> Scale:
         """From where bars begin to the largest finite value."""
-        high = self.high or _largest([bar.value for bar in self.bars] + [rule.value for rule in self.rules])
+        high = _largest([bar.value for bar in self.bars] + [rule.value for rule in self.rules])
         return Scale(low=self.origin, high=max(high, self.origin * 1.01), log=self.origin > 0)
 
     def _rules(self, rows: "_Rows", top: float, bottom: float) -> list[str]:
@@ -242,7 +239,6 @@ class GroupedBars:
     groups: Sequence[str]
     series: Sequence[Series]
     high: float | None = None
-    digits: int = 1
 
     def svg(self, width: float = WIDE) -> str:
         marks, head = legend([(series.name, series.tone) for series in self.series], width)
@@ -264,7 +260,7 @@ class GroupedBars:
 
     def _bar(self, series: Series, i: int) -> Bar:
         value = series.values[i]
-        return Bar(name=series.name, value=value, tone=series.tone, text=fixed(value, self.digits))
+        return Bar(name=series.name, value=value, tone=series.tone, text=fixed(value, 1))
 
 
 class _Rows:

@@ -33,7 +33,6 @@ svg.figure .halo { paint-order: stroke; stroke: var(--paper); stroke-width: 4px;
 svg.figure .grid { stroke: var(--hair); stroke-width: 1; }
 svg.figure .axis { stroke: var(--faint); stroke-width: 1; }
 svg.figure .curve { fill: none; stroke-width: 1.75; stroke-linejoin: round; stroke-linecap: round; }
-svg.figure .pale { opacity: 0.4; stroke-width: 1.25; }
 svg.figure .rule { stroke-width: 1.25; stroke-dasharray: 5 3; }
 """ + "".join(
     f"svg.figure .line-{i} {{ stroke: var(--tone-{i}); }}\nsvg.figure .fill-{i} {{ fill: var(--tone-{i}); }}\n"
@@ -74,13 +73,6 @@ def figure(title: str, width: float, height: float, marks: Iterable[str]) -> str
         aria_label=title,
         viewBox=f"0 0 {_number(width)} {_number(height)}",
     )
-
-
-def standalone(svg: str) -> str:
-    """The same figure as a file of its own, with its colours inside."""
-    head, rest = svg.split(">", 1)
-    ground = "svg.figure { background: var(--paper); }"
-    return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{COLOURS}{FIGURES}{ground}</style>{rest}\n'
 
 
 def legend(names: Iterable[tuple[str, int]], width: float) -> tuple[list[str], float]:
