@@ -55,9 +55,9 @@ def test_every_answer_tells_a_value():
     for language in ("en", "zh"):
         for kind, wanted in kinds.items():
             chats = list(islice(world_chats(1, language=language, kind=kind), 60))
-            told = [judge.told(chat) for chat in chats]
-            assert {what for what, _ in told} == wanted
-            for chat, (what, value) in zip(chats, told, strict=True):
+            values = [judge.value_in(chat) for chat in chats]
+            assert {what for what, _ in values} == wanted
+            for chat, (what, value) in zip(chats, values, strict=True):
                 right, wrong = chat.accepts[0], chat.wrong[0]
                 assert right[value]
                 if what != "program":  # a false answer says another value in the same sentence

@@ -13,7 +13,7 @@ from typing import Literal
 from chainrule.core.errors import DataError, nearest
 from chainrule.core.files import write_text
 from chainrule.core.schema import dump, parse
-from chainrule.eval import findings as found
+from chainrule.eval import findings
 from chainrule.eval.history import parsed
 from chainrule.eval.results import Machine
 from chainrule.pages.table import Table
@@ -73,7 +73,7 @@ class Ablation:
 
     def text(self) -> str:
         """The ablations for the terminal."""
-        return "\n\n".join([f"{self.layers} layers, {self.d_model} wide, on {self.source}", table(self).text(), *said(self)])
+        return "\n\n".join([f"{self.layers} layers, {self.d_model} wide, on {self.source}", table(self).text(), *notes(self)])
 
 
 def chosen(names: str) -> tuple[str, ...]:
@@ -93,8 +93,8 @@ def table(ablation: Ablation) -> Table:
     names = [
         "model",
         "parameters",
-        *(f"bits/byte {found.spoken(language)}" for language in spoken),
-        *(f"lost {found.spoken(language)}" for language in spoken),
+        *(f"bits/byte {findings.spoken(language)}" for language in spoken),
+        *(f"lost {findings.spoken(language)}" for language in spoken),
         "first/last gradient, start",
         "end",
         "training",
@@ -132,7 +132,7 @@ def ratio(norms: Norms) -> float | None:
     return first / last if first is not None and last else None
 
 
-def said(ablation: Ablation) -> list[str]:
+def notes(ablation: Ablation) -> list[str]:
     """What must be known to read the table, and which trainings broke off."""
     lines = [
         f"Every model learned from the same {compact(ablation.tokens)} tokens in the same order, from the same seed. "

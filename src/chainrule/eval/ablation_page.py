@@ -3,8 +3,7 @@
 page(ablation).html()        the file report.html
 """
 
-from chainrule.eval import ablation as found
-from chainrule.eval.ablation import PARTS, Ablated, Ablation, Norms
+from chainrule.eval.ablation import PARTS, Ablated, Ablation, Norms, notes, table
 from chainrule.eval.report import beside
 from chainrule.pages.figure import Curve, LineChart
 from chainrule.pages.page import Code, Data, Figure, Page, Prose, Section
@@ -34,8 +33,8 @@ def page(ablation: Ablation) -> Page:
 
 def lost(ablation: Ablation) -> Section:
     """The table."""
-    table = Data(table=found.table(ablation))
-    return Section(title="What is lost · 失去了什么", blocks=[table, Prose(paragraphs=found.said(ablation))])
+    blocks = [Data(table=table(ablation)), Prose(paragraphs=notes(ablation))]
+    return Section(title="What is lost · 失去了什么", blocks=blocks)
 
 
 def gradients(ablation: Ablation) -> Section:

@@ -48,11 +48,11 @@ def replies(lm: LM, conversations: Iterable[Sequence[dict[str, Any]]], *, max_to
     fits = [i for i, ids in enumerate(prompts) if lm.model.context is None or len(ids) < lm.model.context]
     order = sorted(fits, key=lambda i: len(prompts[i]))  # rows of like length run together
     ids = {engine.submit(lm.request(prompts[i], temperature=0.0, max_tokens=max_tokens)): i for i in order}
-    said = [""] * len(prompts)
+    answers = [""] * len(prompts)
     while engine.busy:
         for event in engine.step():
-            said[ids[event.id]] += event.text
-    return said
+            answers[ids[event.id]] += event.text
+    return answers
 
 
 def answering(lm: LM) -> Answer:
@@ -63,30 +63,30 @@ def answering(lm: LM) -> Answer:
 def majority(known: Iterable[Chat]) -> Answer:
     """Says to every question the value that was most often right where the same was asked, whatever the story.
 
-    Whom and what the question is about it is told: it gets the right answer with its value taken out (``told``), and puts in
-    the most frequent place, job, count, result or program.
+    Whom and what the question is about it is told: it gets the right answer with its value taken out (``value_in``), and puts
+    in the most frequent place, job, count, result or program.
     """
     counts: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
     for chat in known:
-        what, value = told(chat)
+        what, value = value_in(chat)
         counts[chat.language, chat.kind, what][chat.accepts[0][value]] += 1
     best = {key: values.most_common(1)[0][0] for key, values in counts.items()}
 
-    def said(chat: Chat) -> str:
-        what, value = told(chat)
+    def answer(chat: Chat) -> str:
+        what, value = value_in(chat)
         right = chat.accepts[0]
         return right[: value.start] + best.get((chat.language, chat.kind, what), "") + right[value.stop :]
 
-    return lambda asked: [said(chat) for chat in asked]
+    return lambda asked: [answer(chat) for chat in asked]
 
 
-def told(chat: Chat) -> tuple[str, slice]:
+def value_in(chat: Chat) -> tuple[str, slice]:
     """What a right answer tells, and where the value stands in it; of a program the whole is the value."""
     right = chat.accepts[0]
     for what, frame in _frames(chat.language).items():
-        found = frame.fullmatch(right)
-        if found:
-            return what, slice(*found.span("value"))
+        match = frame.fullmatch(right)
+        if match:
+            return what, slice(*match.span("value"))
     return "program", slice(0, len(right))
 
 
@@ -111,20 +111,20 @@ def _frame(pattern: str, **slots: str) -> re.Pattern[str]:
 
 def best(systems: Sequence[list[ChatScore]]) -> list[ChatScore]:
     """In each language the scores of the system that answers most of its questions."""
-    found: list[ChatScore] = []
+    chosen: list[ChatScore] = []
     for language in dict.fromkeys(row.language for scores in systems for row in scores):
         each = [[row for row in scores if row.language == language] for scores in systems]
-        found += max(each, key=lambda rows: sum(row.right for row in rows))
-    return found
+        chosen += max(each, key=lambda rows: sum(row.right for row in rows))
+    return chosen
 
 
 def score(system: str, role: Role, answer: Answer, asked: Sequence[Chat]) -> list[ChatScore]:
     """How many of the questions of each language and kind a system answers exactly."""
     right: Counter[tuple[str, str]] = Counter()
     total: Counter[tuple[str, str]] = Counter()
-    for chat, said in zip(asked, answer(asked), strict=True):
+    for chat, text in zip(asked, answer(asked), strict=True):
         total[chat.language, chat.kind] += 1
-        right[chat.language, chat.kind] += grade(chat, said)
+        right[chat.language, chat.kind] += grade(chat, text)
     return [
         ChatScore(system=system, role=role, language=language, kind=kind, right=right[language, kind], asked=n)
         for (language, kind), n in total.items()

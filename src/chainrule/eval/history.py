@@ -18,7 +18,7 @@ from typing import Literal
 from chainrule.core.errors import DataError, nearest
 from chainrule.core.files import read_json_object, write_text
 from chainrule.core.schema import dump, parse
-from chainrule.eval import findings as found
+from chainrule.eval import findings
 from chainrule.eval.results import Machine, Rung
 from chainrule.pages.table import Table
 from chainrule.pages.text import compact, fixed, percent
@@ -162,16 +162,16 @@ def chosen(names: str | None, *, branches: bool = False, known: bool = True) -> 
 def table(history: History, *, years: bool = True) -> Table:
     """A row for every rung; without ``years`` it is narrow enough for a page."""
     rungs = history.rungs
-    spoken = found.languages(rungs)
-    distances = [language for language in spoken if found.truth(rungs, language) is not None]
+    spoken = findings.languages(rungs)
+    distances = [language for language in spoken if findings.truth(rungs, language) is not None]
     mixed = any(_chooses(one) for one in history.milestones)
     names = [
         "model",
         *["year"] * years,
         "parameters",
         *["active"] * mixed,
-        *(f"bits/byte {found.spoken(language)}" for language in spoken),
-        *(f"above truth {found.spoken(language)}" for language in distances),
+        *(f"bits/byte {findings.spoken(language)}" for language in spoken),
+        *(f"above truth {findings.spoken(language)}" for language in distances),
         "training",
         "tokens/s",
     ]
@@ -199,12 +199,12 @@ def _chooses(one: Milestone) -> bool:
 
 def bits(rung: Rung, language: str) -> float:
     """A rung's bits per byte, infinite where it rules the text out."""
-    found = rung.bits_per_byte.get(language)
-    return float("inf") if found is None else found
+    paid = rung.bits_per_byte.get(language)
+    return float("inf") if paid is None else paid
 
 
 def _above(rungs: Sequence[Rung], rung: Rung, language: str) -> str:
-    above = found.above_truth(rungs, rung, language)
+    above = findings.above_truth(rungs, rung, language)
     return "" if rung.family == "truth" else percent(above, 0 if above and above >= 1 else 1)
 
 
@@ -214,7 +214,7 @@ def _seconds(seconds: float) -> str:
 
 def notes(history: History) -> list[str]:
     """What must be known to read the table."""
-    said = [
+    lines = [
         f"All but uniform (over bytes) read the same {history.vocab_size:,} BPE tokens, n-grams too; "
         f"all are measured on the same {history.held_out:,} documents."
     ]
@@ -223,18 +223,18 @@ def notes(history: History) -> list[str]:
     if line:
         tokens = compact(line[0].tokens)
         who = "Each neural model of the line" if any(one.key in BRANCHES for one in trained) else "Each neural model"
-        said.append(f"{who} learned from {tokens} tokens of {history.documents:,} documents, in the same order.")
+        lines.append(f"{who} learned from {tokens} tokens of {history.documents:,} documents, in the same order.")
     if any(one.key in BRANCHES[1:] for one in trained):
-        said.append(
+        lines.append(
             "Beside the line: an encoder–decoder reads what stands before a part of the text and writes the part, and BERT "
             "guesses each next word with nothing after it. Their bits are those of whole texts too, from about as many tokens."
         )
     if any(one.key in ("transformer", "llama", "moe") for one in trained):
-        said.append(
+        lines.append(
             "The Transformers of the line begin where their parts allow it: with learned places by attending to what is alike, "
             "with rope by looking back and copying; a plain start needs more tokens to get there."
         )
-    return said
+    return lines
 
 
 @dataclass(frozen=True)
@@ -247,13 +247,13 @@ class Slip:
     in_mean: bool
 
     def __str__(self) -> str:
-        return f"{self.name} pays more than {self.before} in {' and '.join(map(found.spoken, self.languages))}"
+        return f"{self.name} pays more than {self.before} in {' and '.join(map(findings.spoken, self.languages))}"
 
 
 def slips(history: History) -> list[Slip]:
     """Wherever a rung of the line pays more than the one before it."""
     rungs = [one.rung for one in history.milestones if one.key not in BRANCHES]
-    spoken = found.languages(rungs)
+    spoken = findings.languages(rungs)
     seen: list[Slip] = []
     for before, after in pairwise(rungs):
         worse = tuple(language for language in spoken if bits(after, language) > bits(before, language))
@@ -273,8 +273,8 @@ def verdict(history: History) -> str:
     if not seen:
         rung = "rung of the line" if any(one.key in BRANCHES for one in history.milestones) else "rung"
         return f"In order: every {rung} pays at most as much as the one before it, in every language."
-    said = "; ".join(map(str, seen))
-    return f"Not in order: {said}." if any(slip.in_mean for slip in seen) else f"In order in the mean of the languages: {said}."
+    text = "; ".join(map(str, seen))
+    return f"Not in order: {text}." if any(slip.in_mean for slip in seen) else f"In order in the mean of the languages: {text}."
 
 
 def write(history: History, folder: Path) -> Path:

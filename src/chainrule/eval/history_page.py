@@ -5,7 +5,7 @@
 Nothing is computed here; what was not measured is left out.
 """
 
-from chainrule.eval import findings as found
+from chainrule.eval import findings
 from chainrule.eval import history as ladder
 from chainrule.eval.history import BRANCHES, ERAS, History
 from chainrule.eval.report import beside, ladder_figures
@@ -58,11 +58,11 @@ def numbers(history: History) -> list[tuple[str, str, str]]:
     """The few numbers at the top: what is best, in each language, and the time."""
     rungs = [rung for rung in history.rungs if rung.family != "truth"]
     items: list[tuple[str, str, str]] = []
-    for language in found.languages(rungs):
+    for language in findings.languages(rungs):
         best = min(rungs, key=lambda rung: ladder.bits(rung, language))
-        above = found.above_truth(history.rungs, best, language)
+        above = findings.above_truth(history.rungs, best, language)
         note = best.name + (f", {percent(above)} above the truth" if above is not None else "")
-        items.append((fixed(best.bits_per_byte[language]), f"bits per byte, {found.spoken(language)}", note))
+        items.append((fixed(best.bits_per_byte[language]), f"bits per byte, {findings.spoken(language)}", note))
     machine = history.machine
     items.append((duration(history.seconds), "for everything", f"{machine.threads} threads, {machine.device}"))
     return items

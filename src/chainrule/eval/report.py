@@ -9,8 +9,7 @@ Whatever a run did not measure is left out; nothing is computed here but what ``
 import math
 from collections.abc import Sequence
 
-from chainrule.eval import findings as found
-from chainrule.eval import tables
+from chainrule.eval import findings, tables
 from chainrule.eval.results import NextProbe, Results, Rung
 from chainrule.pages.figure import Bar, BarChart, Curve, Drawn, GroupedBars, LineChart, Rule, Series
 from chainrule.pages.page import Block, Code, Data, Figure, Numbers, Page, Pair, Prose, Samples, Section
@@ -49,14 +48,14 @@ def page(results: Results) -> Page:
 
 def numbers(results: Results) -> list[tuple[str, str, str]]:
     """The few numbers at the top."""
-    model = found.trained(results.ladder)
+    model = findings.trained(results.ladder)
     items: list[tuple[str, str, str]] = []
-    for language in found.languages(results.ladder):
+    for language in findings.languages(results.ladder):
         bits = model.bits_per_byte.get(language) if model else None
-        above = found.above_truth(results.ladder, model, language)
+        above = findings.above_truth(results.ladder, model, language)
         note = f"{percent(above)} above the truth" if above is not None else ""
-        items.append((fixed(bits), f"bits per byte, {found.spoken(language)}", note))
-    right = found.accuracy(score for score in results.chats if score.role == "after")
+        items.append((fixed(bits), f"bits per byte, {findings.spoken(language)}", note))
+    right = findings.accuracy(score for score in results.chats if score.role == "after")
     if right is not None:
         asked = sum(score.asked for score in results.chats if score.role == "after")
         items.append((percent(right), "chat questions answered exactly", f"of {compact(asked)}"))
@@ -67,7 +66,7 @@ def numbers(results: Results) -> list[tuple[str, str, str]]:
 
 def goals(results: Results) -> Section | None:
     """What the run set out to show, and whether it did."""
-    checks = found.checks(results)
+    checks = findings.checks(results)
     if not checks:
         return None
     met = sum(check.met for check in checks)
@@ -94,14 +93,14 @@ def learning(results: Results) -> Section | None:
 
 
 def _tone(results: Results, language: str) -> int:
-    known = found.languages(results.ladder)
+    known = findings.languages(results.ladder)
     return LANGUAGE_TONES[known.index(language) % len(LANGUAGE_TONES)] if language in known else 5
 
 
 def _entropies(results: Results) -> list[Rule]:
-    truths = [(language, found.truth(results.ladder, language)) for language in found.languages(results.ladder)]
+    truths = [(language, findings.truth(results.ladder, language)) for language in findings.languages(results.ladder)]
     return [
-        Rule(name=f"entropy, {found.spoken(language)}: {fixed(bits)}", value=bits, tone=_tone(results, language))
+        Rule(name=f"entropy, {findings.spoken(language)}: {fixed(bits)}", value=bits, tone=_tone(results, language))
         for language, bits in truths
         if bits is not None
     ]
@@ -125,7 +124,7 @@ def ladder(results: Results) -> Section | None:
 
 def ladder_figures(rungs: Sequence[Rung]) -> list[tuple[str, Drawn]]:
     """One chart for every language, under its name; bars begin at the truth where it is known."""
-    return [(found.spoken(language), _bars(rungs, language)) for language in found.languages(rungs)]
+    return [(findings.spoken(language), _bars(rungs, language)) for language in findings.languages(rungs)]
 
 
 def beside(drawings: Sequence[tuple[str, Drawn]]) -> Figure | Pair:
@@ -134,9 +133,9 @@ def beside(drawings: Sequence[tuple[str, Drawn]]) -> Figure | Pair:
 
 
 def _bars(rungs: Sequence[Rung], language: str) -> BarChart:
-    floor = found.truth(rungs, language)
+    floor = findings.truth(rungs, language)
     return BarChart(
-        title=f"Bits per byte of every model, {found.spoken(language)}",
+        title=f"Bits per byte of every model, {findings.spoken(language)}",
         unit="bits per byte, log scale from the truth" if floor else "bits per byte",
         bars=[_bar(rung, language) for rung in rungs],
         rules=[Rule(name=f"truth {fixed(floor)}", value=floor)] if floor else [],
@@ -169,7 +168,7 @@ def chats(results: Results) -> Section | None:
     spoken = list(dict.fromkeys(score.language for score in results.chats))
     if not spoken:
         return None
-    drawings: list[tuple[str, Drawn]] = [(found.spoken(language), _chat_bars(results, language)) for language in spoken]
+    drawings: list[tuple[str, Drawn]] = [(findings.spoken(language), _chat_bars(results, language)) for language in spoken]
     text = (
         "Held-out questions by kind: the answer counts if it is exactly right. The majority answer is given the right "
         "sentence without its value, and puts in the value that was most frequent in training."
@@ -183,7 +182,7 @@ def _chat_bars(results: Results, language: str) -> GroupedBars:
     kinds = list(dict.fromkeys(score.kind for score in scores))
     systems = dict.fromkeys((score.system, score.role) for score in scores)
     return GroupedBars(
-        title=f"Share of chat questions answered exactly, by kind, {found.spoken(language)}",
+        title=f"Share of chat questions answered exactly, by kind, {findings.spoken(language)}",
         unit="% answered exactly",
         groups=kinds,
         series=[Series(name=name, values=_shares(scores, name, kinds), tone=ROLES[role]) for name, role in systems],
@@ -191,9 +190,9 @@ def _chat_bars(results: Results, language: str) -> GroupedBars:
     )
 
 
-def _shares(scores: list[found.ChatScore], system: str, kinds: list[str]) -> list[float | None]:
+def _shares(scores: list[findings.ChatScore], system: str, kinds: list[str]) -> list[float | None]:
     rows = [score for score in scores if score.system == system]
-    shares = [found.accuracy(score for score in rows if score.kind == kind) for kind in kinds]
+    shares = [findings.accuracy(score for score in rows if score.kind == kind) for kind in kinds]
     return [None if share is None else 100 * share for share in shares]
 
 

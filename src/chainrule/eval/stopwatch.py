@@ -22,8 +22,8 @@ def measured(name: str = "auto") -> Device:
     where = pick_device(name)
     formats = ["fp32", *(["bf16"] if fast_bf16(where) else []), *(["fp16"] if where.type != "cpu" else [])]
     rates = {format: _product_rate(where, DTYPES[format]) for format in formats}
-    said = torch.cuda.get_device_name(where) if where.type == "cuda" else f"this {where.type.upper()}"
-    return Device(name=said, memory_bytes=_memory(where), bandwidth=_bandwidth(where), link=ETHERNET, rates=rates)
+    title = torch.cuda.get_device_name(where) if where.type == "cuda" else f"this {where.type.upper()}"
+    return Device(name=title, memory_bytes=_memory(where), bandwidth=_bandwidth(where), link=ETHERNET, rates=rates)
 
 
 def seconds_of(work: Callable[[], object], *, tries: int = 5, where: torch.device | None = None) -> float:

@@ -1,14 +1,13 @@
 """The report in short, for the terminal: the goals, the ladder, chats, probes and cost as plain text."""
 
-from chainrule.eval import findings as found
-from chainrule.eval import tables
+from chainrule.eval import findings, tables
 from chainrule.eval.results import Results
 from chainrule.pages.text import duration, fixed
 
 
 def summary(results: Results) -> str:
     """Several short tables with a line between them; it ends without a newline."""
-    checks = found.checks(results)
+    checks = findings.checks(results)
     parts = [f"{results.name}: {results.model.shape}, trained on {results.source}, seed {results.seed}"]
     if results.ladder:
         parts.append(tables.ladder(results.ladder).text())
@@ -38,7 +37,7 @@ def _samples(results: Results) -> list[str]:
     return [f"{sample.stage}: {sample.prompt}{sample.text}" for sample in last.values()]
 
 
-def _verdict(results: Results, checks: list[found.Check]) -> str:
+def _verdict(results: Results, checks: list[findings.Check]) -> str:
     took = duration(sum(cost.seconds for cost in results.costs))
     met = sum(check.met for check in checks)
     return f"{met} of {len(checks)} goals met in {took}" if checks else f"done in {took}"

@@ -2,25 +2,25 @@
 
 from collections.abc import Sequence
 
-from chainrule.eval import findings as found
+from chainrule.eval import findings
 from chainrule.eval.results import ChatScore, Comparison, NextProbe, OrderProbe, Results, Rung
 from chainrule.pages.table import Table
 from chainrule.pages.text import compact, duration, fixed, percent, size
 
 
-def checks(checks: Sequence[found.Check]) -> Table:
+def checks(checks: Sequence[findings.Check]) -> Table:
     """A row for every goal: what was found (in each language), what was wanted, and whether it was met."""
     claims = list(dict.fromkeys(check.claim for check in checks))
     groups = [[check for check in checks if check.claim == claim] for claim in claims]
     rows = [(group[0].claim, " · ".join(one.found for one in group), group[0].goal, _verdict(group)) for group in groups]
-    spoken = dict.fromkeys(found.spoken(check.language) for check in checks if check.language)
+    spoken = dict.fromkeys(findings.spoken(check.language) for check in checks if check.language)
     names = ("goal", f"found ({' · '.join(spoken)})" if len(spoken) > 1 else "found", "wanted", "")
     missed = frozenset(i for i, group in enumerate(groups) if not all(check.met for check in group))
     return Table(names=names, rows=rows, numbers=frozenset({1, 2}), strong=missed)
 
 
-def _verdict(group: Sequence[found.Check]) -> str:
-    missed = [found.spoken(check.language) for check in group if not check.met and check.language]
+def _verdict(group: Sequence[findings.Check]) -> str:
+    missed = [findings.spoken(check.language) for check in group if not check.met and check.language]
     if all(check.met for check in group):
         return "met"
     return f"missed, {missed[0]}" if len(missed) == 1 < len(group) else "missed"
@@ -28,13 +28,13 @@ def _verdict(group: Sequence[found.Check]) -> str:
 
 def ladder(rungs: Sequence[Rung]) -> Table:
     """All rungs: parameters, bits per byte and distance from the truth by language, tokens a second."""
-    spoken = found.languages(rungs)
-    distances = [language for language in spoken if found.truth(rungs, language) is not None]
+    spoken = findings.languages(rungs)
+    distances = [language for language in spoken if findings.truth(rungs, language) is not None]
     names = [
         "model",
         "parameters",
-        *(f"bits/byte {found.spoken(language)}" for language in spoken),
-        *(f"above truth {found.spoken(language)}" for language in distances),
+        *(f"bits/byte {findings.spoken(language)}" for language in spoken),
+        *(f"above truth {findings.spoken(language)}" for language in distances),
         "tokens/s",
     ]
     rows = [
@@ -58,7 +58,7 @@ def _bits(bits: float | None) -> str:
 def _above(rungs: Sequence[Rung], rung: Rung, language: str) -> str:
     if rung.bits_per_byte.get(language) is None:
         return fixed(float("inf"))
-    return "" if rung.family == "truth" else percent(found.above_truth(rungs, rung, language))
+    return "" if rung.family == "truth" else percent(findings.above_truth(rungs, rung, language))
 
 
 def comparisons(comparisons: Sequence[Comparison]) -> Table:
@@ -66,7 +66,7 @@ def comparisons(comparisons: Sequence[Comparison]) -> Table:
     rows = [
         (
             f"{one.first} − {one.second}",
-            found.spoken(one.language),
+            findings.spoken(one.language),
             fixed(one.difference),
             f"{fixed(one.low)} … {fixed(one.high)}",
             f"{one.documents:,}",
@@ -85,9 +85,9 @@ def chats(scores: Sequence[ChatScore]) -> Table:
     rows: list[list[str]] = []
     for system, role, language in keys:
         mine = [score for score in scores if (score.system, score.role, score.language) == (system, role, language)]
-        shares = [found.accuracy(score for score in mine if score.kind == kind) for kind in kinds]
+        shares = [findings.accuracy(score for score in mine if score.kind == kind) for kind in kinds]
         asked = sum(score.asked for score in mine)
-        rows.append([system, found.spoken(language), *map(percent, shares), percent(found.accuracy(mine)), f"{asked:,}"])
+        rows.append([system, findings.spoken(language), *map(percent, shares), percent(findings.accuracy(mine)), f"{asked:,}"])
     names = ["system", "language", *kinds, "all", "asked"]
     strong = frozenset(i for i, (_, role, _) in enumerate(keys) if role == "after")
     return Table(names=names, rows=rows, numbers=frozenset(range(2, len(names))), strong=strong)
@@ -122,7 +122,7 @@ def following(probe: NextProbe) -> Table:
 
 def seeds(results: Results) -> Table:
     """Each seed, then mean and spread."""
-    spoken = [language for language in found.languages(results.ladder) if language in results.seeds[0].bits_per_byte]
+    spoken = [language for language in findings.languages(results.ladder) if language in results.seeds[0].bits_per_byte]
     chatty = list(results.seeds[0].chat_accuracy)
     rows = [
         [
@@ -135,14 +135,14 @@ def seeds(results: Results) -> Table:
     rows.append(
         [
             "mean",
-            *(found.spread(one.bits_per_byte[language] for one in results.seeds) for language in spoken),
-            *(found.spread((one.chat_accuracy[key] for one in results.seeds), 1, 100) + "\u202f%" for key in chatty),
+            *(findings.spread(one.bits_per_byte[language] for one in results.seeds) for language in spoken),
+            *(findings.spread((one.chat_accuracy[key] for one in results.seeds), 1, 100) + "\u202f%" for key in chatty),
         ]
     )
     names = [
         "seed",
-        *(f"bits/byte {found.spoken(language)}" for language in spoken),
-        *(f"chat {found.spoken(language)}" for language in chatty),
+        *(f"bits/byte {findings.spoken(language)}" for language in spoken),
+        *(f"chat {findings.spoken(language)}" for language in chatty),
     ]
     return Table(names=names, rows=rows, numbers=frozenset(range(1, len(names))), strong=frozenset({len(results.seeds)}))
 

@@ -29,8 +29,8 @@ def world_pairs(n: int, *, seed: int = 0, people: int = 2, events: int = 3) -> d
     """``n`` held-out pairs of the world in each direction."""
     from chainrule.world.translations import translations
 
-    told = list(islice(translations(seed, split="heldout", people=people, events=events), n))
-    return {"en-zh": [one.pairs[0] for one in told], "zh-en": [one.pairs[1] for one in told]}
+    drawn = list(islice(translations(seed, split="heldout", people=people, events=events), n))
+    return {"en-zh": [one.pairs[0] for one in drawn], "zh-en": [one.pairs[1] for one in drawn]}
 
 
 def translate(lm: LM, sources: Sequence[str], *, max_tokens: int = 256) -> list[str]:
@@ -38,15 +38,15 @@ def translate(lm: LM, sources: Sequence[str], *, max_tokens: int = 256) -> list[
     order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
     requests = [lm.asked(sources[i], temperature=0.0, max_tokens=max_tokens) for i in order]
     events = run(Engine(lm.model, lm.tokenizer, rows=ROWS), requests)
-    said = {i: "".join(event.text for event in each) for i, each in zip(order, events, strict=True)}
-    return [said[i] for i in range(len(sources))]
+    targets = {i: "".join(event.text for event in each) for i, each in zip(order, events, strict=True)}
+    return [targets[i] for i in range(len(sources))]
 
 
 def exactness(lm: LM, pairs: Sequence[Pair]) -> Exactness:
     """How well a model translates these pairs; raises ``DataError`` where there are none."""
     if not pairs:
         raise DataError("there are no pairs to measure on; give at least one")
-    said = translate(lm, [source for source, _ in pairs])
-    right = sum(text == target for text, (_, target) in zip(said, pairs, strict=True))
+    texts = translate(lm, [source for source, _ in pairs])
+    right = sum(text == target for text, (_, target) in zip(texts, pairs, strict=True))
     nats = -sum(lm.score(target, given=source, end=True, force=True).total for source, target in pairs) / len(pairs)
     return Exactness(right, len(pairs), nats)

@@ -74,11 +74,11 @@ def similarity(vectors: Vectors, path: str | Path) -> Similarity:
     """
     rows = judgements(path)
     known = [(_row(vectors, a), _row(vectors, b), score) for a, b, score in rows]
-    found = [(a, b, score) for a, b, score in known if a is not None and b is not None]
-    if len(found) < 2:
-        raise DataError(f"{len(found)} of the {len(rows)} pairs in {path} have vectors; learn them from more text")
-    cosines = [float(vectors.unit[a] @ vectors.unit[b]) for a, b, _ in found]
-    return Similarity(rho=spearman(cosines, [score for *_, score in found]), pairs=len(found), unknown=len(rows) - len(found))
+    both = [(a, b, score) for a, b, score in known if a is not None and b is not None]
+    if len(both) < 2:
+        raise DataError(f"{len(both)} of the {len(rows)} pairs in {path} have vectors; learn them from more text")
+    cosines = [float(vectors.unit[a] @ vectors.unit[b]) for a, b, _ in both]
+    return Similarity(rho=spearman(cosines, [score for *_, score in both]), pairs=len(both), unknown=len(rows) - len(both))
 
 
 def judgements(path: str | Path) -> list[tuple[str, str, float]]:
@@ -125,7 +125,7 @@ def analogies(vectors: Vectors, path: str | Path) -> Analogies:
 
 def questions(path: str | Path) -> list[tuple[str, list[str]]]:
     """(section, four words) of every question in a file, as ``analogies`` reads it."""
-    found: list[tuple[str, list[str]]] = []
+    asked: list[tuple[str, list[str]]] = []
     name = "questions"
     for number, line in _lines(path):
         if line.startswith(":"):
@@ -134,8 +134,8 @@ def questions(path: str | Path) -> list[tuple[str, list[str]]]:
         words = line.split()
         if len(words) != 4:
             raise DataError(f"{path}:{number} is {line[:60]!r}; a question is four words: a is to b as c is to d")
-        found.append((name, words))
-    return found
+        asked.append((name, words))
+    return asked
 
 
 def _right(vectors: Vectors, questions: NDArray[np.int64]) -> int:
