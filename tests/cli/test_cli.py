@@ -87,6 +87,27 @@ def test_the_overview_names_every_verb(capsys):
     assert all(verb in out for verb in VERBS)
 
 
+def test_a_help_keeps_the_capitals_of_its_words(capsys):
+    for verb, what in VERBS.items():
+        _, out, _ = run(capsys, verb, "--help")
+        assert f"\n\n{what[0].upper()}{what[1:]}.\n" in out
+    assert "[MASK]" in run(capsys, "fill", "--help")[1]
+    assert "FLOPs" in run(capsys, "plan", "--help")[1]
+
+
+def test_a_help_offers_what_the_verb_takes(capsys):
+    for verb in ("score", "chat", "compare", "export", "explain"):
+        assert "modelscope:org/name" in run(capsys, verb, "--help")[1]
+    fill = run(capsys, "fill", "--help")[1]
+    assert "an encoder: runs/NAME" in fill
+    assert "ngram" not in fill
+    ladder = run(capsys, "ladder", "--help")[1]
+    assert "pure_bf16" in ladder
+    assert "int4" not in ladder
+    assert "of the weights where models are trained" in ladder
+    assert "pairs" in run(capsys, "eval", "--help")[1]
+
+
 def test_score_next_and_generate_work_alike_on_every_kind_of_model(capsys, text, checkpoint, trained, material):
     for model in (f"ngram3:{text}", checkpoint, trained, material / "stories260K" / "stories260K.bin"):
         code, out, _ = run(capsys, "score", model, "Tom has", "--json")

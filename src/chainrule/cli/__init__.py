@@ -90,7 +90,7 @@ def _run(argv: list[str]) -> int:
         raise ChainruleError(f"there is no verb {verb!r}{nearest(verb, VERBS)}; see: chainrule --help")
     module = import_module(f"chainrule.cli.{verb}")
     parser = argparse.ArgumentParser(
-        prog=f"chainrule {verb}", description=VERBS[verb].capitalize() + ".", formatter_class=argparse.RawTextHelpFormatter
+        prog=f"chainrule {verb}", description=_sentence(VERBS[verb]), formatter_class=argparse.RawTextHelpFormatter
     )
     module.arguments(parser)
     try:
@@ -98,6 +98,11 @@ def _run(argv: list[str]) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     return module.run(args) or 0
+
+
+def _sentence(what: str) -> str:
+    """A verb's description with a capital and a full stop; what stands inside (FLOPs, [MASK]) stays as it is."""
+    return f"{what[0].upper()}{what[1:]}."
 
 
 def overview() -> str:

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 def arguments(parser: ArgumentParser) -> None:
     """What the verb takes."""
     options.model(parser)
-    options.documents(parser)
+    options.documents(
+        parser, text=f"{options.TEXT};\nan encoder–decoder reads a .jsonl of pairs, or held-out pairs of the world"
+    )
     parser.add_argument("--force", action="store_true", help="measure even with a tokenizer that loses part of the text")
     options.where(parser)
     options.as_json(parser)

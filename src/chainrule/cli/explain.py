@@ -17,7 +17,7 @@ def arguments(parser: ArgumentParser) -> None:
     """What the verb takes."""
     parser.add_argument(
         "model", metavar="MODEL", nargs="?",
-        help="runs/NAME, a folder, a .gguf or .bin, ngram:FILE, world, org/name;\n"
+        help=f"{options.MODELS};\n"
         "looked for here, then in the cache, then among the configs that ship",
     )  # fmt: skip
     parser.add_argument("--prompt", metavar="TEXT", help="what the forward pass reads; - reads standard input, @FILE a file")

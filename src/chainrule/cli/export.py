@@ -24,7 +24,7 @@ def arguments(parser: ArgumentParser) -> None:
         "llama2c: f32, int8\nllmc: f32, bf16",
     )
     parser.add_argument("--modelfile", action="store_true", help="also write ollama's Modelfile beside OUT.gguf")
-    parser.add_argument("--shard-gb", type=float, metavar="GB", help="files of weights of at most so many GB in a folder (50)")
+    parser.add_argument("--shard-gb", type=float, metavar="GB", help="the largest file of weights in a folder (50)")
     parser.add_argument("--force", action="store_true", help="replace what is there")
     options.where(parser)
     options.as_json(parser)

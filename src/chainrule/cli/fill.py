@@ -8,9 +8,9 @@ from chainrule.core.errors import RequestError
 
 def arguments(parser: ArgumentParser) -> None:
     """What the verb takes."""
-    options.model(parser)
+    options.model(parser, known=options.ENCODERS)
     parser.add_argument("text", metavar="TEXT", help="a text with [MASK] in it; - reads standard input, @FILE a file")
-    parser.add_argument("-k", type=int, default=5, help="so many candidates a mask (5)")
+    parser.add_argument("-k", type=int, default=5, help="how many candidates to show for each mask (5)")
     options.where(parser)
     options.as_json(parser)
 
@@ -37,4 +37,4 @@ def run(args: Namespace) -> None:
         if len(masks) > 1:
             print(f"mask {number}")
         for word, p in mask:
-            print(f"{p:8.4f}  {word!r}" if word != word.strip() or not word else f"{p:8.4f}  {word}")
+            print(options.candidate(word, p))

@@ -4,7 +4,6 @@ Without MODEL the ladder of history is trained and climbed; with one, or with ``
 ``--ablate`` trains a deep decoder with and without its parts instead.
 """
 
-import math
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -34,15 +33,15 @@ def arguments(parser: ArgumentParser) -> None:
         help="count n-grams on bytes and on this model's tokens, and climb with it;\n"
         "without MODEL: the history, every kind of model trained on one text (runs/ladder)",
     )  # fmt: skip
-    options.documents(parser)
+    options.documents(parser, seed="seed of the world's documents, and of the weights where models are trained (0)")
     parser.add_argument("--rungs", metavar="NAMES", help=f"history: only these, of {', '.join(ERAS)}")
     parser.add_argument(
         "--branches", action="store_true",
         help="history: also the branches beside the line (gru, encoder-decoder, bert, t5)",
     )  # fmt: skip
     parser.add_argument("--ablate", metavar="PARTS", help="a deep decoder with and without each of: residual,norm,position")
-    parser.add_argument("--layers", type=int, help="ablate: how deep it is (24)")
-    parser.add_argument("--minutes", type=float, help="how long training and all may take (history 10, ablate 5)")
+    parser.add_argument("--layers", type=int, help="ablate: how many layers (24)")
+    parser.add_argument("--minutes", type=float, help="how long everything may take (history 10, ablate 5)")
     parser.add_argument("--steps", type=int, help="training steps of each neural model, instead of what fits the time")
     parser.add_argument("--name", help="the run's folder in runs/ (history: ladder, ablate: ablation)")
     parser.add_argument("--runs", default="runs", metavar="FOLDER", help="where run folders are (runs)")
@@ -52,22 +51,20 @@ def arguments(parser: ArgumentParser) -> None:
         help="n-grams up to this order (6 with MODEL); without MODEL: n-grams of bytes alone, nothing is trained",
     )  # fmt: skip
     parser.add_argument(
-        "--train-documents", type=int, help="so many documents of the world to learn from (4000; history: what is read once)"
-    )
+        "--train-documents", type=int,
+        help="how many documents of the world to learn from\n(4000; for the history: as many as the training reads once)",
+    )  # fmt: skip
     parser.add_argument(
         "--force", action="store_true",
         help="replace an existing run; with MODEL: measure even with a tokenizer that loses part of the text",
     )  # fmt: skip
-    options.where(parser)
+    options.where(parser, dtype="with MODEL, the format to load in; when training: auto, fp32, bf16, fp16 or pure_bf16")
     options.as_json(parser)
 
 
 def run(args: Namespace) -> None:
     """Train or count, measure, print."""
-    for name, least in {"train_documents": 1, "documents": 1, "steps": 1, "minutes": 0.5, "layers": 2}.items():
-        value = getattr(args, name)
-        if value is not None and not least <= value < math.inf:
-            raise DataError(f"--{name.replace('_', '-')} is {value}; it must be {least} or more, and finite")
+    options.check_least(args, train_documents=1, documents=1, steps=1, minutes=0.5, layers=2)
     if args.model is None:
         loads = {"adapter": None, "pickle": False} | ({} if args.orders is None else {"device": "auto", "dtype": "auto"})
         given = [name for name, absent in loads.items() if getattr(args, name) != absent]
@@ -122,9 +119,7 @@ def _ablation(args: Namespace) -> None:
 
 def _asked(args: Namespace, usual: str) -> dict[str, Any]:
     """The settings that both kinds of run take; what cannot be is refused before torch is even imported."""
-    name = usual if args.name is None else args.name
-    if not name or "/" in name or name in (".", ".."):
-        raise ConfigError(f"--name is {name!r}; it names a folder inside {args.runs}, without slashes")
+    name = options.run_name(usual if args.name is None else args.name, args.runs)
     if args.text is not None:
         from chainrule.data.documents import read_documents
 

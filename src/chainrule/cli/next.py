@@ -11,7 +11,7 @@ def arguments(parser: ArgumentParser) -> None:
     options.model(parser)
     parser.add_argument("prompt", metavar="PROMPT", help="the text so far; - reads standard input, @FILE a file")
     parser.add_argument("--given", metavar="SOURCE", help="the source that an encoder–decoder translates; - and @FILE too")
-    parser.add_argument("-k", type=int, default=5, help="so many continuations (5)")
+    parser.add_argument("-k", type=int, default=5, help="how many continuations to show (5)")
     options.where(parser)
     options.as_json(parser)
 
@@ -26,4 +26,4 @@ def run(args: Namespace) -> None:
         options.dump([{"text": text, "probability": p} for text, p in found])
         return
     for text, p in found:
-        print(f"{p:8.4f}  {text!r}" if text != text.strip() or not text else f"{p:8.4f}  {text}")
+        print(options.candidate(text, p))

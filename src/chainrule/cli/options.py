@@ -1,26 +1,33 @@
 """What several verbs ask alike: the model, the text, how to draw, how to print."""
 
 import json
+import math
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chainrule.core.errors import DataError
+from chainrule.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from chainrule.hub.lm import LM
 
 
-def model(parser: ArgumentParser, name: str = "model") -> None:
-    """A model and where to compute with it."""
-    parser.add_argument(name, metavar=name.upper(), help="runs/NAME, a folder, org/name, a .gguf or .bin, ngram:FILE or world")
+MODELS = "runs/NAME, a folder, org/name, modelscope:org/name, a .gguf or .bin, ngram:FILE or world"
+ENCODERS = "an encoder: runs/NAME, a folder, org/name or modelscope:org/name"
 
 
-def where(parser: ArgumentParser, adapted: str = "the weights") -> None:
+def model(parser: ArgumentParser, name: str = "model", known: str = MODELS) -> None:
+    """A model, and what kinds of names are known for it."""
+    parser.add_argument(name, metavar=name.upper(), help=known)
+
+
+def where(
+    parser: ArgumentParser, adapted: str = "the weights", dtype: str = "auto (as stored), fp32, bf16, fp16 or int4"
+) -> None:
     """Device and number format, and beside what an adapter goes."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--dtype", default="auto", help="auto (as stored), fp32, bf16, fp16 or int4")
+    parser.add_argument("--dtype", default="auto", help=dtype)
     parser.add_argument("--pickle", action="store_true", help="allow weights that are pickles, which may run code")
     parser.add_argument(
         "--adapter", metavar="FOLDER", help=f"a LoRA to put beside {adapted}: a folder that PEFT wrote, or org/name"
@@ -34,7 +41,7 @@ def as_json(parser: ArgumentParser) -> None:
 
 def sampling(parser: ArgumentParser, *, temperature: float, max_tokens: int) -> None:
     """How to draw the next token."""
-    parser.add_argument("--max-tokens", type=int, default=max_tokens, help=f"at most so many new tokens ({max_tokens})")
+    parser.add_argument("--max-tokens", type=int, default=max_tokens, help=f"the most new tokens ({max_tokens})")
     parser.add_argument("--temperature", type=float, default=temperature, help=f"0 is greedy ({temperature:g})")
     parser.add_argument("--top-k", type=int, help="only the K likeliest tokens")
     parser.add_argument("--top-p", type=float, help="only the likeliest tokens that make up P of the probability")
@@ -56,13 +63,31 @@ DRAWN = {"documents": 200, "seed": 0}
 """The options that say what is drawn from the world, and what they are where they were not given."""
 
 
-def documents(parser: ArgumentParser) -> None:
+TEXT = "a text file, folder, .jsonl or .parquet; without it: held-out world text"
+
+
+def documents(parser: ArgumentParser, text: str = TEXT, seed: str = "seed of the world's documents (0)") -> None:
     """The texts to measure on."""
+    parser.add_argument("--text", metavar="FILE", help=text)
     parser.add_argument(
-        "--text", metavar="FILE", help="a text file, folder, .jsonl or .parquet; without it: held-out world text"
+        "--documents", type=int, default=DRAWN["documents"], help="how many documents of the world to measure on (200)"
     )
-    parser.add_argument("--documents", type=int, default=DRAWN["documents"], help="so many documents of the world (200)")
-    parser.add_argument("--seed", type=int, default=DRAWN["seed"], help="seed of the world's documents (0)")
+    parser.add_argument("--seed", type=int, default=DRAWN["seed"], help=seed)
+
+
+def check_least(args: Namespace, **least: float) -> None:
+    """Refuse an option whose number is below its least, or not finite."""
+    for name, bound in least.items():
+        value = getattr(args, name)
+        if value is not None and not bound <= value < math.inf:
+            raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be {bound} or more, and finite")
+
+
+def run_name(name: str, runs: str) -> str:
+    """The name of a run, which must be that of a folder inside ``runs``."""
+    if not name or "/" in name or name in (".", ".."):
+        raise ConfigError(f"--name is {name!r}; it names a folder inside {runs}, without slashes")
+    return name
 
 
 def check_drawn(args: Namespace, *names: str) -> None:
@@ -114,6 +139,11 @@ def prompt(words: str) -> str:
 
         return read_text(Path(words[1:]))
     return words
+
+
+def candidate(text: str, probability: float) -> str:
+    """A line of the verbs that list candidates; a text whose ends could not be seen is quoted."""
+    return f"{probability:8.4f}  {text if text and text == text.strip() else repr(text)}"
 
 
 def dump(data: Any) -> None:

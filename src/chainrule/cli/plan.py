@@ -8,27 +8,24 @@ from argparse import ArgumentParser, Namespace
 
 from chainrule.cli import options
 
-DEVICES = (
-    "this (measured; the bricks of a step are timed too, up to 20 s, and the times they add up to are told as expected), "
-    "h100, h200, 4090, laptop or tpu-v5e (times at best)"
-)
+DEVICES = "this (measured, with expected times: up to 20 s of timing),\nor h100, h200, 4090, laptop, tpu-v5e (best-case times)"
 
 
 def arguments(parser: ArgumentParser) -> None:
     """What the verb takes."""
     parser.add_argument("model", metavar="MODEL", help="runs/NAME, a folder with config.json, a recipe, or an id that ships")
     parser.add_argument("--device", default="this", help=DEVICES)
-    parser.add_argument("--rows", "--batch", type=int, help="rows at once (the recipe's, or 1)")
+    parser.add_argument("--rows", "--batch", type=int, help="rows computed at once (the recipe's, or 1)")
     parser.add_argument(
-        "--length", "--context", type=int, help="tokens of a row (the recipe's, or 4096, or what the model reads)"
+        "--length", "--context", type=int, help="tokens in a row (the recipe's, or 4096, or what the model reads)"
     )
-    parser.add_argument("--optimizer", choices=("adamw", "muon", "sgd"), help="what trains it (the recipe's, or adamw)")
+    parser.add_argument("--optimizer", choices=("adamw", "muon", "sgd"), help="the optimizer (the recipe's, or adamw)")
     parser.add_argument("--rank", type=int, default=16, help="rank of LoRA's adapters (16)")
     parser.add_argument("--targets", metavar="NAMES", help="matrices that LoRA adapts, e.g. q_proj,v_proj (all in the blocks)")
     parser.add_argument("--checkpointing", action="store_true", help="compute activations again on the way back")
-    parser.add_argument("--ranks", type=int, default=1, help="so many devices share the batch (1)")
+    parser.add_argument("--ranks", type=int, default=1, help="how many devices share the batch (1)")
     parser.add_argument("--zero", type=int, default=0, help="ZeRO's stage: 1, 2 or 3 (0, none)")
-    parser.add_argument("--tensor", "--tp", type=int, default=1, help="so many devices share each matrix (1)")
+    parser.add_argument("--tensor", "--tp", type=int, default=1, help="how many devices share each matrix (1)")
     options.as_json(parser)
 
 

@@ -1,21 +1,21 @@
 """``chainrule quickstart``: a language model from nothing, taught to chat, measured against the truth, with a report."""
 
-import math
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from chainrule.cli import options
-from chainrule.core.errors import ConfigError
 
 
 def arguments(parser: ArgumentParser) -> None:
     """What the verb takes."""
-    parser.add_argument("--text", metavar="FILE", help="your own text file or folder instead of the world")
+    parser.add_argument(
+        "--text", metavar="FILE", help="your own text, a file or folder, instead of the world;\nno chats are learned then"
+    )
     parser.add_argument("--minutes", type=float, default=10.0, help="how long it may take (10)")
     parser.add_argument("--steps", type=int, help="pretraining steps, instead of what fits the time")
     parser.add_argument("--sft-steps", type=int, help="fine-tuning steps, instead of what fits the time")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, another run (0)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (0)")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="run N seeds and report mean and spread")
     parser.add_argument("--name", default="quickstart", help="the run's folder in runs/ (quickstart)")
     parser.add_argument("--runs", default="runs", metavar="FOLDER", help="where run folders are (runs)")
@@ -29,13 +29,8 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Plan, run, print the report in short."""
-    least = {"minutes": 0.5, "documents": 4, "questions": 4, "counted": 10, "seeds": 1, "steps": 1, "sft_steps": 1}
-    for name, bound in least.items():
-        value = getattr(args, name)
-        if value is not None and not bound <= value < math.inf:
-            raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be {bound} or more, and finite")
-    if not args.name or "/" in args.name or args.name in (".", ".."):
-        raise ConfigError(f"--name is {args.name!r}; it names a folder inside {args.runs}, without slashes")
+    options.check_least(args, minutes=0.5, documents=4, questions=4, counted=10, seeds=1, steps=1, sft_steps=1)
+    name = options.run_name(args.name, args.runs)
     if args.text is not None:
         from chainrule.data.documents import read_documents
 
@@ -45,7 +40,7 @@ def run(args: Namespace) -> None:
     from chainrule.recipes.quickstart import Plan, quickstart, seeds
 
     plan = Plan(
-        name=args.name, runs=Path(args.runs), text=None if args.text is None else Path(args.text), seed=args.seed,
+        name=name, runs=Path(args.runs), text=None if args.text is None else Path(args.text), seed=args.seed,
         minutes=args.minutes, steps=args.steps, sft_steps=args.sft_steps, held_out=args.documents, questions=args.questions,
         counted=args.counted,
     )  # fmt: skip

@@ -4,7 +4,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from chainrule.core.errors import ConfigError
+from chainrule.cli import options
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -29,9 +29,7 @@ def run(args: Namespace) -> None:
     if args.show:
         print(write_recipe(recipe), end="")
         return
-    name = args.name or Path(args.recipe).stem
-    if not name or "/" in name or name in (".", ".."):
-        raise ConfigError(f"--name is {name!r}; it names a folder inside {args.runs}, without slashes")
+    name = options.run_name(args.name or Path(args.recipe).stem, args.runs)
     from chainrule.train.run import run_recipe
 
     done = run_recipe(recipe, name, resume=args.resume, force=args.force, runs=Path(args.runs))

@@ -28,15 +28,15 @@ def arguments(parser: ArgumentParser) -> None:
         nargs="*",
         help="how to learn: method=cbow d_model=100 window=5 min_count=5 epochs=5 ...",
     )
-    parser.add_argument("--near", action="append", default=[], metavar="WORD", help="its nearest words; may be repeated")
+    parser.add_argument("--near", action="append", default=[], metavar="WORD", help="show its nearest words; may be repeated")
     parser.add_argument("--analogy", nargs=3, metavar=("A", "B", "C"), help="A is to B as C is to ...?")
-    parser.add_argument("-k", type=int, default=10, help="so many words (10)")
+    parser.add_argument("-k", type=int, default=10, help="how many words to show (10)")
     parser.add_argument(
         "--similarity", metavar="FILE", help="score against people: lines of two words and a number (WordSim-353)"
     )
     parser.add_argument("--analogies", metavar="FILE", help="score on questions of four words (questions-words.txt)")
     parser.add_argument(
-        "--segmented", action="store_true", help="words to learn are apart by spaces already; take them as they are"
+        "--segmented", action="store_true", help="the words of the text are separated by spaces already; take them as they are"
     )
     parser.add_argument("--save", metavar="FILE", help="write the vectors in word2vec's text format")
     parser.add_argument("--force", action="store_true", help="replace what is at --save's FILE")
