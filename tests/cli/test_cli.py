@@ -362,14 +362,14 @@ def test_a_chat_template_in_another_encoding_is_refused(capsys, checkpoint):
 
 
 def test_a_fault_of_our_own_is_not_told_as_the_users(monkeypatch):
-    from chainrule.cli import tokenize
+    from chainrule.hub import tokenizer
 
     for fault in (OSError(5, "Input/output error"), ZeroDivisionError()):
 
         def find(name, fault=fault):
             raise fault
 
-        monkeypatch.setattr(tokenize, "find", find)
+        monkeypatch.setattr(tokenizer, "find_tokenizer", find)
         with pytest.raises(type(fault)):
             main(["tokenize", "bytes", "hi"])
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import chainrule as cr
-from chainrule.core.errors import CheckpointError, ConfigError
+from chainrule.core.errors import CheckpointError, ConfigError, TokenizerError
 from chainrule.hub.export import export
 from chainrule.hub.gguf.names import ARCHS
 from chainrule.hub.gguf.read import GGUF
@@ -16,6 +16,7 @@ from chainrule.hub.gguf.tables import TABLES
 from chainrule.hub.gguf.vocab import read_vocabulary
 from chainrule.hub.gguf.vocab_write import write_vocabulary
 from chainrule.hub.gguf.write import write_gguf
+from chainrule.hub.tokenizer import find_tokenizer
 from chainrule.tokenizers import load as load_tokenizer
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.byte import ByteTokenizer
@@ -50,6 +51,14 @@ def test_a_model_out_to_gguf_and_in_again_is_the_same(name, tmp_path):
     # Gemma's norms are stored with one added, and a sum is rounded; all else is exact
     torch.testing.assert_close(logits(back), logits(lm), atol=1e-4 if name.startswith("gemma") else 0, rtol=0)
     assert back.model.config == lm.model.config or name in ("mistral", "gpt2")
+
+
+def test_the_tokenizer_of_a_file_is_found_without_its_model(stories, tmp_path):
+    export(stories, tmp_path / "x.gguf", to="gguf", kind="f32")
+    assert find_tokenizer(str(tmp_path / "x.gguf")).encode(TEXT) == cr.load(tmp_path / "x.gguf").tokenizer.encode(TEXT)
+    write_gguf(tmp_path / "bare.gguf", {"general.architecture": "llama"}, {}, {})
+    with pytest.raises(TokenizerError, match=r"bare.gguf holds no tokenizer"):
+        find_tokenizer(str(tmp_path / "bare.gguf"))
 
 
 @pytest.mark.parametrize("name", ["olmo2", "minimax-m2"])

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from chainrule.adapt.lora import Lora, adapters, attach
-from chainrule.core.errors import CheckpointError
+from chainrule.cli import main
+from chainrule.core.errors import ChainruleError, CheckpointError, TokenizerError
 from chainrule.hub import fetch
 from chainrule.hub.lm import LM
 from chainrule.hub.load import load
@@ -16,6 +17,7 @@ from chainrule.hub.names import here, resolve
 from chainrule.hub.peft import write_adapter
 from chainrule.hub.safetensors import Mapped, write_tensors
 from chainrule.hub.save import save
+from chainrule.hub.tokenizer import find_tokenizer
 from chainrule.tokenizers.byte import ByteTokenizer
 from tests.hub.server import SHA, running
 from tests.hub.test_weights import TOKENS, tiny
@@ -320,6 +322,43 @@ def test_the_tokenizer_of_kimi_comes_with_its_model(hub, prefix, tmp_path):
     lm = load(f"{prefix}org/kimi", device="cpu")
     assert lm.tokenizer.encode("é") == [0xC3, 0xA9]
     assert lm.tokenizer.specials["[BOS]"] == 256
+
+
+@pytest.mark.parametrize("name", ["gpt2", "org/whole", f"org/whole@{SHA}", "modelscope:org/whole", "org/pickled"])
+def test_a_tokenizer_comes_without_the_weights_of_its_model(hub, name, capsys, monkeypatch):
+    hub.models["openai-community/gpt2"] = hub.models["org/whole"]
+    for switch in ("", "1"):
+        monkeypatch.setenv("HF_HUB_OFFLINE", switch)
+        assert main(["tokenize", name, "hi", "--color", "never"]) == 0
+        assert capsys.readouterr().out.splitlines()[:2] == ["h|i", "104 105"]
+    asked = [path for kind, path, _ in hub.requests if kind == "GET"]
+    assert not [path for path in asked if path.endswith((".safetensors", ".bin", ".md"))]
+
+
+def test_a_model_is_whole_after_its_tokenizer_came_alone(hub):
+    for prefix in HUBS:
+        find_tokenizer(f"{prefix}org/whole")
+        assert here(f"{prefix}org/whole") is None
+        assert torch.equal(load(f"{prefix}org/whole", device="cpu").model(TOKENS), tiny()(TOKENS))
+
+
+def test_a_tokenizer_that_is_nowhere_is_told_as_a_model_is(hub, tmp_path, monkeypatch):
+    for name, because in (
+        ("gtp2", r"gtp2 does not exist here; did you mean 'gpt2'\?; give a tokenizer file"),
+        ("runs/nothing", "runs/nothing does not exist here; give a tokenizer file"),
+        ("org/nothing", "org/nothing is neither a folder here nor a model at http"),
+        ("modelscope:org/nothing", "has no model org/nothing"),
+    ):
+        with pytest.raises(ChainruleError, match=because):
+            find_tokenizer(name)
+    hub.models["org/bare"] = save(tmp_path / "published", tiny())
+    for prefix in HUBS:
+        with pytest.raises(TokenizerError, match="holds no one tokenizer"):
+            find_tokenizer(f"{prefix}org/bare")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for prefix in HUBS:
+        with pytest.raises(CheckpointError, match="HF_HUB_OFFLINE forbids to fetch it"):
+            find_tokenizer(f"{prefix}org/whole")
 
 
 def test_a_local_folder_wins_over_such_a_name(hub, tmp_path):

@@ -1,21 +1,20 @@
-"""``chainrule tokenize MODEL TEXT``: the pieces of a text, coloured, with their ids."""
+"""``chainrule tokenize TOKENIZER TEXT``: the pieces of a text, coloured, with their ids."""
 
 import sys
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from chainrule.cli import options
-
-if TYPE_CHECKING:
-    from chainrule.core.tokenizer import Tokenizer
 
 COLOURS = (44, 42, 45, 46, 43)
 
 
 def arguments(parser: ArgumentParser) -> None:
     """What the verb takes."""
-    parser.add_argument("tokenizer", metavar="TOKENIZER", help="bytes, a run, a folder or a tokenizer file")
+    parser.add_argument(
+        "tokenizer",
+        metavar="TOKENIZER",
+        help="runs/NAME, a folder, a tokenizer file, a .gguf, org/name, modelscope:org/name or bytes",
+    )
     parser.add_argument("text", metavar="TEXT", help="the text; - reads standard input, @FILE a file")
     parser.add_argument("--color", choices=("auto", "always", "never"), default="auto")
     options.as_json(parser)
@@ -23,7 +22,9 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Encode and show."""
-    tokenizer = find(args.tokenizer)
+    from chainrule.hub.tokenizer import find_tokenizer
+
+    tokenizer = find_tokenizer(args.tokenizer)
     text = options.prompt(args.text)
     ids = tokenizer.encode(text)
     pieces = [tokenizer.piece(id) for id in ids]
@@ -35,17 +36,3 @@ def run(args: Namespace) -> None:
     print(" ".join(map(str, ids)))
     size = len(text.encode())
     print(f"{len(ids)} tokens, {len(text)} characters, {size} bytes, {size / max(1, len(ids)):.2f} bytes per token")
-
-
-def find(name: str) -> "Tokenizer":
-    """``bytes``, the tokenizer of a run, or of a file or folder."""
-    from chainrule.tokenizers import load
-    from chainrule.tokenizers.byte import ByteTokenizer
-
-    if name == "bytes":
-        return ByteTokenizer()
-    path = Path(name)
-    for inside in ("model", "tokenizer"):
-        if (path / "recipe.yaml").exists() and (path / inside).is_dir():
-            return load(path / inside)
-    return load(path / "model" if (path / "model" / "config.json").exists() else path)

@@ -36,20 +36,8 @@ ROUNDS = 2
 
 def download(name: str, revision: str | None, *, pickle: bool, watch: Stopwatch) -> Path:
     """The folder of a model, complete; raises ``CheckpointError`` saying why it is not there and what to type next."""
-    from huggingface_hub import snapshot_download
-    from tqdm import tqdm
-
-    class Quiet(tqdm):
-        """No bars of the library's own for the small files."""
-
-        def __init__(self, *args: Any, **settings: Any) -> None:
-            super().__init__(*args, **{**settings, "disable": True})
-
     hub = _Hub(name, revision)
-    wanted = [*SMALL, INDEX] + [PICKLED_INDEX] * pickle
-    settings: dict[str, Any] = {"local_files_only": bool(hub.offline), "tqdm_class": Quiet} | hub.where
-    folder = Path(hub.ask(lambda: snapshot_download(name, revision=revision, allow_patterns=wanted, **settings)))
-    watch.lap("download", f"{name} at commit {folder.name[:12]}: config, tokenizer, template", file=folder)
+    folder = _small_files(hub, [*SMALL, INDEX] + [PICKLED_INDEX] * pickle, "config, tokenizer, template", watch)
     if not (folder / "config.json").exists():
         raise CheckpointError(f"{name} holds no config.json, so it is no model in the Hugging Face layout")
     for file in _weights(hub, folder, pickle):
@@ -74,16 +62,34 @@ def cached(name: str, revision: str | None, *, pickle: bool) -> Path | None:
 
 def download_adapter(name: str, revision: str | None, *, watch: Stopwatch) -> Path:
     """The folder of an adapter that PEFT wrote: its config and its tensors."""
-    from huggingface_hub import snapshot_download
-
     hub = _Hub(name, revision)
-    settings: dict[str, Any] = {"local_files_only": bool(hub.offline)} | hub.where
-    folder = Path(hub.ask(lambda: snapshot_download(name, revision=revision, allow_patterns=[ADAPTER[0]], **settings)))
-    watch.lap("download", f"{name} at commit {folder.name[:12]}: an adapter's config", file=folder)
+    folder = _small_files(hub, [ADAPTER[0]], "an adapter's config", watch)
     config, file = ADAPTER
     if (folder / config).exists() and not (folder / file).exists() and hub.has(folder, file):
         hub.weight(folder, file)
         watch.lap("download", f"{name}: {file}", file=folder / file, size_bytes=(folder / file).stat().st_size)
+    return folder
+
+
+def download_tokenizer(name: str, revision: str | None, *, watch: Stopwatch) -> Path:
+    """The folder of a model with its small files, the tokenizer among them."""
+    return _small_files(_Hub(name, revision), SMALL, "config, tokenizer, template", watch)
+
+
+def _small_files(hub: "_Hub", patterns: list[str], what: str, watch: Stopwatch) -> Path:
+    """The folder of a model in the cache, with its small files of these names."""
+    from huggingface_hub import snapshot_download
+    from tqdm import tqdm
+
+    class Quiet(tqdm):
+        """No bars of the library's own for the small files."""
+
+        def __init__(self, *args: Any, **settings: Any) -> None:
+            super().__init__(*args, **{**settings, "disable": True})
+
+    settings: dict[str, Any] = {"local_files_only": bool(hub.offline), "tqdm_class": Quiet} | hub.where
+    folder = Path(hub.ask(lambda: snapshot_download(hub.name, revision=hub.revision, allow_patterns=patterns, **settings)))
+    watch.lap("download", f"{hub.name} at commit {folder.name[:12]}: {what}", file=folder)
     return folder
 
 

@@ -11,8 +11,9 @@ import json
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -22,38 +23,57 @@ from chainrule.hub.fetch import TIMEOUT_S, fetch
 from chainrule.hub.huggingface import ADAPTER, SMALL, first_line, offline_by
 from chainrule.hub.trace import Stopwatch
 from chainrule.hub.weights import INDEX, PICKLED, PICKLED_INDEX, SINGLE, inside, is_whole
+from chainrule.tokenizers.published import has_tokenizer
+
+File = Mapping[str, Any]
+"""What the site says of a file: its Path, Size and Sha256."""
 
 
 def download(name: str, revision: str | None, *, pickle: bool, watch: Stopwatch) -> Path:
     """The folder of a model, complete; raises ``CheckpointError`` saying why it is not there and what to type next."""
+    whole = partial(is_whole, pickle=True)  # pickles that nobody asked for are refused by who reads them
+    return _fetched(name, revision, whole, lambda files: _needed(name, files, pickle), watch)
+
+
+def download_adapter(name: str, revision: str | None, *, watch: Stopwatch) -> Path:
+    """The folder of an adapter that PEFT wrote: its config and its tensors."""
+    return _fetched(
+        name, revision, lambda folder: all((folder / file).exists() for file in ADAPTER), partial(_among, ADAPTER), watch
+    )
+
+
+def download_tokenizer(name: str, revision: str | None, *, watch: Stopwatch) -> Path:
+    """The folder of a model with its small files, the tokenizer among them."""
+    return _fetched(name, revision, has_tokenizer, partial(_among, SMALL), watch)
+
+
+def _fetched(
+    name: str,
+    revision: str | None,
+    complete: Callable[[Path], bool],
+    wanted: Callable[[Sequence[File]], Sequence[File]],
+    watch: Stopwatch,
+) -> Path:
+    """The folder of a model with the wanted ones of its files; what is ``complete`` is used where the site cannot be asked."""
     branch = revision or "master"
     folder = _place(name, branch)
-    there = is_whole(folder, pickle=True)  # pickles that nobody asked for are refused by who reads them
+    there = complete(folder)
     if forbidden := offline_by():
         if not there:
             raise CheckpointError(f"{_absent(name, folder)}, and {forbidden} forbids to fetch it; unset it")
         return folder
     files = _files(name, branch, folder, there)
     if files is not None:
-        _bring(name, branch, _needed(name, files, pickle), folder, watch)
+        _bring(name, branch, wanted(files), folder, watch)
     return folder
 
 
-def download_adapter(name: str, revision: str | None, *, watch: Stopwatch) -> Path:
-    """The folder of an adapter that PEFT wrote: its config and its tensors."""
-    branch = revision or "master"
-    folder = _place(name, branch)
-    there = all((folder / file).exists() for file in ADAPTER)
-    if forbidden := offline_by():
-        if not there:
-            raise CheckpointError(f"{_absent(name, folder)}, and {forbidden} forbids to fetch it; unset it")
-        return folder
-    files = _files(name, branch, folder, there)
-    _bring(name, branch, [file for file in files or () if file["Path"] in ADAPTER], folder, watch)
-    return folder
+def _among(patterns: Sequence[str], files: Sequence[File]) -> list[File]:
+    """The files of these names."""
+    return [file for file in files if any(fnmatch(str(file["Path"]), pattern) for pattern in patterns)]
 
 
-def _bring(name: str, branch: str, files: Sequence[Mapping[str, Any]], folder: Path, watch: Stopwatch) -> None:
+def _bring(name: str, branch: str, files: Sequence[File], folder: Path, watch: Stopwatch) -> None:
     """Fetch those of the files that are not here yet, or are here in another size."""
     for file in files:
         path = inside(folder, str(file["Path"]))
@@ -102,7 +122,7 @@ def _files(name: str, branch: str, folder: Path, there: bool) -> list[dict[str, 
         ) from error
 
 
-def _needed(name: str, files: Sequence[Mapping[str, Any]], pickle: bool) -> list[Mapping[str, Any]]:
+def _needed(name: str, files: Sequence[File], pickle: bool) -> list[File]:
     """The small files and one set of weights."""
     paths = {str(file["Path"]) for file in files}
     weights = [SINGLE] if SINGLE in paths else [INDEX, "model-*.safetensors"] if INDEX in paths else []
@@ -111,10 +131,10 @@ def _needed(name: str, files: Sequence[Mapping[str, Any]], pickle: bool) -> list
     if not weights:
         hint = f"; if it has {PICKLED} and you trust it, say pickle=True (--pickle)"
         raise CheckpointError(f"{name} publishes no safetensors{hint}")
-    return [file for file in files if any(fnmatch(str(file["Path"]), pattern) for pattern in SMALL + weights)]
+    return _among(SMALL + weights, files)
 
 
-def _file(name: str, branch: str, file: Mapping[str, Any], path: Path) -> None:
+def _file(name: str, branch: str, file: File, path: Path) -> None:
     url = f"{endpoint()}/models/{quote(name)}/resolve/{quote(branch, safe='')}/{quote(file['Path'])}"
     try:
         fetch(url, path, headers=_token(), size=file.get("Size"), sha256=file.get("Sha256") or None)

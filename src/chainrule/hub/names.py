@@ -10,7 +10,8 @@ modelscope:org/name                ModelScope
 import re
 from pathlib import Path
 
-from chainrule.core.errors import CheckpointError, nearest
+from chainrule.core.errors import CheckpointError, TokenizerError, nearest
+from chainrule.core.files import exists
 from chainrule.hub.shipped import published_name
 from chainrule.hub.trace import Stopwatch
 
@@ -92,6 +93,26 @@ def resolve_adapter(name: str, *, watch: Stopwatch | None = None) -> Path:
     else:
         from chainrule.hub.huggingface import download_adapter
     return download_adapter(id, revision, watch=watch or Stopwatch())
+
+
+def resolve_tokenizer(name: str) -> Path:
+    """The file or folder that holds the tokenizer of that name; of a hub's model all but the weights is fetched."""
+    path = Path(name).expanduser()
+    if exists(path):
+        return path
+    match = hub_id(name)
+    if match is None:
+        near = nearest(name, MOVED)
+        raise TokenizerError(
+            f"{name} does not exist here{near if 'did you mean' in near else ''}; give a tokenizer file, a run (runs/NAME) or "
+            "a folder that holds one, a .gguf, org/name of Hugging Face, modelscope:org/name, or bytes"
+        )
+    hub, id, revision = match.groups()
+    if hub:
+        from chainrule.hub.modelscope import download_tokenizer
+    else:
+        from chainrule.hub.huggingface import download_tokenizer
+    return download_tokenizer(id, revision, watch=Stopwatch())
 
 
 def _of_run(path: Path) -> Path:

@@ -1,0 +1,38 @@
+"""A name to a tokenizer, without its model.
+
+bytes                                   every byte a token
+runs/quickstart, path/to/folder         a run or a folder that holds one
+tokenizer.json, vocab.txt, ...          a published file, as ``tokenizers.load`` reads it
+model.gguf                              the one inside llama.cpp's file
+gpt2, org/name, modelscope:org/name     a model of a hub, of which the small files alone are fetched
+"""
+
+from pathlib import Path
+
+from chainrule.core.errors import TokenizerError
+from chainrule.core.tokenizer import Tokenizer
+from chainrule.hub.names import resolve_tokenizer
+from chainrule.tokenizers import load
+from chainrule.tokenizers.byte import ByteTokenizer
+from chainrule.tokenizers.published import has_tokenizer
+
+
+def find_tokenizer(name: str) -> Tokenizer:
+    """The tokenizer of that name; raises ``ChainruleError`` with what is wrong and what would be right."""
+    if name == "bytes":
+        return ByteTokenizer()
+    path = resolve_tokenizer(name)
+    if path.suffix == ".gguf":
+        return _of_gguf(path)
+    places = (path, path / "model", path / "tokenizer")  # a run keeps it with its model, or before that is there beside it
+    return load(next((place for place in places if place.is_dir() and has_tokenizer(place)), path))
+
+
+def _of_gguf(path: Path) -> Tokenizer:
+    from chainrule.hub.gguf.read import GGUF
+    from chainrule.hub.gguf.vocab import read_vocabulary
+
+    tokenizer = read_vocabulary(GGUF(path).metadata, path)
+    if tokenizer is None:
+        raise TokenizerError(f"{path} holds no tokenizer; give the model's folder or name, or a file with one")
+    return tokenizer
