@@ -3,7 +3,13 @@
 import pytest
 
 from chainrule.core.errors import DataError
-from chainrule.data.documents import hold_out, read_documents
+from chainrule.data.documents import beginning, hold_out, read_documents
+
+
+def test_a_beginning_is_whole_documents_but_for_one_that_is_too_long_itself():
+    assert beginning(["two", "你好", "three"], 7) == ["two", "你好"]
+    assert beginning(["你好" * 100, "three"], 6 * 7 + 1) == ["你好" * 7]  # counted in bytes, and no letter is cut in two
+    assert beginning([], 5) == []
 
 
 def test_a_blank_or_tiny_last_document_is_not_all_that_is_held_out():

@@ -16,6 +16,7 @@ from chainrule.train.recipe import (
     Chats,
     Fresh,
     FreshSeq2Seq,
+    Optimizing,
     Pairs,
     Recipe,
     Start,
@@ -136,7 +137,7 @@ def test_a_share_that_is_none_is_refused_for_every_kind_of_data(kind, share):
         ("model.n_kv_heads=0", "'model.n_kv_heads' is 0"),
         ("model={kind: recurrent, d_hidden: 0}", "'model.d_hidden' is 0"),
         ("optimizer.weight_decay=.nan", "weight_decay=nan"),
-        ("optimizer.lr=.inf", "optimizer.lr=inf"),
+        ("optimizer.lr=.inf", "optimizer has lr=inf"),
         ("balance=-1", "'balance' is -1.0; it must be 0 or more"),
         ("balance=.nan", "'balance' is nan"),
     ],
@@ -144,6 +145,11 @@ def test_a_share_that_is_none_is_refused_for_every_kind_of_data(kind, share):
 def test_numbers_that_would_do_something_else_in_silence_are_refused(override, because):
     with pytest.raises(ConfigError, match=because):
         read_recipe("pretrain_world", [override])
+
+
+def test_an_optimizer_is_refused_alone_as_in_a_recipe():
+    with pytest.raises(ConfigError, match=r"optimizer has lr=0, .*; it needs lr and adam_lr > 0"):
+        Optimizing(lr=0)
 
 
 def test_a_rate_may_be_written_with_an_exponent(text):

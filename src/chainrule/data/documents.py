@@ -8,7 +8,7 @@ are left out and named on stderr: nothing is skipped silently.
 import codecs
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +175,20 @@ def _cut(text: str, left: float) -> tuple[str, str]:
     line = text.rfind("\n", 0, at) + 1
     at = line if line > len(text) / 2 and at - line <= left else at
     return text[:at], text[at:]
+
+
+def beginning(documents: Iterable[str], size_bytes: int) -> list[str]:
+    """The first documents that make up about so many bytes; one that is longer than all of them should be is cut there.
+
+    >>> beginning(["two", "你好", "three"], 7), beginning(["你好"], 5)
+    (['two', '你好'], ['你'])
+    """
+    taken: list[str] = []
+    left = size_bytes
+    for document in documents:
+        if left <= 0:
+            break
+        data = document.encode()
+        taken.append(document if len(data) <= size_bytes else data[:size_bytes].decode(errors="ignore"))
+        left -= len(data)
+    return taken

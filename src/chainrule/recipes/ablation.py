@@ -40,7 +40,7 @@ from chainrule.models.blocks import BareBlock, Block
 from chainrule.models.decoder import Decoder, DecoderConfig
 from chainrule.pages.text import fixed
 from chainrule.recipes.corpus import read_corpus, source
-from chainrule.recipes.quickstart import machine
+from chainrule.recipes.costs import machine
 from chainrule.recipes.staged import DONE, staged
 from chainrule.train.loop import Diverged, Hooks, Settings, train
 from chainrule.train.objective import Objective

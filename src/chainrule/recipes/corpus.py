@@ -13,9 +13,8 @@ from pathlib import Path
 from chainrule.core.errors import DataError
 from chainrule.core.files import whole_folder
 from chainrule.core.tokenizer import Tokenizer
-from chainrule.data.documents import hold_out, read_documents
+from chainrule.data.documents import beginning, hold_out, read_documents
 from chainrule.data.packing import Ids
-from chainrule.recipes.ladder import beginning
 from chainrule.tokenizers import load as load_tokenizer
 from chainrule.tokenizers.bpe import BPE
 from chainrule.train.material import SPECIALS, encode_texts, world_texts

@@ -1,15 +1,22 @@
-"""What the stages of a run cost, noted in its folder as they end or are interrupted: one that is gone on with counts it all."""
+"""What the stages of a run cost, and on which machine.
+
+Costs are noted in the run's folder as its stages end or are interrupted: one that is gone on with counts it all.
+"""
 
 import json
+import platform
 import resource
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch
+
+from chainrule.core.device import cpu_threads, pick_device, pick_dtype
 from chainrule.core.errors import CheckpointError
 from chainrule.core.files import write_text
 from chainrule.core.schema import dump, parse
-from chainrule.eval.results import Cost
+from chainrule.eval.results import Cost, Machine
 
 FILE = "costs.json"
 
@@ -26,6 +33,15 @@ def read_costs(folder: Path) -> list[Cost]:
 def write_costs(costs: Iterable[Cost], folder: Path) -> None:
     """Note what the stages of a run have cost so far, whole or not at all."""
     write_text(folder / FILE, json.dumps([dump(cost) for cost in costs], indent=1))
+
+
+def machine() -> Machine:
+    """Where this runs."""
+    device = pick_device()
+    dtype = str(pick_dtype("auto", device)).removeprefix("torch.")
+    return Machine(
+        device=str(device), threads=cpu_threads(), dtype=dtype, python=platform.python_version(), torch=torch.__version__
+    )
 
 
 def memory_bytes() -> int:

@@ -43,8 +43,8 @@ from chainrule.models.ngram import NGram
 from chainrule.models.word2vec import Word2Vec, learn_vectors
 from chainrule.pages.text import fixed
 from chainrule.recipes.corpus import read_corpus, source
+from chainrule.recipes.costs import machine
 from chainrule.recipes.eras import Shape, recipes
-from chainrule.recipes.quickstart import machine
 from chainrule.recipes.staged import DONE, staged
 from chainrule.train.material import SPECIALS
 from chainrule.train.precision import pick_precision
@@ -317,10 +317,10 @@ def commands(plan: Plan) -> tuple[str, ...]:
     """What to type next."""
     text = "" if plan.text is None else f" --text {plan.text}"
     runs = [f"{plan.folder / key}" for key in plan.rungs if key in NEURAL and key not in BRANCHES]
-    said = [f"chainrule compare {runs[-2]} {runs[-1]}{text}"] if len(runs) > 1 else []
-    said += [f"chainrule generate {runs[-1]} --temperature 0.8"] if runs else []
+    asks = [f"chainrule compare {runs[-2]} {runs[-1]}{text}"] if len(runs) > 1 else []
+    asks += [f"chainrule generate {runs[-1]} --temperature 0.8"] if runs else []
     chosen_here = "" if plan.rungs == chosen(None, known=plan.text is None) else f" --rungs {','.join(plan.rungs)}"
-    return (f"chainrule ladder{text}{chosen_here} --name {plan.name} --force", *said)
+    return (f"chainrule ladder{text}{chosen_here} --name {plan.name} --force", *asks)
 
 
 def _say(text: str) -> None:

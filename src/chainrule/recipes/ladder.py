@@ -7,6 +7,7 @@ import numpy as np
 
 from chainrule.core.model import LanguageModel
 from chainrule.core.tokenizer import Tokenizer
+from chainrule.data.documents import beginning
 from chainrule.eval.ladder import ORDERS, Contender, contender, ngrams, truth, uniform
 from chainrule.hub.lm import LM
 from chainrule.models.ngram import NGram
@@ -22,17 +23,6 @@ def counted(texts: Sequence[str], tokenizer: Tokenizer, order: int) -> list[Leve
     """The n-grams of documents under a tokenizer, each with its begin and end, of all lengths up to ``order``."""
     documents = [np.array(tokenizer.framed(ids)) for ids in tokenizer.encode_many(texts)]
     return count_ngrams(documents, order, tokenizer.vocab_size)
-
-
-def beginning(texts: Sequence[str], size: int) -> list[str]:
-    """The first documents that make up about so many bytes."""
-    taken: list[str] = []
-    for text in texts:
-        if size <= 0:
-            break
-        taken.append(text)
-        size -= len(text.encode())
-    return taken
 
 
 def foot(

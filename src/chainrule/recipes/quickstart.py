@@ -9,7 +9,6 @@ decided before it starts: the machine's speed is measured, and the steps that fi
 import gc
 import json
 import math
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -22,12 +21,12 @@ from typing import Any, Literal
 import torch
 
 from chainrule import __version__
-from chainrule.core.device import cpu_threads, pick_device, pick_dtype
+from chainrule.core.device import cpu_threads
 from chainrule.core.errors import ConfigError
 from chainrule.core.files import whole_folder, write_text
 from chainrule.core.model import LanguageModel
 from chainrule.core.tokenizer import Tokenizer
-from chainrule.data.documents import hold_out, read_documents
+from chainrule.data.documents import beginning, hold_out, read_documents
 from chainrule.eval import chats as chat_eval
 from chainrule.eval.bpb import measure
 from chainrule.eval.compare import compare
@@ -41,7 +40,6 @@ from chainrule.eval.results import (
     Cost,
     Curve,
     Goals,
-    Machine,
     ModelFacts,
     Odds,
     Results,
@@ -56,8 +54,9 @@ from chainrule.hub.lm import LM
 from chainrule.hub.load import load
 from chainrule.models.ngram import NGram
 from chainrule.models.ngram_counts import count_ngrams
-from chainrule.recipes.costs import memory_bytes, read_costs, write_costs
-from chainrule.recipes.ladder import beginning, foot, head
+from chainrule.recipes.corpus import in_pieces
+from chainrule.recipes.costs import machine, memory_bytes, read_costs, write_costs
+from chainrule.recipes.ladder import foot, head
 from chainrule.recipes.staged import staged
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.chat import CHATML, ChatTemplate
@@ -204,9 +203,8 @@ class _Quickstart:
             held = list(islice(documents(self.plan.seed + 1000, split="heldout"), self.plan.held_out))
             self.held, self.languages = [one.text for one in held], [one.language for one in held]
         else:
-            train, self.held = hold_out(read_documents(self.plan.text))
+            train, self.held = (in_pieces(texts) for texts in hold_out(read_documents(self.plan.text)))
             self.languages = ["text"] * len(self.held)
-            train, self.held, self.languages = _lines(train), _lines(self.held), ["text"] * len(_lines(self.held))
         self.train = train
         self.tokenizer = self.train_tokenizer(train)
 
@@ -214,7 +212,7 @@ class _Quickstart:
             if self.world:
                 self.odds.append(order_odds(name, "bytes" if name.startswith("bytes") else "tokens", lm))
 
-        low = climb(foot(train, self.tokenizer, heard=heard), self.held, self.languages, progress=_tell)
+        low = climb(foot(train, self.tokenizer, heard=heard), self.held, self.languages, progress=_print_rung)
         if self.world:
             self.count_chats()
         return low
@@ -230,8 +228,8 @@ class _Quickstart:
             shown = chain(
                 islice(world_chats(seed), min(3000, most)), islice(world_chats(seed, kind="programs"), min(4000, most))
             )
-            said = (message["content"] for chat in shown for message in chat.messages)
-            texts = (noun for text in chain(texts, said) for noun in cut_nouns(text))
+            contents = (message["content"] for chat in shown for message in chat.messages)
+            texts = (noun for text in chain(texts, contents) for noun in cut_nouns(text))
         pattern = "world" if self.world else "cl100k"
         tokenizer = BPE.train(texts, self.plan.vocab_size, pattern=pattern, specials=SPECIALS).fast()
         with whole_folder(self.plan.folder / "tokenizer") as aside:
@@ -349,7 +347,7 @@ class _Quickstart:
 
     def evaluate(self, low: Climbed, pretrained: LM, tuned: LM) -> Results:
         """Everything the report shows, but the cost."""
-        high = climb(head(pretrained, world=self.world), self.held, self.languages, progress=_tell)
+        high = climb(head(pretrained, world=self.world), self.held, self.languages, progress=_print_rung)
         tuned.save(self.plan.folder / "model", force=True)
         ladder = low.rungs + high.rungs
         probes: dict[str, Any] = {}
@@ -468,34 +466,11 @@ def outcome(results: Results) -> SeedResult:
     return SeedResult(seed=results.seed, bits_per_byte=bits, chat_accuracy={k: v for k, v in right.items() if v is not None})
 
 
-def machine() -> Machine:
-    """Where this runs."""
-    device = pick_device()
-    dtype = str(pick_dtype("auto", device)).removeprefix("torch.")
-    return Machine(
-        device=str(device), threads=cpu_threads(), dtype=dtype, python=platform.python_version(), torch=torch.__version__
-    )
-
-
 def _called(message: dict[str, Any]) -> str:
     calls = message.get("tool_calls") or []
     return " ".join(f"{call['function']['name']}({json.dumps(call['function']['arguments'])})" for call in calls)
 
 
-def _tell(rung: Rung) -> None:
+def _print_rung(rung: Rung) -> None:
     bits = ", ".join(f"{key} {value:.3f}" if value is not None else f"{key} ∞" for key, value in rung.bits_per_byte.items())
     print(f"  {rung.name:<14} {bits} bits per byte", file=sys.stderr, flush=True)
-
-
-def _lines(texts: list[str], size: int = 2000) -> list[str]:
-    """Long texts as pieces of about so many characters, cut at line ends, so that each fits a model's memory."""
-    pieces: list[str] = []
-    for text in texts:
-        piece = ""
-        for line in text.splitlines(keepends=True):
-            if piece and len(piece) + len(line) > size:
-                pieces.append(piece)
-                piece = ""
-            piece += line
-        pieces += [piece] if piece.strip() else []
-    return pieces

@@ -41,8 +41,8 @@ class Circumstances:
         """Raises ``CheckpointError`` naming what has changed."""
         changed = [(key, old, asdict(now)[key]) for key, old in asdict(self).items() if asdict(now)[key] != old]
         if changed:
-            said = {"recipe": "the recipe", "data": "the data"}
-            what = "; ".join(said.get(key, f"{key} was {old}, is {new}") for key, old, new in changed)
+            in_words = {"recipe": "the recipe", "data": "the data"}
+            what = "; ".join(in_words.get(key, f"{key} was {old}, is {new}") for key, old, new in changed)
             raise CheckpointError(
                 f"the run would not go on as it began ({what}); restore that, start anew under another --name, "
                 "or accept other last bits with --force"

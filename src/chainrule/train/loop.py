@@ -51,7 +51,7 @@ class Hooks:
     """
 
     log: Callable[[dict[str, Any]], None]
-    save: Callable[[int], None] | None
+    save: Callable[[int], Any] | None
     evaluate: Callable[[], dict[str, Any]]
 
 
@@ -65,6 +65,39 @@ class Diverged(ChainruleError):
     def __init__(self, message: str, step: int) -> None:
         super().__init__(message)
         self.step = step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a step came to: its mean loss, the norm of its gradients before they were clipped, the schedule's factor, metrics.
+
+    One that is not ``finite`` was skipped; ``overflow``: a smaller scale of the loss may be all that it takes.
+    """
+
+    loss: float
+    norm: float
+    finite: bool
+    overflow: bool
+    scale: float
+    loss_scale: float | None
+    tokens: int
+    metrics: dict[str, float]
+    seconds: float
+
+    def row(self, step: int) -> dict[str, Any]:
+        """The row of metrics after the step (from 0), with None for each number that is not finite: JSON knows no NaN."""
+        row: dict[str, Any] = {
+            "step": step + 1,
+            "loss": self.loss,
+            "scale": self.scale,
+            "grad_norm": self.norm,
+            "skipped": not self.finite,
+            "tokens": self.tokens,
+            **({} if self.loss_scale is None else {"loss_scale": self.loss_scale}),
+            **self.metrics,
+            "seconds": round(self.seconds, 4),
+        }
+        return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
 
 
 def train(
@@ -81,45 +114,17 @@ def train(
 
     On Ctrl-C the step is finished, saved, and ``Interrupted`` raised.
     """
-    parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
-    progress = Progress(settings.steps, settings.label, start)
-    bad, done = 0, start
+    stepper = _Stepper(objective, stream, optimizer, settings, scaling)
+    progress, patience = Progress(settings.steps, settings.label, start), _Patience()
+    done = start
     if start == 0:
         hooks.log({"step": 0} | hooks.evaluate())
     with _stop_requests() as stopping:
         for step in range(start, settings.steps):
-            began = time.monotonic()
-            loss, weight, tokens, metrics = _accumulate(objective, stream, step, settings, scaling)
-            if step == start:
-                _check_gradients(objective)
-            norm = _scale_and_clip(parameters, weight * (scaling.scale if scaling else 1.0), settings.clip)
-            finite = math.isfinite(loss) and math.isfinite(norm)
-            overflow = scaling is not None and math.isfinite(loss) and not scaling.spent  # a smaller scale will do
-            bad = 0 if finite else bad + (not overflow)
-            scale = settings.schedule.scale(step, settings.steps)
-            if finite:
-                optimizer.step(scale)
-            else:
-                optimizer.skip()
-            if bad >= PATIENCE:
-                message = f"{bad} steps in a row up to {step + 1} were not finite (loss {loss}); lower the learning rate"
-                raise Diverged(message, step + 2 - bad)
-            for parameter in parameters:
-                parameter.grad = None
-            seconds = time.monotonic() - began
-            row = {
-                "step": step + 1,
-                "loss": loss,
-                "scale": scale,
-                "grad_norm": norm,
-                "skipped": not finite,
-                "tokens": tokens,
-            }
-            if scaling is not None:
-                row["loss_scale"] = scaling.scale
-                scaling.update(finite)
-            hooks.log(_known(row | metrics | {"seconds": round(seconds, 4)}))
-            progress.update(step, loss, tokens)
+            outcome = stepper.step(step, first=step == start)
+            patience.check(step, outcome)
+            hooks.log(outcome.row(step))
+            progress.update(step, outcome.loss, outcome.tokens)
             done = step + 1
             last = done == settings.steps
             if last:
@@ -135,6 +140,56 @@ def train(
         if stopping.is_set():
             kept = "which is saved; the same command with --resume goes on" if hooks.save else "of which nothing is kept"
             raise Interrupted(f"stopped after step {done}, {kept}")
+
+
+class _Stepper:
+    """Makes one step after the other."""
+
+    def __init__(
+        self, objective: nn.Module, stream: Stream, optimizer: Optimizer, settings: Settings, scaling: LossScale | None
+    ) -> None:
+        self.objective, self.stream, self.optimizer = objective, stream, optimizer
+        self.settings, self.scaling = settings, scaling
+        self.parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+
+    def step(self, step: int, *, first: bool) -> Outcome:
+        """Gradients of all micro-batches, clipped, and the optimizer's step, which is skipped where they are not finite."""
+        began, scaling, settings = time.monotonic(), self.scaling, self.settings
+        loss, weight, tokens, metrics = _accumulate(self.objective, self.stream, step, settings, scaling)
+        if first:
+            _check_gradients(self.objective)
+        norm = _scale_and_clip(self.parameters, weight * (scaling.scale if scaling else 1.0), settings.clip)
+        finite = math.isfinite(loss) and math.isfinite(norm)
+        scale, loss_scale = settings.schedule.scale(step, settings.steps), scaling.scale if scaling else None
+        overflow = scaling is not None and math.isfinite(loss) and not scaling.spent
+        if finite:
+            self.optimizer.step(scale)
+        else:
+            self.optimizer.skip()
+        if scaling is not None:
+            scaling.update(finite)
+        for parameter in self.parameters:
+            parameter.grad = None
+        return Outcome(
+            loss=loss, norm=norm, finite=finite, overflow=overflow, scale=scale, loss_scale=loss_scale, tokens=tokens,
+            metrics=metrics, seconds=time.monotonic() - began,
+        )  # fmt: skip
+
+
+class _Patience:
+    """Counts the steps in a row that were not finite for no reason that mends itself."""
+
+    def __init__(self) -> None:
+        self.bad = 0
+
+    def check(self, step: int, outcome: Outcome) -> None:
+        """After a step (from 0); raises ``Diverged`` where these are too many."""
+        self.bad = 0 if outcome.finite else self.bad + (not outcome.overflow)
+        if self.bad >= PATIENCE:
+            raise Diverged(
+                f"{self.bad} steps in a row up to {step + 1} were not finite (loss {outcome.loss}); lower the learning rate",
+                step + 2 - self.bad,
+            )
 
 
 def _accumulate(
@@ -157,11 +212,6 @@ def _accumulate(
     if not weight > 0:
         raise DataError(f"the batch of step {step + 1} has nothing to learn: every token of it is masked")
     return total / weight, weight, tokens, {key: value / weight for key, value in sums.items()}
-
-
-def _known(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with None for each number that is not finite: JSON knows no NaN."""
-    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
 
 
 def _scale_and_clip(parameters: list[nn.Parameter], weight: float, clip: float) -> float:

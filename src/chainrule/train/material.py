@@ -2,9 +2,9 @@
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -16,7 +16,7 @@ from chainrule.core.errors import ConfigError, DataError
 from chainrule.core.masked import MaskedModel, Model
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.data.chats import Encoded, Talk, encode_chats, read_chats
-from chainrule.data.documents import hold_out, read_documents
+from chainrule.data.documents import beginning, hold_out, read_documents
 from chainrule.data.masking import MaskedStream
 from chainrule.data.packing import Rows, advice, pack
 from chainrule.data.pairs import EncodedPair, Pair, PairStream, encode_pairs, read_pairs
@@ -26,17 +26,15 @@ from chainrule.hub.encoder import MASKS, MaskedLM
 from chainrule.hub.fresh import fresh, fresh_encoder, fresh_of_config, fresh_seq2seq, neural_ngram, recurrent
 from chainrule.hub.lm import LM
 from chainrule.hub.load import load_any
-from chainrule.logprobs.losses import cross_entropy
-from chainrule.logprobs.masked import masked_cross_entropy
 from chainrule.tokenizers import load as load_tokenizer
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.byte import END_OF_TEXT, ByteTokenizer
 from chainrule.tokenizers.chat import CHATML, IM_END, IM_START, ChatTemplate
-from chainrule.train.objective import LossFunction
 from chainrule.train.recipe import (
     Bpe,
     Bytes,
     Chats,
+    Fresh,
     FreshConfig,
     FreshEncoder,
     FreshNeuralNGram,
@@ -68,7 +66,6 @@ class Material:
     template: ChatTemplate | None
     stream: Stream
     held_out: Stream | None
-    loss: LossFunction = cross_entropy
     making_s: float = 0.0
     """How long a new model took to make: a neural n-gram learns its word vectors then."""
 
@@ -111,27 +108,27 @@ def _too_short(tokens: int, context: int) -> DataError:
     )
 
 
-def still(model: MaskedModel) -> None:
+def freeze_unused(model: MaskedModel) -> None:
     """Keep what masked words cannot teach, such as a pooler, as it is."""
     for parameter in model.aside():
         parameter.requires_grad_(False)
 
 
 def _masked(material: Material, model: MaskedModel, recipe: Recipe) -> Material:
-    """The same material as riddles for an encoder: words are hidden, and the loss is that of guessing them."""
+    """The same material as riddles for an encoder: words are hidden."""
     if not model.fills:
         raise ConfigError(f"{recipe.model} has no masked-word head to train; start from a checkpoint that has one")
     tokenizer = material.tokenizer
     mask = next((id for name, id in tokenizer.specials.items() if name in MASKS), None)
     if mask is None:
         raise ConfigError("an encoder hides words behind [MASK], which this tokenizer lacks; set tokenizer.kind to bpe")
-    still(model)
+    freeze_unused(model)
     words = set(range(tokenizer.vocab_size)) - set(tokenizer.specials.values())
     if isinstance(recipe.model, FreshEncoder) and recipe.model.guesses_end and tokenizer.end is not None:
         words.add(tokenizer.end)
-    hidden = (one and MaskedStream(one, mask, sorted(words), recipe.seed) for one in (material.stream, material.held_out))
-    stream, held_out = hidden
-    return replace(material, stream=stream, held_out=held_out, loss=masked_cross_entropy)
+    hide = partial(MaskedStream, mask=mask, words=sorted(words), seed=recipe.seed)
+    held_out = None if material.held_out is None else hide(material.held_out)
+    return replace(material, stream=hide(material.stream), held_out=held_out)
 
 
 def _for_chats(recipe: Recipe) -> Material:
@@ -311,7 +308,7 @@ def _tokenizer(recipe: Recipe, train: list[str], begun: Path | None) -> Tokenize
         return ByteTokenizer()
     if not isinstance(wanted, Bpe):
         return load_tokenizer(wanted.path)
-    texts = _vocabulary_texts(recipe, _first(train, wanted.sample_bytes))
+    texts = _vocabulary_texts(recipe, beginning(train, wanted.sample_bytes))
     specials = (*SPECIALS, MASKS[0]) if isinstance(recipe.model, FreshEncoder) else SPECIALS
     return BPE.train(texts, wanted.vocab_size, pattern=wanted.pattern, specials=specials).fast()
 
@@ -325,17 +322,6 @@ def _vocabulary_texts(recipe: Recipe, sample: list[str]) -> Iterable[str]:
     return (noun for text in sample for noun in cut_nouns(text))
 
 
-def _first(texts: list[str], size: int) -> list[str]:
-    """The first texts of about so many bytes together."""
-    taken: list[str] = []
-    for text in texts:
-        if size <= 0:
-            break
-        taken.append(text[:size])
-        size -= len(text.encode())
-    return taken
-
-
 def _start(recipe: Recipe) -> LM | MaskedLM:
     assert isinstance(recipe.model, Start)
     lm = load_any(recipe.model.path, device="cpu", dtype="fp32")
@@ -345,38 +331,25 @@ def _start(recipe: Recipe) -> LM | MaskedLM:
     return lm
 
 
+MAKERS: dict[type, tuple[Callable[..., Model], tuple[str, ...]]] = {
+    Fresh: (fresh, ("context",)),
+    FreshConfig: (fresh_of_config, ("context",)),
+    FreshEncoder: (fresh_encoder, ("context",)),
+    FreshNeuralNGram: (neural_ngram, ("documents",)),
+    FreshRecurrent: (recurrent, ()),
+    FreshSeq2Seq: (fresh_seq2seq, ("context",)),
+}
+"""Who makes each kind of new model, and what of the run it is told besides the recipe's table, the vocabulary and the seed."""
+NO_SHAPE = ("kind", "guesses_end")
+"""The keys of these tables that say nothing of the model itself."""
+
+
 def fresh_model(recipe: Recipe, vocab_size: int, documents: list[NDArray[np.int32]] | None = None) -> Model:
     """The new model that a recipe describes; word vectors are learned from the ``documents`` of ids, where there are any."""
-    m = recipe.model
-    assert not isinstance(m, Start)
-    if isinstance(m, FreshConfig):
-        return fresh_of_config(
-            m.config, vocab_size=vocab_size, context=recipe.context, init=m.init, std=m.std, seed=recipe.seed
-        )
-    if isinstance(m, FreshRecurrent):
-        return recurrent(
-            vocab_size=vocab_size, cell=m.cell, n_layers=m.n_layers, d_model=m.d_model, d_hidden=m.d_hidden, tied=m.tied,
-            seed=recipe.seed,
-        )  # fmt: skip
-    if isinstance(m, FreshNeuralNGram):
-        return neural_ngram(
-            documents, vocab_size=vocab_size, order=m.order, d_model=m.d_model, d_hidden=m.d_hidden, direct=m.direct,
-            word2vec=m.word2vec, epochs=m.epochs, seed=recipe.seed,
-        )  # fmt: skip
-    if isinstance(m, FreshSeq2Seq):
-        return fresh_seq2seq(
-            plan=m.plan, vocab_size=vocab_size, context=recipe.context, n_layers=m.n_layers, d_model=m.d_model,
-            n_heads=m.n_heads, d_ff=m.d_ff, init=m.init, seed=recipe.seed,
-        )  # fmt: skip
-    if isinstance(m, FreshEncoder):
-        return fresh_encoder(
-            vocab_size=vocab_size, context=recipe.context, n_layers=m.n_layers, d_model=m.d_model, n_heads=m.n_heads,
-            d_ff=m.d_ff, seed=recipe.seed,
-        )  # fmt: skip
-    return fresh(
-        vocab_size=vocab_size, context=recipe.context, n_layers=m.n_layers, d_model=m.d_model, n_heads=m.n_heads,
-        n_kv_heads=m.n_kv_heads, d_ff=m.d_ff, rope_theta=m.rope_theta, tied=m.tied, init=m.init, seed=recipe.seed,
-    )  # fmt: skip
+    make, more = MAKERS[type(recipe.model)]
+    known = {"context": recipe.context, "documents": documents}
+    shape = {name: value for name, value in vars(recipe.model).items() if name not in NO_SHAPE}
+    return make(vocab_size=vocab_size, seed=recipe.seed, **shape, **{name: known[name] for name in more})
 
 
 def encode_texts(texts: list[str], tokenizer: Tokenizer) -> list[tuple[NDArray[np.int32], None]]:

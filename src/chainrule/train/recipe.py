@@ -216,6 +216,16 @@ class Optimizing:
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.01
 
+    def __post_init__(self) -> None:
+        rates = all(0 < rate < math.inf for rate in (self.lr, self.adam_lr))
+        momenta = all(0 <= momentum < 1 for momentum in (self.momentum, *self.betas))
+        if not rates or not momenta or not 0 <= self.weight_decay < math.inf:
+            raise ConfigError(
+                f"optimizer has lr={self.lr}, adam_lr={self.adam_lr}, momentum={self.momentum}, betas={self.betas}, "
+                f"weight_decay={self.weight_decay}; it needs lr and adam_lr > 0, momentum and betas from 0 to below 1, "
+                "weight_decay >= 0, all of them finite"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -268,19 +278,12 @@ class Recipe:
                 raise ConfigError(f"'data.{name}' is {value}; it must be 0 or more")
             if name == "held_out" and not 0 < value < 1:
                 raise ConfigError(f"'data.held_out' is {value}; it must be between 0 and 1, for example 0.05")
-        o = self.optimizer
-        momenta = all(0 <= one < 1 for one in (o.momentum, *o.betas))
-        if not 0 < o.adam_lr < math.inf or not momenta or not 0 <= o.weight_decay < math.inf:
-            raise ConfigError(
-                f"optimizer has adam_lr={o.adam_lr}, momentum={o.momentum}, betas={o.betas}, weight_decay={o.weight_decay}; it "
-                "needs adam_lr > 0, momentum and betas from 0 to below 1, weight_decay >= 0, all of them finite"
-            )
         if not 0 <= self.average <= 1:
             raise ConfigError(f"'average' is {self.average}; it is a share of the steps, from 0 to 1")
         if not 0 <= self.balance < math.inf:
             raise ConfigError(f"'balance' is {self.balance}; it must be 0 or more, and finite")
-        if not 0 < o.lr < math.inf or not self.clip > 0:
-            raise ConfigError(f"optimizer.lr={o.lr} and clip={self.clip} must be above 0, and the rate finite")
+        if not self.clip > 0:
+            raise ConfigError(f"'clip' is {self.clip}; it must be above 0")
 
 
 CHOICES = (["model"], ["tokenizer"], ["data"])

@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +20,19 @@ import torch
 
 from chainrule.core.datum import Batch, Layout
 from chainrule.core.device import cpu_threads, pick_device
-from chainrule.core.errors import CheckpointError, ConfigError
+from chainrule.core.errors import CheckpointError
 from chainrule.core.files import unwritable, whole_folder, write_text
 from chainrule.core.masked import MaskedModel, Model
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.data.streams import Stream
 from chainrule.hub.save import save
-from chainrule.layers.moe import MixtureLayer
-from chainrule.logprobs.losses import balanced_cross_entropy, cross_entropy
-from chainrule.logprobs.masked import masked_cross_entropy
 from chainrule.tokenizers.chat import ChatTemplate
 from chainrule.train.checkpoint import Circumstances, checkpoints, load_checkpoint, save_checkpoint
 from chainrule.train.loop import Hooks, Settings, train
-from chainrule.train.material import Material, fresh_model, prepare, still
-from chainrule.train.objective import LossFunction, Objective
+from chainrule.train.material import Material, freeze_unused, fresh_model, prepare
+from chainrule.train.objective import Objective, loss_of
 from chainrule.train.optim import AdamW, Averaged, Muon, Optimizer
-from chainrule.train.precision import LossScale, pick_precision
+from chainrule.train.precision import pick_precision
 from chainrule.train.recipe import Bpe, Recipe, Start, World, WorldChats, WorldPairs, write_recipe
 from chainrule.world import VERSION
 
@@ -83,10 +79,16 @@ def run_recipe(
         model = material.model.to(device, precision.weights)
         optimizer = _optimizer(recipe, model, dtype)
         now = Circumstances(
-            _fingerprint(write_recipe(recipe)), _fingerprint(json.dumps(material.stream.describe())), threads, str(dtype),
-            recipe.compile, str(device), torch.__version__, _world(recipe),
-        )  # fmt: skip
-        loss = _loss(recipe, material)
+            recipe=_fingerprint(write_recipe(recipe)),
+            data=_fingerprint(json.dumps(material.stream.describe())),
+            threads=threads,
+            dtype=str(dtype),
+            compile=recipe.compile,
+            device=str(device),
+            torch=torch.__version__,
+            world=_world(recipe),
+        )
+        loss = loss_of(model, recipe.balance)
         step = load_checkpoint(newest, model, optimizer, now, force=force, scaling=scaling) if newest else 0
         if newest is None:
             _begin(folder, recipe, material)
@@ -95,7 +97,9 @@ def run_recipe(
         log = _Log(folder, step)
         hooks = Hooks(
             log=log.write,
-            save=lambda at: _save(folder, at, model, optimizer, now, scaling, recipe.keep),
+            save=lambda at: save_checkpoint(
+                folder / "checkpoints", at, model, optimizer, now, keep=recipe.keep, scaling=scaling
+            ),
             evaluate=lambda: _look(model, material, watch, device, dtype),
         )
         settings = Settings(
@@ -110,17 +114,6 @@ def run_recipe(
         source = None if material.template is None else material.template.source
         save(folder / "model", model, material.tokenizer, source, force=True)
         return Run(folder, model, material.tokenizer, material.template)
-
-
-def _loss(recipe: Recipe, material: Material) -> LossFunction:
-    """The loss of the data, with the balance of experts where the recipe asks for it."""
-    if not recipe.balance:
-        return material.loss
-    if material.loss is not cross_entropy:
-        raise ConfigError(f"balance={recipe.balance} goes with the next token's cross entropy alone; leave it out")
-    if not any(isinstance(module, MixtureLayer) for module in material.model.modules()):
-        raise ConfigError(f"balance={recipe.balance} balances experts, but this model has none; leave it out")
-    return partial(balanced_cross_entropy, balance=recipe.balance)
 
 
 def _optimizer(recipe: Recipe, model: Model, dtype: torch.dtype) -> Optimizer:
@@ -153,7 +146,7 @@ def evaluate(objective: Objective, stream: Stream | None, device: torch.device, 
 
 def _look(model: Model, material: Material, watch: Watch | None, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """The held-out loss, and what the watch finds."""
-    seen: dict[str, Any] = dict(evaluate(Objective(model, material.loss), material.held_out, device, dtype))
+    seen: dict[str, Any] = dict(evaluate(Objective(model, loss_of(model)), material.held_out, device, dtype))
     if watch is not None:
         model.eval()
         with torch.no_grad():
@@ -175,14 +168,12 @@ def seconds_per_step(recipe: Recipe, *, vocab_size: int, steps: int = 12, stream
         eval_every=steps + 1, save_every=steps + 1, label="measure",
     )  # fmt: skip
     model = fresh_model(recipe, vocab_size).to(device, precision.weights).train()
-    loss: LossFunction = partial(balanced_cross_entropy, balance=recipe.balance) if recipe.balance else cross_entropy
     if isinstance(model, MaskedModel):
-        loss = masked_cross_entropy
-        still(model)
+        freeze_unused(model)
     rows: list[float] = []
     hooks = Hooks(log=lambda row: rows.append(row["seconds"]) if "seconds" in row else None, save=None, evaluate=dict)
     train(
-        Objective(model, loss),
+        Objective(model, loss_of(model, recipe.balance)),
         stream or _Random(vocab_size, recipe),
         _optimizer(recipe, model, settings.dtype),
         settings,
@@ -290,8 +281,8 @@ def _begin(folder: Path, recipe: Recipe, material: Material) -> None:
         if path.name != LOCK:
             remove(path)
     write_text(folder / "recipe.yaml", write_recipe(recipe))
-    said = {"world": _world(recipe), **material.stream.describe(), "making_seconds": round(material.making_s, 3)}
-    write_text(folder / "data.json", json.dumps({key: value for key, value in said.items() if value is not None}, indent=2))
+    facts = {"world": _world(recipe), **material.stream.describe(), "making_seconds": round(material.making_s, 3)}
+    write_text(folder / "data.json", json.dumps({key: value for key, value in facts.items() if value is not None}, indent=2))
     if isinstance(recipe.tokenizer, Bpe) and not isinstance(recipe.model, Start):
         with whole_folder(folder / "tokenizer") as aside:
             material.tokenizer.save(aside)
@@ -300,18 +291,6 @@ def _begin(folder: Path, recipe: Recipe, material: Material) -> None:
 def _world(recipe: Recipe) -> int | None:
     """The version of the world that the data are drawn from, None where they are a user's own."""
     return VERSION if isinstance(recipe.data, World | WorldChats | WorldPairs) else None
-
-
-def _save(
-    folder: Path,
-    step: int,
-    model: Model,
-    optimizer: Optimizer,
-    now: Circumstances,
-    scaling: LossScale | None,
-    keep: int,
-) -> None:
-    save_checkpoint(folder / "checkpoints", step, model, optimizer, now, keep=keep, scaling=scaling)
 
 
 def _fingerprint(text: str) -> str:

@@ -30,14 +30,6 @@ KINDS = {
 }
 ASKED = ("recall", "counts", "arithmetic", "programs")
 """The kinds that an evaluation asks, a quarter each."""
-CALCULATOR = {
-    "type": "function",
-    "function": {
-        "name": "calculator",
-        "description": "Work out an arithmetic expression.",
-        "parameters": {"type": "object", "properties": {"expression": {"type": "string"}}, "required": ["expression"]},
-    },
-}
 
 WORDS: dict[str, dict[str, Any]] = {
     "en": {
@@ -128,11 +120,11 @@ def draw(rng: random.Random, language: str, kind: str) -> Chat:
         return _calculator(rng, t, words)
     if kind == "programs":
         return _program(rng, t, words)
-    asked, said = {"greeting": ("hello", "hello_answer"), "identity": ("who", "who_answer")}.get(
+    ask, reply = {"greeting": ("hello", "hello_answer"), "identity": ("who", "who_answer")}.get(
         kind, ("outside", "outside_answer")
     )
-    question = rng.choice(words[asked])
-    return _plain(t, kind, question, (words[said],), f"{kind}:{question}", rng)
+    question = rng.choice(words[ask])
+    return _plain(t, kind, question, (words[reply],), f"{kind}:{question}", rng)
 
 
 def _styles(t: Tongue, sentence: str) -> tuple[str, ...]:
@@ -155,8 +147,8 @@ def _several(t: Tongue, kind: str, asked: list[Asked], rng: random.Random) -> Ch
     before = [one for one in asked[:-1] if not held_out(one.facts)]
     turns = [turn for one in before for turn in _turn(one.question, rng.choice(one.right))]
     last = asked[-1]
-    said = _turn(last.question, rng.choice(last.right))
-    return Chat((*turns, *said), t.code, kind, last.right, last.facts, last.wrong)
+    turns += _turn(last.question, rng.choice(last.right))
+    return Chat(tuple(turns), t.code, kind, last.right, last.facts, last.wrong)
 
 
 def _arithmetic(rng: random.Random, t: Tongue, words: dict[str, Any]) -> Chat:
@@ -175,16 +167,16 @@ def _calculator(rng: random.Random, t: Tongue, words: dict[str, Any]) -> Chat:
     """A product beyond mental arithmetic: the tool is called, and its result said."""
     a, b = rng.randint(11, 99), rng.randint(11, 99)
     expression, result = f"{a} * {b}", str(a * b)
-    said = t.result.format(c=result).strip()
+    sentence = t.result.format(c=result).strip()
     question = f"{expression} = ?" if t.code == "en" else f"{expression} = 几？"
     call = {"type": "function", "function": {"name": "calculator", "arguments": {"expression": expression}}}
     messages = (
         {"role": "user", "content": question},
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "content": result},
-        {"role": "assistant", "content": said},
+        {"role": "assistant", "content": sentence},
     )
-    return Chat(messages, t.code, "calculator", (said,), expression)
+    return Chat(messages, t.code, "calculator", (sentence,), expression)
 
 
 def _program(rng: random.Random, t: Tongue, words: dict[str, Any]) -> Chat:
@@ -202,8 +194,8 @@ def _to_write(rng: random.Random, t: Tongue, words: dict[str, Any]) -> Asked:
     return Asked(words["write_word"].format(word=word, n=n), (code,), f"program {word}*{n}", (other,))
 
 
-def _tell(t: Tongue, state: State, events: int) -> Grammar:
-    """A short story: two people, and some events."""
+def _short_story(t: Tongue, state: State, events: int) -> Grammar:
+    """Two people, and some events."""
     for _ in range(2):
         yield arrivals(t)
         yield from arrive(t, state)
@@ -211,9 +203,9 @@ def _tell(t: Tongue, state: State, events: int) -> Grammar:
         who = yield people(t, tuple(state.cast), t.subject)
         restated = yield from act(t, state, who)
         if restated:
-            said = yield Choice([(restated, RESTATED, True), *_next_subjects(t, state)])
-            if said is not True:
-                yield from act(t, state, said)
+            next_subject = yield Choice([(restated, RESTATED, True), *_next_subjects(t, state)])
+            if next_subject is not True:
+                yield from act(t, state, next_subject)
 
 
 def _next_subjects(t: Tongue, state: State) -> list[tuple[str, float, Any]]:
@@ -224,7 +216,7 @@ def _next_subjects(t: Tongue, state: State) -> list[tuple[str, float, Any]]:
 def _about_story(rng: random.Random, t: Tongue, words: dict[str, Any], kind: str) -> Chat:
     """A story and one to three questions on it, the last of the kind asked for."""
     state = State()
-    told = drivers.sample(_tell(t, state, rng.randint(2, 5)), rng).text
+    told = drivers.sample(_short_story(t, state, rng.randint(2, 5)), rng).text
     last = _about(rng, state, kind)
     before = [_about(rng, state, rng.choice(("recall", "counts"))) for _ in range(rng.choice((0, 2, 3, 4)))]
     asked = [*dict.fromkeys(one for one in before if one != last), last]

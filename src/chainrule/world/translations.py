@@ -76,7 +76,7 @@ def translations(seed: int, *, split: Split = "train", people: int = 2, events: 
 def draw(rng: random.Random, cast: int, events: int) -> Translation:
     """One story of so many people and events, told twice."""
     state = State()
-    en, zh = _together(_tell(ENGLISH, state, cast, events), _tell(chinese(), State(), cast, events), rng)
+    en, zh = _together(_beginning(ENGLISH, state, cast, events), _beginning(chinese(), State(), cast, events), rng)
     return Translation(en.strip(), zh, ";".join(state.facts))
 
 
@@ -105,7 +105,7 @@ def chinese() -> Tongue:
     return replace(CHINESE, **lists, many=lists["one"])
 
 
-def _tell(t: Tongue, state: State, cast: int, events: int) -> Grammar:
+def _beginning(t: Tongue, state: State, cast: int, events: int) -> Grammar:
     """People arrive, then one event after the other; a change of counts may be said again."""
     for _ in range(cast):
         yield arrivals(t)
