@@ -8,14 +8,18 @@ import sys
 import pytest
 import torch
 
+import chainrule as cr
 from chainrule.adapt.int4 import Int4Linear, Int4Stack
 from chainrule.core.errors import CheckpointError, ConfigError
 from chainrule.eval.anatomy import take_apart
+from chainrule.hub.build import fresh
 from chainrule.hub.fresh import fresh
+from chainrule.hub.gguf.model import write_model
 from chainrule.hub.load import load, size_bytes
 from chainrule.hub.safetensors import Mapped, write_tensors
 from chainrule.hub.save import save
 from chainrule.hub.trace import TensorStep
+from chainrule.layers.router import RouterLayer
 from chainrule.models.moves import Permute, RenamePrefix, Transpose, loaded
 from chainrule.models.routes import routes
 from chainrule.tokenizers.byte import ByteTokenizer
@@ -339,7 +343,8 @@ def test_the_experts_of_a_mixture_lie_in_four_bits_too(name, tmp_path):
     packed, plain = (load(tmp_path / "moe", device="cpu", dtype=dtype).model for dtype in ("int4", "fp32"))
     inner = [p.numel() for name, p in plain.named_parameters() if p.ndim > 1 and ("_proj" in name or name == "lm_head.weight")]
     rest = sum(p.numel() for p in plain.parameters()) - sum(inner)
-    assert size_bytes(packed) == sum(inner) * 5 // 8 + 2 * rest
+    wider = sum(p.numel() for router in routers(plain) for p in router.parameters())
+    assert size_bytes(packed) == sum(inner) * 5 // 8 + 2 * rest + 2 * wider  # routers stay as they are stored
     for name, parameter in packed.named_parameters():
         plain.get_parameter(name).copy_(parameter)
     for name, layer in packed.named_modules():
@@ -357,3 +362,33 @@ def test_a_mixture_as_int4_takes_the_bytes_that_its_plan_counts(tmp_path):
     anatomy = take_apart(load(tmp_path / "moe", device="cpu").model, "moe")
     planned = anatomy.inner * 5 / 8 + (anatomy.total - anatomy.inner) * 2
     assert size_bytes(load(tmp_path / "moe", device="cpu", dtype="int4").model) == pytest.approx(planned, rel=0.05)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["deepseek3", "ernie-moe"])
+def test_a_router_chooses_the_same_experts_in_every_format(name, tmp_path):
+    """Corrections near 7 that differ by less than bf16 tells apart there: a rounded one steers to other experts."""
+    theirs = published(name, tmp_path / "moe")
+    generator = torch.Generator().manual_seed(1)
+    for key, buffer in [*theirs.named_buffers(), *theirs.named_parameters()]:
+        if key.endswith("e_score_correction_bias"):
+            buffer.copy_(7 + 0.1 * torch.rand(buffer.shape, generator=generator))
+    theirs.save_pretrained(tmp_path / "moe")
+    plain = cr.load(tmp_path / "moe", device="cpu", dtype="fp32")
+    write_model(plain, tmp_path / "f16.gguf", "f16")
+    write_model(plain, tmp_path / "bf16.gguf", "bf16")
+    narrow = {dtype: load(tmp_path / "moe", device="cpu", dtype=dtype).model for dtype in ("bf16", "fp16", "int4")}
+    narrow |= {kind: load(tmp_path / f"{kind}.gguf", device="cpu").model for kind in ("f16", "bf16")}
+    narrow["moved"] = load(tmp_path / "moe", device="cpu", dtype="fp32").model.to(torch.bfloat16)
+    save(tmp_path / "saved", load(tmp_path / "moe", device="cpu", dtype="bf16").model)
+    narrow["saved"] = load(tmp_path / "saved", device="cpu", dtype="bf16").model
+    x = torch.randn(64, plain.model.config.d_model, generator=generator)
+    for how, model in narrow.items():
+        assert model.embed_tokens.weight.dtype in (torch.bfloat16, torch.float16)
+        for one, wanted in zip(routers(model), routers(plain.model), strict=True):
+            assert torch.equal(one(x).experts, wanted(x).experts), how
+            assert torch.equal(one.e_score_correction_bias, wanted.e_score_correction_bias), how
+
+
+def routers(model):
+    return [module for module in model.modules() if isinstance(module, RouterLayer)]

@@ -21,6 +21,7 @@ from chainrule.core.shapes import Tensor
 from chainrule.hub.safetensors import Mapped
 from chainrule.hub.trace import Stopwatch, Way
 from chainrule.layers.moe import Experts
+from chainrule.layers.router import RouterLayer
 from chainrule.models.moves import Move, loaded
 from chainrule.models.routes import Route, routes
 
@@ -65,7 +66,10 @@ class Stored:
 
 @dataclass(frozen=True)
 class Wish:
-    """How the weights are wanted: floats in ``dtype`` (None: as stored) on ``device``; ``int4``: matrices in four bits."""
+    """How the weights are wanted: floats in ``dtype`` (None: as stored) on ``device``; ``int4``: matrices in four bits.
+
+    A router's numbers are kept at least as wide as they are stored.
+    """
 
     dtype: torch.dtype | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -221,7 +225,10 @@ def _put(model: nn.Module, name: str, tensor: Tensor, wish: Wish, pages: set[int
             delattr(owner, leaf)  # torch puts no module where a parameter is registered
             setattr(owner, leaf, Int4Stack.of(tensor.to(wish.device)))
             return "quantised", "int4"
-    given = tensor.to(wish.device, wish.dtype if wish.dtype and tensor.is_floating_point() else tensor.dtype)
+    dtype = wish.dtype if wish.dtype and tensor.is_floating_point() else tensor.dtype
+    if isinstance(owner, RouterLayer):  # never narrowed, see there
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    given = tensor.to(wish.device, dtype)
     parameter = isinstance(getattr(owner, leaf), nn.Parameter)
     setattr(owner, leaf, nn.Parameter(given, requires_grad=False) if parameter else given)
     if given.untyped_storage().data_ptr() in pages:

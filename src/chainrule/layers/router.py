@@ -4,9 +4,11 @@
 
 Shazeer et al. 2017, arXiv:1701.06538. Weights may be made to sum to one (Mixtral, arXiv:2401.04088) and scaled; a correction
 learned outside the gradient may steer the choice alone, and the choice may be limited to the best groups of experts
-(DeepSeek-V3, arXiv:2412.19437). Scores are float32 whatever the model's format.
+(DeepSeek-V3, arXiv:2412.19437). Scores are float32 whatever the model's format, and what a router holds is never narrowed: a
+correction rounded to bf16 chooses other experts.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -71,6 +73,16 @@ class RouterLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(n_experts)) if part.bias else None
         self.e_score_correction_bias: Tensor | None
         self.register_buffer("e_score_correction_bias", torch.zeros(n_experts) if part.correction else None)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RouterLayer":
+        """What ``to``, ``half`` and their like go through: the device changes, the number format never becomes narrower."""
+
+        def kept(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            wider = torch.promote_types(moved.dtype, tensor.dtype)
+            return moved if moved.dtype == wider else tensor.to(moved.device, wider)
+
+        return super()._apply(kept, recurse)
 
     def forward(self, x: Float[Tensor, "n d"]) -> Routed:
         part = self.part
