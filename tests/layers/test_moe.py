@@ -1,5 +1,8 @@
 """Mixtures of experts: routing by hand, the fast way against the loop, the balance."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -13,7 +16,8 @@ from chainrule.layers.router import Router, imbalance
 from chainrule.logprobs.losses import balanced_cross_entropy, cross_entropy
 from chainrule.models.blocks import Block
 from chainrule.models.decoder import Decoder, DecoderConfig
-from chainrule.train.optim import Muon, split_parameters
+from chainrule.train.loop import _scale_and_clip
+from chainrule.train.optim import AdamW, Muon, split_parameters
 
 WAYS = {
     "plain": {},
@@ -102,12 +106,12 @@ def test_imbalance_equals_that_of_transformers():
     assert_close(imbalance(scores, scores.topk(2).indices), expected, atol=1e-5, rtol=1e-5)
 
 
-def mixture(**more):
-    mlp = MixtureOfExperts(n_experts=4, d_ff=12, router=Router(k=2)) if not more else Gated(d_ff=12)
+def mixture(mlp=None, **more):
+    mlp = mlp or MixtureOfExperts(n_experts=4, d_ff=12, router=Router(k=2))
     from chainrule.layers.attention import GroupedQuery
 
     block = Block(attention=GroupedQuery(n_heads=2, n_kv_heads=2, d_head=8), mlp=mlp)
-    model = Decoder(DecoderConfig(vocab_size=13, context=16, d_model=16, blocks=(block, block)))
+    model = Decoder(DecoderConfig(vocab_size=13, context=16, d_model=16, blocks=(block, block), **more))
     model.init(torch.Generator().manual_seed(0), Normal(std=0.3))
     return model
 
@@ -134,13 +138,15 @@ def test_the_balance_is_added_once_a_batch_and_padding_does_not_count():
 
 def test_a_model_without_experts_has_nothing_to_balance():
     with pytest.raises(ConfigError, match="this model has none"):
-        balanced_cross_entropy(mixture(plain=True), Batch(torch.ones(1, 4, dtype=torch.long), torch.ones(1, 4)), balance=0.1)
+        balanced_cross_entropy(
+            mixture(Gated(d_ff=12)), Batch(torch.ones(1, 4, dtype=torch.long), torch.ones(1, 4)), balance=0.1
+        )
 
 
 def test_muon_takes_every_expert_as_a_matrix_of_its_own():
     model = mixture()
     inside, _ = split_parameters(model)
-    assert {parameter.ndim for parameter in inside} == {2, 3}
+    assert {parameter.ndim for parameter in inside.values()} == {2, 3}
     optimizer = Muon(model, lr=0.1, adam_lr=0.1)
     before = model.layers[0].mlp.experts.up_proj.detach().clone()
     loss = cross_entropy(
@@ -152,6 +158,70 @@ def test_muon_takes_every_expert_as_a_matrix_of_its_own():
     sizes = torch.linalg.svdvals(change)  # each expert's update is nearly orthogonal
     assert sizes.min() > 0.03
     assert sizes.max() < 0.13
+
+
+def test_the_biases_of_experts_are_no_matrices():
+    """They are stacked to two dimensions; Muon would orthogonalise them, and weight decay draw them to zero."""
+    model = mixture(MixtureOfExperts(n_experts=4, d_ff=12, router=Router(k=2), bias=True))
+    inside, rest = split_parameters(model)
+    biases = {f"layers.{i}.mlp.experts.{name}_bias" for i in (0, 1) for name in ("gate", "up", "down")}
+    assert biases <= set(rest)
+    assert not any("bias" in name for name in inside)
+    for parameter in model.parameters():
+        parameter.data += 1.0
+        parameter.grad = torch.zeros_like(parameter)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    AdamW(model, lr=0.1, weight_decay=0.5).step(1.0)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name]) == (parameter.ndim < 2 or name in biases), name
+
+
+@pytest.mark.parametrize("kind", ["muon", "adamw"])
+def test_a_narrow_model_keeps_its_router_wide_and_learns(kind):
+    """As in a run in pure bf16: gradients of both formats are clipped together, and every matrix moves."""
+    model = mixture(MixtureOfExperts(n_experts=16, d_ff=16, router=Router(k=2, correction=True))).to(torch.bfloat16)
+    gate = model.layers[0].mlp.gate
+    assert gate.weight.dtype == gate.e_score_correction_bias.dtype == torch.float32
+    assert model.layers[0].self_attn.q_proj.weight.dtype == torch.bfloat16
+    assert gate.weight.shape == model.layers[0].self_attn.q_proj.weight.shape  # Muon stacks matrices of one shape
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    optimizer = Muon(model, lr=0.1, adam_lr=0.1) if kind == "muon" else AdamW(model, lr=0.1)
+    tokens = torch.randint(13, (4, 16), generator=torch.Generator().manual_seed(2))
+    cross_entropy(model, Batch(tokens, torch.ones(4, 16))).total.backward()
+    _scale_and_clip(list(model.parameters()), 4 * 15.0, 1.0)
+    optimizer.step(1.0)
+    assert not [name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])]
+    assert gate.weight.dtype == torch.float32
+
+
+COMPILED = """
+import torch
+from chainrule.layers.moe import MixtureOfExperts
+from chainrule.layers.router import Router
+for dtype, width in ((torch.float32, 16), (torch.bfloat16, 12)):
+    generator = torch.Generator().manual_seed(0)
+    layer = MixtureOfExperts(n_experts=4, d_ff=width, router=Router(k=2)).build(16).to(dtype)
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter, std=0.3, generator=generator)
+    x = torch.randn(2, 8, 16, generator=generator).to(dtype)
+    y = torch.compile(layer, backend="aot_eager")(x)
+    torch.testing.assert_close(y, layer(x), atol=1e-2, rtol=1e-2)
+    y.sum().backward()
+"""
+
+
+def test_experts_compile_in_every_format_and_width():
+    """Compiling, torch knows the grouped product in bf16 alone, and of rows of whole 16 bytes."""
+    # in a process of its own: what checks shapes under pytest cannot be traced
+    subprocess.run([sys.executable, "-c", COMPILED], check=True)
+
+
+def test_a_head_whose_scores_are_capped_is_no_inner_matrix():
+    model = mixture(tied=False, logit_cap=3.0)
+    assert model.readout_weight is None
+    inside, rest = split_parameters(model)
+    assert "lm_head.weight" in rest
+    assert "lm_head.weight" not in inside
 
 
 def test_a_router_that_cannot_choose_is_refused():

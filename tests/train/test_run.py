@@ -310,6 +310,13 @@ def test_a_run_on_ones_own_text_knows_no_world(text, tmp_path):
     assert "world" not in json.loads((done.folder / "data.json").read_text())
 
 
+def test_a_checkpoint_written_on_an_accelerator_is_gone_on_with_on_the_cpu(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")  # what a run on a GPU writes
+    run_recipe(recipe(text, steps=2), "a", runs=tmp_path)
+    again = run_recipe(recipe(text, steps=4), "a", runs=tmp_path, resume=True, force=True)
+    assert (again.folder / "checkpoints" / "step-00000004").exists()
+
+
 def test_a_checkpoint_that_lacks_a_tensor_is_refused(text, tmp_path):
     from safetensors.torch import save_file
 
@@ -397,11 +404,17 @@ def test_numbers_that_are_not_finite_stop_the_run_and_spoil_no_weights():
 def test_muon_takes_the_inner_matrices_and_orthogonalises():
     inner, rest = split_parameters(tiny())
     assert len(inner) == 2 * 7
-    assert any(parameter.shape == (11, 16) for parameter in rest)
+    assert any(parameter.shape == (11, 16) for parameter in rest.values())
     u = orthogonal(torch.randn(3, 8, 5, generator=torch.Generator().manual_seed(0)))
     values = torch.linalg.svdvals(u.float())
     assert values.min() > 0.6
     assert values.max() < 1.3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_muon_sees_the_direction_of_a_gradient_however_small(dtype):
+    g = torch.randn(3, 8, 5, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(orthogonal(1e-7 * g, dtype), orthogonal(g, dtype), atol=2e-2, rtol=0)
 
 
 def test_adamw_equals_torchs_own():

@@ -288,8 +288,8 @@ def _orthogonal_step(weights: Tensor, momentum: Tensor, gradient: Tensor, dtype:
     """What Muon does to a stack of matrices (``train.optim``), for its time."""
     stacked = gradient.clone()
     momentum.lerp_(stacked, 0.05)
-    wide = stacked.lerp_(momentum, 0.95).to(dtype)
-    wide = wide / wide.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    wide = stacked.lerp_(momentum, 0.95)
+    wide = (wide / wide.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)).to(dtype)
     for _ in range(5):
         gram = wide @ wide.mT
         wide = 3.4445 * wide + (-4.7750 * gram + 2.0315 * gram @ gram) @ wide

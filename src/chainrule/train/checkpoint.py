@@ -97,7 +97,7 @@ def load_checkpoint(
         _circumstances(path, begun).check(circumstances)
     try:
         tensors = load_file(path / "model.safetensors")
-        saved = torch.load(path / "optimizer.pt", weights_only=True)
+        saved = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files fail in the libraries' own ways
         raise CheckpointError(f"{path} is damaged ({error}); remove it, and the run goes on from the one before") from error
     _check_shapes(path, tensors, _own_tensors(model))

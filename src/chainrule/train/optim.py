@@ -23,6 +23,8 @@ from chainrule.core.errors import ConfigError
 from chainrule.core.masked import Model
 from chainrule.core.shapes import Float, Tensor
 
+Named = dict[str, nn.Parameter]
+HEAD = "lm_head.weight"
 A, B, C = 3.4445, -4.7750, 2.0315
 """The quintic whose iteration drives singular values towards one (Jordan 2024)."""
 
@@ -52,9 +54,8 @@ class Optimizer(Protocol):
 
 def orthogonal(g: Float[Tensor, "n r c"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "n r c"]:
     """The nearest orthogonal matrix to each g, nearly: U Vᵀ of its U S Vᵀ, by five Newton–Schulz steps in ``dtype``."""
-    x = g.to(dtype)
-    wide = x.mT if g.shape[1] > g.shape[2] else x
-    wide = wide / wide.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    wide = g.float().mT if g.shape[1] > g.shape[2] else g.float()
+    wide = (wide / wide.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)).to(dtype)  # fp16 would lose what is small before it
     for _ in range(5):
         gram = wide @ wide.mT
         wide = A * wide + (B * gram + C * gram @ gram) @ wide
@@ -98,9 +99,9 @@ class Muon(Optimizer):
         matrices, rest = split_parameters(model)
         self._lr, self._adam_lr, self._momentum, self._decay, self._dtype = lr, adam_lr, momentum, weight_decay, dtype
         self._adam = _adam(rest, adam_lr, betas, 0.0)
-        groups: dict[tuple[int, ...], list[nn.Parameter]] = defaultdict(list)
-        for matrix in matrices:
-            groups[tuple(matrix.shape)].append(matrix)
+        groups: dict[tuple[torch.Size, torch.dtype], list[nn.Parameter]] = defaultdict(list)
+        for matrix in matrices.values():
+            groups[matrix.shape, matrix.dtype].append(matrix)
         self._groups = list(groups.values())
         self._momenta = [torch.zeros_like(torch.stack([m.detach() for m in group])) for group in self._groups]
 
@@ -166,30 +167,37 @@ class Averaged(Optimizer):
             mean.copy_(saved)
 
 
-def split_parameters(model: Model) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """(matrices inside the model and stacks of them, everything else): embeddings and the readout are not inside."""
+def split_parameters(model: Model) -> tuple[Named, Named]:
+    """(matrices inside the model and stacks of them, everything else): embeddings, heads and experts' biases are not inside."""
     outside = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     if model.readout_weight is not None:
         outside.add(id(model.readout_weight))
-    learned = _learned(model)
-    inside = [parameter for parameter in learned if parameter.ndim in (2, 3) and id(parameter) not in outside]
-    chosen = {id(parameter) for parameter in inside}
-    return inside, [parameter for parameter in learned if id(parameter) not in chosen]
+    inside: Named = {}
+    rest: Named = {}
+    for name, parameter in _learned(model).items():
+        # a head of scores that are capped, scaled or shifted is no plain readout, so it is known by its name
+        matrix = is_matrix(name, parameter) and parameter.ndim <= 3 and not name.endswith(HEAD)
+        (inside if matrix and id(parameter) not in outside else rest)[name] = parameter
+    return inside, rest
 
 
-def _learned(model: Model) -> list[nn.Parameter]:
+def is_matrix(name: str, parameter: nn.Parameter) -> bool:
+    """Whether a parameter multiplies: biases do not, though those of experts are stacked to as many dimensions."""
+    return parameter.ndim >= 2 and not name.endswith("bias")
+
+
+def _learned(model: Model) -> Named:
     """The parameters that are learned; raises ``ConfigError`` for a model that has none, such as a table of counts."""
-    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    learned = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if not learned:
         raise ConfigError(f"a {type(model).__name__} has no weights to learn by steps; start from a model that has some")
     return learned
 
 
-def _adam(parameters: list[nn.Parameter], lr: float, betas: tuple[float, float], decay: float) -> torch.optim.AdamW:
-    groups = [
-        {"params": [parameter for parameter in parameters if parameter.ndim >= 2], "weight_decay": decay},
-        {"params": [parameter for parameter in parameters if parameter.ndim < 2], "weight_decay": 0.0},
-    ]
+def _adam(parameters: Named, lr: float, betas: tuple[float, float], decay: float) -> torch.optim.AdamW:
+    matrices = [parameter for name, parameter in parameters.items() if is_matrix(name, parameter)]
+    vectors = [parameter for name, parameter in parameters.items() if not is_matrix(name, parameter)]
+    groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, betas=betas, eps=1e-8, fused=True)
 
 
