@@ -28,6 +28,12 @@ def test_documents_start_where_the_document_changes_and_at_padding() -> None:
     assert layout.starts.tolist() == [[True, False, True, True]]
 
 
+def test_every_token_knows_how_long_its_document_is() -> None:
+    packed, padded = ([0, 1, 2, 0, 1, 0], [0, 0, 0, 3, 3, -1]), ([0, 0, 1, 2, 3, 4], [-1, 0, 0, 0, 0, 0])
+    layout = Layout(*(torch.tensor(pair) for pair in zip(packed, padded, strict=True)))
+    assert layout.sizes.tolist() == [[3, 3, 3, 2, 2, 1], [1, 5, 5, 5, 5, 5]]
+
+
 def test_left_and_right_padding_place_the_same_positions() -> None:
     left = Layout.lengths(torch.tensor([2]), 4, left=True)
     right = Layout.lengths(torch.tensor([2]), 4)

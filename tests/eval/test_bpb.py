@@ -2,10 +2,18 @@ import itertools
 import math
 
 import pytest
+import torch
 
 from chainrule.core.errors import TokenizerError
 from chainrule.eval.bpb import measure, measure_logp, uniform_logp
+from chainrule.layers.attention import GroupedQuery
+from chainrule.layers.init import Normal
+from chainrule.layers.mlp import Gated
+from chainrule.layers.rope import Rope
+from chainrule.layers.scaling import Dynamic, LongRope
 from chainrule.logprobs.measures import judged_ids
+from chainrule.models.blocks import Block
+from chainrule.models.decoder import Decoder, DecoderConfig
 
 TEXTS = ["hello", "今天的天气很好。", "", "a longer English document, for windows and batches", "b"]
 
@@ -41,6 +49,20 @@ def test_every_document_costs_what_it_costs_alone(toys) -> None:
     assert together.nats == pytest.approx([by_hand(model, text) for text in TEXTS], rel=1e-5)
     alone = [measure(model, toys.Bytes(), [text]).nats[0] for text in TEXTS if text]
     assert [nats for nats, text in zip(together.nats, TEXTS, strict=True) if text] == pytest.approx(alone, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "scaling", [LongRope(short=(1.0,) * 4, long=(2.0, 3.0, 5.0, 9.0), original=20), Dynamic(factor=4.0, original=20)]
+)
+def test_a_document_is_read_by_its_own_length_beside_longer_ones(toys, scaling) -> None:
+    block = Block(attention=GroupedQuery(n_heads=2, n_kv_heads=2, d_head=8), mlp=Gated(d_ff=24))
+    model = Decoder(
+        DecoderConfig(vocab_size=257, context=64, d_model=16, blocks=(block, block), position=Rope(scaling=scaling))
+    )
+    model.init(torch.Generator().manual_seed(1), Normal(std=0.3))
+    texts = ["a document of some length, far beyond the trained", "one of 24 letters in all", "hello"]
+    together = measure(model, toys.Bytes(), texts).nats
+    assert together == pytest.approx([measure(model, toys.Bytes(), [text]).nats[0] for text in texts], rel=1e-6)
 
 
 @pytest.mark.parametrize("context", [2, 3, 7, 16, 51, 52, 53])

@@ -19,7 +19,7 @@ from chainrule.layers.position import Learned, NoPosition, Temperature
 from chainrule.layers.relative_bias import RelativeBias
 from chainrule.layers.rope import Rope
 from chainrule.layers.router import Router
-from chainrule.layers.scaling import Dynamic, Linear, Llama3, Yarn
+from chainrule.layers.scaling import Dynamic, Linear, Llama3, LongRope, Yarn
 from chainrule.models.blocks import BareBlock, Block, OutputNormBlock, SandwichBlock
 from chainrule.models.decoder import Decoder, DecoderConfig
 from chainrule.models.neural_ngram import NeuralNGram, NeuralNGramConfig
@@ -41,6 +41,8 @@ class Case:
     sources: Callable[[int], torch.Tensor] | None = None
     untrained: str = ""
     """Why no gradient can teach it; empty for a model that learns."""
+    declared: bool = False
+    """Whether a row is read by its declared length, so that its beginning alone is another row."""
 
     def given(self, *rows: int) -> Given | None:
         """What these rows are conditioned on: a source each, of its own length; None for a model that needs nothing."""
@@ -162,6 +164,10 @@ CASES = {
             decoder(Block(attention=attention(), mlp=GATED), position=Rope(scaling=Llama3(factor=4.0, original=16))),
             random_rows,
         ),
+        Case("dynamic-rope", decoder(Block(attention=attention(), mlp=GATED),
+            position=Rope(scaling=Dynamic(factor=2.0, original=5))), random_rows, declared=True),
+        Case("longrope", decoder(Block(attention=attention(), mlp=GATED), position=Rope(scaling=LongRope(
+            short=(1.0, 1.5, 2.0, 2.5), long=(1.0, 3.0, 5.0, 9.0), original=8))), random_rows, declared=True),
         Case("window", decoder(Block(attention=attention(window=3), mlp=GATED)), random_rows),
         Case("q-k-norm", decoder(Block(attention=attention(qk_norm=QKNorm(norm=RMSNorm())), mlp=GATED)), random_rows),
         Case("soft-cap", decoder(Block(attention=attention(soft_cap=2.0), mlp=GATED)), random_rows),
@@ -209,4 +215,3 @@ def model(name: str) -> LanguageModel:
 
 
 SCHEMES = (Normal(std=0.3), Mimetic())
-DYNAMIC = decoder(Block(attention=attention(), mlp=GATED), position=Rope(scaling=Dynamic(factor=2.0, original=8)))

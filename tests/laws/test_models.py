@@ -24,6 +24,7 @@ cases = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(cases)
 NAMES = list(cases.CASES)
 T = 12
+DECLARED = "a row is read by the length that a cache declares or that it has, and its beginning alone is shorter"
 
 
 @pytest.fixture(params=NAMES)
@@ -83,6 +84,8 @@ def test_3_a_cache_changes_nothing(model, case, pieces):
 
 
 def test_3_a_cache_agrees_with_reading_everything_again(model, case):
+    if case.declared:
+        pytest.skip(DECLARED)
     rows = case.rows(2, T)
     slow = TokenCache(2, T, case.given(0, 1), device=model.device)
     fast = model.cache(2, T, case.given(0, 1))
@@ -114,6 +117,8 @@ def test_3_ragged_rows_share_a_cache(model, case):
 
 
 def test_4_the_sum_of_token_logprobs_is_the_log_of_the_product(model, case):
+    if case.declared:
+        pytest.skip(DECLARED)
     rows = case.rows(1, T)
     with torch.no_grad():
         total = token_logprobs(model, batch(rows, given=case.given(0))).sum(dtype=torch.float64)
@@ -243,7 +248,7 @@ def test_a_uniform_model_pays_the_log_of_its_vocabulary():
 
 
 def test_a_dynamic_rope_is_fixed_by_the_declared_capacity():
-    model = cases.DYNAMIC()
+    model = cases.model("dynamic-rope")
     rows = cases.random_rows(1, T)
     long = model.cache(1, 48)
     found = torch.cat([logp(model, rows[:, :5], cache=long), logp(model, rows[:, 5:], cache=long)], 1)

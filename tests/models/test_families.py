@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from chainrule.core.datum import Layout
 from chainrule.core.errors import CheckpointError
 from chainrule.hub.build import family, parts
 from chainrule.hub.export import export
@@ -298,6 +299,23 @@ def test_layers_that_predict_further_tokens_are_left_out(tmp_path):
     save_file(tensors | further, tmp_path / "model.safetensors", metadata={"format": "pt"})
     tokens = torch.arange(12)[None]
     close(load(tmp_path).model(tokens), theirs(tokens).logits)
+
+
+@torch.no_grad()
+def test_longrope_reads_a_document_by_its_own_length_beside_longer_ones(tmp_path):
+    """As transformers reads it alone: packed into a long row, padded beside a long one."""
+    transformers = pytest.importorskip("transformers")
+    rope = FAMILIES["Phi3"][1]["short"]["rope_parameters"]
+    config = transformers.Phi3Config(**BASE, original_max_position_embeddings=10, rope_parameters=rope)
+    theirs, ours = checkpoint(tmp_path, config), load(tmp_path).model
+    tokens = torch.randint(61, (2, 17), generator=torch.Generator().manual_seed(3))
+    long, short = theirs(tokens[:1]).logits[0], theirs(tokens[1:, :6]).logits[0]
+    found = ours(tokens, layout=Layout.lengths(torch.tensor([17, 6]), 17))
+    close(found[0], long)
+    close(found[1, :6], short)
+    places = torch.tensor([[*range(17), *range(6)]])
+    packed = ours(torch.cat([tokens[0], tokens[1, :6]])[None], layout=Layout(places, torch.tensor([[0] * 17 + [1] * 6])))
+    close(packed[0].split([17, 6])[1], short)
 
 
 @torch.no_grad()

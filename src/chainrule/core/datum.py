@@ -58,6 +58,17 @@ class Layout:
         first = torch.ones_like(self.document[:, :1], dtype=torch.bool)
         return torch.cat([first, self.document[:, 1:] != self.document[:, :-1]], dim=1) | ~self.real
 
+    @property
+    def sizes(self) -> Int[Tensor, "b t"]:
+        """How long the document of each token is: one more than the last position in it.
+
+        >>> Layout(torch.tensor([[0, 1, 2, 0, 0]]), torch.tensor([[0, 0, 0, 1, -1]])).sizes
+        tensor([[3, 3, 3, 1, 1]])
+        """
+        document = self.document - PADDING
+        last = self.position.new_zeros(len(document), int(document.max()) + 1)
+        return last.scatter_reduce(1, document, self.position, "amax").gather(1, document) + 1
+
     def to(self, device: torch.device | str) -> "Layout":
         """The same layout on another device."""
         return Layout(self.position.to(device), self.document.to(device))

@@ -12,7 +12,7 @@ import torch
 
 from chainrule.core.errors import ConfigError
 from chainrule.core.shapes import Float, Int, Tensor
-from chainrule.layers.rope import Rope
+from chainrule.layers.rope import Length, Rope
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Learned:
     kind: Literal["learned"] = "learned"
     stretches = False
 
-    def tables(self, position: Int[Tensor, "b t"], c: int, length: int) -> None:
+    def tables(self, position: Int[Tensor, "b t"], c: int, length: Length) -> None:
         """Nothing for attention to turn by."""
         return None
 
@@ -34,7 +34,7 @@ class NoPosition:
     kind: Literal["none"] = "none"
     stretches = False
 
-    def tables(self, position: Int[Tensor, "b t"], c: int, length: int) -> None:
+    def tables(self, position: Int[Tensor, "b t"], c: int, length: Length) -> None:
         """Nothing to turn by."""
         return None
 
@@ -64,7 +64,7 @@ class Temperature:
         if self.floor <= 0:
             raise ConfigError(f"floor={self.floor} must be above 0: so many tokens share one temperature; 8192 is usual")
 
-    def tables(self, position: Int[Tensor, "b t"], c: int, length: int) -> QueryScale:
+    def tables(self, position: Int[Tensor, "b t"], c: int, length: Length) -> QueryScale:
         """The scale of each token's query."""
         return QueryScale(1.0 + self.scale * torch.log1p(torch.floor((position.float() + 1.0) / self.floor)))
 

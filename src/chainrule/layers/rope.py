@@ -20,6 +20,8 @@ from chainrule.core.shapes import Float, Int, Tensor
 from chainrule.layers.scaling import Dynamic, Linear, Llama3, LongRope, Yarn
 
 Pairs = Literal["halves", "neighbours"]
+Length = int | Int[Tensor, "b t"]
+"""How long rows are declared to be, or the document that each token stands in."""
 
 
 class Tables(NamedTuple):
@@ -71,11 +73,18 @@ class Rope:
         plain = 1.0 / theta ** (torch.arange(0, c, 2, dtype=torch.float32, device=device) / c)
         return plain if self.scaling is None else self.scaling.apply(plain, theta, length)
 
-    def tables(self, position: Int[Tensor, "b t"], c: int, length: int) -> Tables:
-        """The cosines and sines for tokens at ``position``."""
-        angle = position[:, :, None].float() * self.frequencies(c, length, position.device)
+    def tables(self, position: Int[Tensor, "b t"], c: int, length: Length) -> Tables:
+        """The cosines and sines for tokens at ``position``, in rows of a declared length or each in a document of its own."""
+        angle = position[:, :, None].float() * self._paces(c, length, position.device)
         factor = 1.0 if self.scaling is None else self.scaling.attention_factor
         return Tables(angle.cos() * factor, angle.sin() * factor, self.pairs)
+
+    def _paces(self, c: int, length: Length, device: torch.device) -> Float[Tensor, "*b half"]:
+        """The frequencies, for each token where lengths differ."""
+        if isinstance(length, int):
+            return self.frequencies(c, length, device)
+        different, which = length.unique(return_inverse=True)
+        return torch.stack([self.frequencies(c, n, device) for n in different.tolist()])[which]
 
 
 def rotate(x: Float[Tensor, "b t h c"], tables: Tables) -> Float[Tensor, "b t h c"]:

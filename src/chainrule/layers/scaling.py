@@ -6,7 +6,9 @@
     Yarn      the same by turns within a trained row, and larger scores          Peng et al. 2023, arXiv:2309.00071
     LongRope  every frequency divided by a number of its own, searched for       Ding et al. 2024, arXiv:2402.13753
 
-What depends on a row's length (Dynamic, LongRope) is fixed by the length that is declared, and never changes on the way.
+What depends on a row's length (Dynamic, LongRope) is fixed by the length that is declared, and never changes on the way: a
+cache declares its capacity, and a document that is read whole its own length, whatever is packed or padded beside it. So the
+beginning of a row, read alone, may be another row than within it.
 """
 
 import math

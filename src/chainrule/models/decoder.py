@@ -29,7 +29,7 @@ from chainrule.layers.linear import embedding, linear, plain_weight
 from chainrule.layers.mlp import Gated
 from chainrule.layers.norm import LayerNorm, NoNorm, OffsetRMSNorm, RMSNorm
 from chainrule.layers.position import Learned, NoPosition, Temperature
-from chainrule.layers.rope import Rope
+from chainrule.layers.rope import Length, Rope
 from chainrule.models.blocks import BareBlock, Block, OutputNormBlock, SandwichBlock
 
 
@@ -133,6 +133,7 @@ class Decoder(LanguageModel):
         self.positions, self.position_of = distinct(positions)
         self.windows, self.window_of = distinct([(block.attention.window, block.attention.chunk) for block in config.blocks])
         self.stretches = any(position.stretches for position, _ in self.positions)
+        self.declared = any(kind is not None for kind in self.length_kind(1))  # whether a row's length changes its angles
         self.init(generator)
 
     def init(self, generator: torch.Generator | None = None, scheme: Init = GPT2) -> None:
@@ -201,7 +202,7 @@ class Decoder(LanguageModel):
         """``capacity``, unless the model cannot read rows that long; a dynamic rope stretches to any."""
         return capacity if self.stretches and capacity >= 1 else super().checked_capacity(capacity)
 
-    def length_kind(self, capacity: int) -> Hashable:
+    def length_kind(self, capacity: int) -> tuple[Hashable, ...]:
         return tuple(position.length_kind(capacity) for position, _ in self.positions if isinstance(position, Rope))
 
     def _own(self, cache: Cache | None, given: Given | None) -> KVCache | None:
@@ -212,12 +213,13 @@ class Decoder(LanguageModel):
         return cache
 
     def _share(self, tokens: Int[Tensor, "b t"], layout: Layout | None) -> Shared:
-        """Tables and masks of rows that are read whole."""
+        """Tables and masks of rows that are read whole: each document is declared as long as it is."""
         t = tokens.shape[1]
         if layout is None and t > self.config.context and not self.stretches:
             raise RequestError(f"a row of {t} tokens is too long: this model reads at most {self.config.context}; cut it")
         where = Layout.plain(tokens[:1]) if layout is None else layout  # one row's positions speak for all
-        return Shared(where.position, self._tables(where, t), self._masks(where, where, layout is None), None)
+        length = t if layout is None or not self.declared else where.sizes
+        return Shared(where.position, self._tables(where, length), self._masks(where, where, layout is None), None)
 
     def _share_cached(self, tokens: Int[Tensor, "b t"], cache: KVCache, layout: Layout | None) -> Shared:
         """Tables and masks of tokens that continue the rows of a cache, and the slots that they take there."""
@@ -226,7 +228,7 @@ class Decoder(LanguageModel):
         masks = self._masks(where, cache.layout_of_keys, cache.even)
         return Shared(where.position, self._tables(where, cache.capacity), masks, slot)
 
-    def _tables(self, where: Layout, length: int) -> list[Turn | None]:
+    def _tables(self, where: Layout, length: Length) -> list[Turn | None]:
         return [position.tables(where.position, d_head, length) for position, d_head in self.positions]
 
     def _masks(self, query: Layout, key: Layout, even: bool) -> list[Tensor | None]:
