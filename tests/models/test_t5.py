@@ -96,6 +96,14 @@ def test_what_chainrule_saves_transformers_loads(name, tmp_path):
     assert torch.equal(load(tmp_path / "ours").model(target, given={"source": source}), ours(target, given={"source": source}))
 
 
+def test_fp16_is_refused_before_the_weights_are_read(tmp_path):
+    published("plain", tmp_path).half().save_pretrained(tmp_path / "half")
+    for folder, dtype in ((tmp_path, "fp16"), (tmp_path / "half", "auto")):
+        with pytest.raises(CheckpointError, match=r"outgrow fp16.*--dtype bf16"):
+            load(folder, dtype=dtype)
+    assert load(tmp_path / "half", dtype="bf16").model(ids(1, 5, 1), given={"source": ids(1, 5, 2)}).isfinite().all()
+
+
 @torch.no_grad()
 def test_an_older_file_with_its_copies_of_the_table_loads(tmp_path):
     from safetensors.torch import load_file, save_file

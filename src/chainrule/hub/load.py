@@ -44,6 +44,8 @@ NGRAM = re.compile(r"ngram(\d*):(.+)", re.DOTALL)
 READ_HERE = {".json", ".jinja", ".txt", ".model", ".bin", ".bpe", ".tiktoken"}
 """What a file ends in that may be read as settings, tokenizer or template; weights are looked at where they are opened."""
 FORMATS = ("auto", *DTYPES, "int4")
+OUTGROW_FP16 = ("t5",)
+"""Published models inside which numbers grow beyond fp16's largest, 65,504: there they would answer NaN."""
 TIED = "the readout is the embedding table itself"
 
 
@@ -197,7 +199,10 @@ def _folder(folder: Path, wish: Wish, pickle: bool, watch: Stopwatch) -> LM | Ma
         raise CheckpointError(f"{folder}: {error}") from error
     _told_shapes(model, watch)
     wish = replace(wish, device=_home(model, wish.device))
-    fill(model, open_weights(weight_files(folder, pickle=pickle), watch), moves(config), folder, wish, watch)
+    stored = open_weights(weight_files(folder, pickle=pickle), watch)
+    if config.get("model_type") in OUTGROW_FP16:
+        _refuse_fp16(folder, {one.dtype for one in stored.values()} if wish.dtype is None else {wish.dtype})
+    fill(model, stored, moves(config), folder, wish, watch)
     if getattr(model.config, "tied", False):
         watch.lap("tie", TIED)
     model.requires_grad_(True)
@@ -212,6 +217,14 @@ def _folder(folder: Path, wish: Wish, pickle: bool, watch: Stopwatch) -> LM | Ma
     generation = _settings(folder / "generation_config.json")
     watch.lap("generation", ", ".join(f"{k}={v}" for k, v in generation.items()) or "none given", made=generation)
     return LM(model, tokenizer, template, name=name, generation=generation)
+
+
+def _refuse_fp16(folder: Path, formats: set[torch.dtype]) -> None:
+    if torch.float16 in formats:
+        raise CheckpointError(
+            f"{folder} is a T5, inside which numbers outgrow fp16 (65,504), so that it would answer NaN; load it in bf16 "
+            "(--dtype bf16), or in fp32"
+        )
 
 
 def _note_base(name: str, folder: Path) -> None:
