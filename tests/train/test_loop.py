@@ -74,6 +74,14 @@ def test_ctrl_c_while_a_step_is_saved_stops_after_the_next_which_is_saved_too():
     assert saved == [2, 3]
 
 
+def test_what_an_evaluation_finds_is_json_too():
+    rows: list[dict] = []
+    found = {"held_out_loss": float("nan"), "bits_per_byte": float("inf"), "sample": "words"}
+    loop(Hooks(log=rows.append, save=lambda step: None, evaluate=lambda: found), steps=1)
+    looks = [json.loads(json.dumps(row, allow_nan=False)) for row in rows if "sample" in row]
+    assert looks == [{"step": n, "held_out_loss": None, "bits_per_byte": None, "sample": "words"} for n in (0, 1)]
+
+
 def test_rows_of_steps_that_were_skipped_are_json_and_steps_are_counted_from_one():
     rows: list[dict] = []
     with pytest.raises(Diverged, match=rf"{PATIENCE} steps in a row up to {PATIENCE} were not finite") as stopped:

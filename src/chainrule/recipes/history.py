@@ -8,7 +8,6 @@ that was killed goes on with the rung it was in.
 """
 
 import json
-import math
 import sys
 import time
 from collections.abc import Sequence
@@ -308,8 +307,8 @@ def learned(run: Path) -> tuple[Training, tuple[tuple[int, float], ...]]:
     rows = read_metrics(run)
     steps = [row for row in rows if "seconds" in row]
     seconds = sum(row["seconds"] for row in steps) + float(str(parsed(run / "data.json")["making_seconds"]))
-    looks = [(row["step"], row["bits_per_byte"]) for row in rows if "bits_per_byte" in row]
-    curve = [(sum(row["tokens"] for row in steps if row["step"] <= at), paid) for at, paid in looks if math.isfinite(paid)]
+    looks = [(row["step"], row["bits_per_byte"]) for row in rows if row.get("bits_per_byte") is not None]
+    curve = [(sum(row["tokens"] for row in steps if row["step"] <= at), paid) for at, paid in looks]
     return Training(tokens=sum(row["tokens"] for row in steps), seconds=round(seconds, 2)), tuple(curve)
 
 

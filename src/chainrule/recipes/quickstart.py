@@ -408,7 +408,8 @@ class _Quickstart:
         looks = [row for row in rows if any(key.startswith("sample_") for key in row)]
         curves: list[Curve] = []
         for language in dict.fromkeys(self.languages):
-            points = tuple((row["step"] * per_step, row[f"held_out_{language}"]) for row in looks)
+            paid = [(row["step"], row[f"held_out_{language}"]) for row in looks]
+            points = tuple((step * per_step, bits) for step, bits in paid if bits is not None)
             name = (
                 f"held-out, {language}" if language == "text" else {"en": "held-out, English", "zh": "held-out, 中文"}[language]
             )

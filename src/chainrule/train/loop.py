@@ -118,7 +118,7 @@ def train(
     progress, patience = Progress(settings.steps, settings.label, start), _Patience()
     done = start
     if start == 0:
-        hooks.log({"step": 0} | hooks.evaluate())
+        hooks.log(_known({"step": 0} | hooks.evaluate()))
     with _stop_requests() as stopping:
         for step in range(start, settings.steps):
             outcome = stepper.step(step, first=step == start)
@@ -130,7 +130,7 @@ def train(
             if last:
                 optimizer.finish()
             if done % settings.eval_every == 0 or last:
-                hooks.log({"step": done} | hooks.evaluate())
+                hooks.log(_known({"step": done} | hooks.evaluate()))
             asked = stopping.is_set()  # looked at once: a step that is asked to be the last after this is not saved yet
             if hooks.save is not None and (done % settings.save_every == 0 or last or asked):
                 hooks.save(done)
