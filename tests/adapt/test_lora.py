@@ -94,6 +94,13 @@ def test_only_the_adapter_learns():
     assert model.embed_tokens.weight.grad is None
 
 
+def test_after_a_merge_the_whole_model_learns_again():
+    model = tiny()
+    attach(model, Lora(rank=4))
+    merge(model)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
 @pytest.mark.parametrize("part", [Lora(rank=3, alpha=5.0), Lora(rank=3, stabilised=True), Lora(rank=3, dora=True)])
 def test_merging_changes_no_score_and_leaves_plain_layers(part):
     model = tiny(tied=False)

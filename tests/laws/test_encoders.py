@@ -1,10 +1,13 @@
 """What is true of every encoder: distributions at every place, both sides seen, and nothing beyond the document."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.testing import assert_close
 
 import chainrule as cr
+from chainrule.adapt.int4 import Int4Linear
 from chainrule.core.datum import PADDING, Batch, Layout
 from chainrule.core.errors import ConfigError, RequestError
 from chainrule.core.masked import MaskedModel
@@ -119,6 +122,15 @@ def test_a_batch_of_two_in_any_order_is_two_batches_of_one(model):
 def test_saving_and_loading_changes_nothing(model, tmp_path):
     save(tmp_path / "model", model)
     assert torch.equal(cr.load(tmp_path / "model").model(rows(2)), model(rows(2)))
+
+
+def test_a_head_of_its_own_lies_in_four_bits_too(tmp_path):
+    model = Encoder(replace(config(head=WordHead(tied=False)), d_model=32))
+    model.init(torch.Generator().manual_seed(1), Normal(std=0.3))
+    save(tmp_path / "model", model)
+    packed = cr.load(tmp_path / "model", dtype="int4").model
+    assert isinstance(packed.head.words, Int4Linear)
+    assert_close(packed(rows(2)).float(), model(rows(2)), atol=2.0, rtol=0)
 
 
 def test_a_tap_changes_nothing_and_hears_what_transformerlens_hears(model):

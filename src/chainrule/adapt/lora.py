@@ -143,10 +143,15 @@ def adapters(model: nn.Module) -> dict[str, LoraLinear]:
 
 
 def merge(model: nn.Module) -> int:
-    """Add every adapter to its matrix and take it away; returns how many there were. All or none of them."""
+    """Add every adapter to its matrix and take it away; returns how many there were. All or none of them.
+
+    What was frozen for the adapters' sake can be learned again.
+    """
     found = adapters(model)
     for layer in found.values():
         layer.check_mergeable()
     for name, layer in found.items():
         put(model, name, layer.merged())
+    if found:
+        model.requires_grad_(True)
     return len(found)

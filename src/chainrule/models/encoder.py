@@ -138,8 +138,8 @@ class WordHeadLayer(nn.Module):
 
     def forward(self, states: Float[Tensor, "*b d"], table: Float[Tensor, "v d"]) -> Float[Tensor, "*b v"]:
         """The scores; ``table`` is the embedding, which an untied head does not read."""
-        weight = table if self.words is None else self.words.weight
-        return F.linear(self.norm(self.activation(self.dense(states))), weight, self.bias)
+        x = self.norm(self.activation(self.dense(states)))
+        return F.linear(x, table, self.bias) if self.words is None else self.words(x) + self.bias
 
 
 class Encoder(MaskedModel):
