@@ -12,6 +12,7 @@ from chainrule.data.chats import Talk, encode_chats, read_chats
 from chainrule.data.documents import hold_out, read_documents
 from chainrule.data.packing import pack
 from chainrule.data.streams import PackedStream
+from chainrule.logprobs.scoring import judged
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.chat import CHATML, IM_END, IM_START, ChatTemplate
 
@@ -98,6 +99,13 @@ def test_a_stream_without_anything_to_learn_is_refused():
     rows = pack([(np.arange(5, dtype=np.int32), np.zeros(5, np.uint8))], 10, split=False)
     with pytest.raises(DataError, match="mask is 0 everywhere"):
         PackedStream(rows, 1, 1)
+
+
+def test_the_share_that_is_judged_is_what_the_loss_counts():
+    rows = pack(documents([4, 3]), 10, split=False)
+    stream = PackedStream(rows, 1, 1)
+    (batch,) = stream.batches(0)
+    assert stream.describe()["judged"] == float(judged(batch).float().mean().round(decimals=4)) == 0.5  # 3 + 2 of 10
 
 
 def template():

@@ -11,6 +11,7 @@ from chainrule.eval.anatomy import attention_of, take_apart
 from chainrule.eval.brick_times import BrickTimes, _scores, least_block
 from chainrule.eval.bricks import Frame, Orthogonal, Pass, Product, Scores, Turn, bricks, learning_bricks, update_bricks
 from chainrule.eval.flops import flops, flops_at
+from chainrule.eval.memory import Setting, _workspace
 from chainrule.eval.stopwatch import seconds_of
 from chainrule.hub.fresh import fresh
 from chainrule.layers.cache import KVCache
@@ -48,6 +49,16 @@ def test_muon_orthogonalises_the_matrices_inside_and_adamw_takes_the_rest():
     assert muon[Pass("adamw", 1, 50 * 32 + 7 * 32, 4, 3)] == 1
     assert Orthogonal(1, 4, 8).flops == 5 * (4 * 16 * 8 + 2 * 64)
     assert update_bricks(anatomy, "adamw")[Pass("adamw", 1, anatomy.total, 4, 3)] == 1
+
+
+def test_every_expert_is_a_matrix_to_muon():
+    experts = Block(attention=attention(), mlp=MixtureOfExperts(n_experts=4, d_ff=32, router=Router(k=2)))
+    some = take_apart(Decoder(DecoderConfig(vocab_size=V, context=64, d_model=D, blocks=(experts, experts))), "experts")
+    muon = update_bricks(some, "muon")
+    assert muon[Orthogonal(2 * 4 * 2, 32, D)] == 1  # gate and up of four experts in two layers
+    assert muon[Orthogonal(2 * 4, D, 32)] == 1
+    assert muon[Pass("adamw", 1, V * D + 5 * D, 4, 3)] == 1  # the table of tokens, and norms
+    assert _workspace(some, Setting(precision="fp32", optimizer="muon")) == 2 * 4 * 2 * 32 * D * (4 + 3 * 4)
 
 
 @pytest.mark.parametrize("mixed", [False, True])

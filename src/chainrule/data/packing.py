@@ -36,6 +36,11 @@ class Rows:
         """The share of columns that are not padding."""
         return float((self.document != PADDING).mean())
 
+    @property
+    def judged(self) -> NDArray[np.bool_]:
+        """Which tokens the loss counts: those that are to be learned and have one before them in their document."""
+        return (self.mask != 0) & (self.position > 0)
+
     def batch(self, rows: NDArray[np.intp] | list[int]) -> Batch:
         """Some of the rows as a batch."""
         layout = Layout(_long(self.position[rows]), _long(self.document[rows]))

@@ -41,8 +41,7 @@ class PackedStream:
 
     def __post_init__(self) -> None:
         check_split(self.rows_per_step, self.micro_rows)
-        judged = (self.rows.mask != 0) & (self.rows.position > 0)
-        if not judged.any():
+        if not self.rows.judged.any():
             raise DataError("no token of the data is to be learned: its mask is 0 everywhere; check the chats' roles")
 
     def batches(self, step: int) -> list[Batch]:
@@ -53,7 +52,7 @@ class PackedStream:
     def describe(self) -> dict[str, Any]:
         """Rows, tokens, what share of them is padding or judged, and a fingerprint of them all."""
         n, t = self.rows.tokens.shape
-        judged = float((self.rows.mask != 0).mean())
+        judged = float(self.rows.judged.mean())
         known = hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in (self.rows.tokens, self.rows.mask)))
         return {
             "rows": n,

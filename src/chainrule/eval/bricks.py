@@ -214,12 +214,12 @@ def update_bricks(anatomy: Anatomy, optimizer: str) -> Counter[Brick]:
     """What an optimizer does with all parameters: clip their gradients, then AdamW, or Muon for the matrices inside."""
     laid: Counter[Brick] = Counter()
     laid[Pass("clip", 1, anatomy.total, 2, 1)] += 1
-    inside = Counter((m.d_out, m.d_in) for m in anatomy.inside if m.stacked == 1)
+    inside = Counter((m.stacked, m.d_out, m.d_in) for m in anatomy.inside)
     if optimizer != "muon":
         laid[Pass("adamw", 1, anatomy.total, 4, 3) if optimizer == "adamw" else Pass("sgd", 1, anatomy.total, 2, 1)] += 1
         return laid
-    for (d_out, d_in), count in inside.items():
-        laid[Orthogonal(count, d_out, d_in)] += 1
-    rest = anatomy.total - sum(count * d_out * d_in for (d_out, d_in), count in inside.items())
+    for (experts, d_out, d_in), count in inside.items():
+        laid[Orthogonal(count * experts, d_out, d_in)] += 1
+    rest = anatomy.total - sum(count * experts * d_out * d_in for (experts, d_out, d_in), count in inside.items())
     laid[Pass("adamw", 1, rest, 4, 3)] += 1
     return laid

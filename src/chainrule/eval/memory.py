@@ -191,9 +191,9 @@ def _workspace(anatomy: Anatomy, setting: Setting) -> float:
     """What the optimizer needs while it steps: Muon stacks the gradients of equal matrices and iterates on them."""
     if setting.optimizer != "muon" or setting.method != "full":
         return 0.0
-    shapes: dict[tuple[int, int], int] = {}
-    for m in anatomy.inside:
-        if m.stacked == 1:
-            shapes[m.d_out, m.d_in] = shapes.get((m.d_out, m.d_in), 0) + m.d_out * m.d_in
+    shapes: dict[tuple[int, int, int], int] = {}
+    for m in anatomy.inside:  # the experts of a layer are one tensor, and a matrix each to Muon
+        shape = m.stacked, m.d_out, m.d_in
+        shapes[shape] = shapes.get(shape, 0) + m.stacked * m.d_out * m.d_in
     width = WIDTHS[setting.precision].product
     return max((count * (4 + 3 * width) for count in shapes.values()), default=0.0)
