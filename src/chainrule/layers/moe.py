@@ -162,7 +162,7 @@ def _grouped_product(
         narrow = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(narrow), weight.to(narrow)
     x = x.to(weight.dtype)
-    if _aligned(x) and _aligned(weight):
+    if _aligned(weight) and _aligned(weight.mT):  # what is read, and the gradient of what is written
         y = F.grouped_mm(x, weight.mT, offs=ends)
     else:
         rows = x.tensor_split(ends[:-1].cpu().long())
@@ -177,11 +177,8 @@ def _one_by_one(x: Float[Tensor, "n i"], weight: Matrices, bias: Tensor | None, 
 
 
 def _aligned(x: Tensor) -> bool:
-    """Whether the grouped product takes rows of this width: on accelerators they begin at multiples of 16 bytes.
+    """Whether the grouped product takes rows of this width: they begin at multiples of 16 bytes.
 
-    ``torch.compile`` says the same of the CPU, and that the product is for bf16 alone (torch 2.13).
+    ``torch.compile`` takes them in bf16 alone (torch 2.13).
     """
-    compiling = torch.compiler.is_compiling()
-    if compiling and x.dtype != torch.bfloat16:
-        return False
-    return (x.device.type == "cpu" and not compiling) or x.shape[-1] * x.element_size() % 16 == 0
+    return x.shape[-1] * x.element_size() % 16 == 0 and (x.dtype == torch.bfloat16 or not torch.compiler.is_compiling())
