@@ -12,7 +12,6 @@ import chainrule as cr
 from chainrule.adapt.int4 import Int4Linear, Int4Stack
 from chainrule.core.errors import CheckpointError, ConfigError
 from chainrule.eval.anatomy import take_apart
-from chainrule.hub.build import fresh
 from chainrule.hub.fresh import fresh
 from chainrule.hub.gguf.model import write_model
 from chainrule.hub.load import load, size_bytes
