@@ -196,6 +196,78 @@ def test_an_adapter_made_here_runs_in_peft(tmp_path):
     close(peft.PeftModel.from_pretrained(model, tmp_path / "ours").eval()(TOKENS).logits, lm.model(TOKENS))
 
 
+EMBEDDINGS = {
+    "lora": ("llama", {"target_modules": ["q_proj", "embed_tokens"], "r": 4, "lora_alpha": 6}),
+    "stabilised": ("llama", {"target_modules": ["q_proj", "embed_tokens"], "r": 4, "use_rslora": True}),
+    "patterns": ("llama", {"target_modules": ["q_proj", "embed_tokens"], "r": 4, "rank_pattern": {"embed_tokens": 3},
+                           "alpha_pattern": {"embed_tokens": 20}}),
+    "rows": ("llama", {"target_modules": ["q_proj"], "r": 4, "trainable_token_indices": [60, 3, 5]}),
+    "rows-by-name": ("llama", {"target_modules": ["q_proj"], "r": 4, "trainable_token_indices": {"embed_tokens": [3]}}),
+    "rows-tied": ("tied", {"target_modules": ["q_proj"], "r": 4, "trainable_token_indices": [3, 5]}),
+    "rows-gpt2": ("gpt2", {"target_modules": ["c_attn"], "r": 4, "trainable_token_indices": [3, 5]}),
+}  # fmt: skip
+
+
+def embedding_adapter(tmp_path, name):
+    """(folder of the base, PEFT's model, the folder of an adapter that changes the embedding table)."""
+    peft = pytest.importorskip("peft")
+    family, settings = EMBEDDINGS[name]
+    folder, model, _ = bases(tmp_path, family)
+    made = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", **settings)).eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in [one for one in made.parameters() if one.requires_grad]:
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    made.save_pretrained(tmp_path / "adapter")
+    return folder, made, tmp_path / "adapter"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", EMBEDDINGS)
+def test_an_adapter_of_the_embedding_table_becomes_part_of_it_and_goes_back_to_peft(tmp_path, name):
+    peft = pytest.importorskip("peft")
+    transformers = pytest.importorskip("transformers")
+    folder, made, adapter = embedding_adapter(tmp_path, name)
+    tokens = torch.arange(60).view(4, 15) + 1
+    expected = made(tokens).logits
+    lm = load(folder, adapter=adapter)
+    close(lm.model(tokens), expected)
+    write_adapter(lm.model, tmp_path / "ours")
+    base = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    close(peft.PeftModel.from_pretrained(base, tmp_path / "ours").eval()(tokens).logits, expected)
+    merge(lm.model)
+    close(lm.model(tokens), expected)
+
+
+def test_an_adapter_of_the_table_that_does_not_fit_is_refused(tmp_path):
+    folder, _, adapter = embedding_adapter(tmp_path, "lora")
+    file = Mapped(adapter / WEIGHTS)
+    table = {name: file.tensor(name).clone() for name in file.slots}
+    stem = "base_model.model.model.embed_tokens."
+    for change, because in [
+        ({stem + "lora_embedding_A": torch.zeros(4, 62)}, r"embed_tokens is 62 × 32 .*, but this model's is 61 × 32"),
+        ({stem + "lora_embedding_A": torch.zeros(3, 61)}, "a rank of 4, its tensors have 3"),
+        (
+            {stem + "token_adapter.trainable_tokens_delta": torch.zeros(2, 32)},
+            "new rows of model.embed_tokens for the tokens None",
+        ),
+        ({"base_model.model.elsewhere.lora_embedding_A": torch.zeros(4, 61)}, "changes elsewhere, of which .* no table"),
+    ]:
+        write_tensors(table | change, adapter / WEIGHTS)
+        with pytest.raises(CheckpointError, match=because):
+            load(folder, adapter=adapter)
+    write_tensors(table, adapter / WEIGHTS)
+    tied, _, _ = bases(tmp_path, "tied")
+    with pytest.raises(
+        CheckpointError, match=r"adapts model.embed_tokens alone, but this model reads and writes with one table"
+    ):
+        load(tied, adapter=adapter)
+    for tokens in ([3, 5, 61], [3, 5], {"lm_head": [3, 5, 6]}, "all"):
+        folder, _, adapter = embedding_adapter(tmp_path, "rows")
+        with pytest.raises(CheckpointError, match=r"has \(3, 32\) new rows of model.embed_tokens for the tokens"):
+            load(folder, adapter=changed(adapter, trainable_token_indices=tokens))
+
+
 def test_a_fused_matrix_is_adapted_whole_or_not_at_all(tmp_path):
     folder, _, _ = bases(tmp_path, "phi3")
     for target in ("q_proj", "v_proj"):
@@ -228,7 +300,7 @@ def test_an_adapter_for_another_base_shows_both_shapes(tmp_path):
         ({"peft_type": "IA3"}, "adapter of type 'IA3'; LORA"),
         ({"bias": "all"}, "bias='all' is not supported"),
         ({"init_lora_weights": "pissa"}, "begun by 'pissa', which changes the base"),
-        ({"trainable_token_indices": [1, 2]}, "uses trainable_token_indices=.* not supported"),
+        ({"trainable_token_indices": [1, 2]}, "names trainable_token_indices, but .*trainable_tokens_delta is nowhere"),
         ({"use_rslora2": True}, "uses use_rslora2=True, which is not supported.*did you mean 'use_rslora'"),
         ({"use_dora": True}, "says use_dora=true, which .* tensors contradict"),
         ({"r": 3}, "a rank of 3, its tensors have 2"),
@@ -270,8 +342,9 @@ def test_a_damaged_adapter_is_refused_and_leaves_the_model_as_it_was(tmp_path):
         ),
         (
             lambda t: t | {"base_model.model.model.embed_tokens.lora_embedding_A": torch.zeros(2, 61)},
-            "no part of a LoRA of linear",
+            "has only one of lora_embedding_A and lora_embedding_B",
         ),
+        (lambda t: t | {"base_model.model.model.embed_tokens.vera_lambda_b": torch.zeros(2)}, "no part of a LoRA of linear"),
         (
             lambda t: {n: x[:1] if n.endswith("v_proj.lora_A.weight") else x for n, x in t.items()},
             "lora_A of 1 rows and lora_B of 2",

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from chainrule.core.files import read_json_object
 from chainrule.core.shapes import Tensor
 from chainrule.hub.build import moves, published_config
 from chainrule.hub.peft.layout import CONFIG, HEAD, STEM, TABLE, WEIGHTS, is_tied, rows_here
+from chainrule.hub.peft.tables import merged_tables, split_tables
 from chainrule.hub.safetensors import Mapped
 from chainrule.hub.weights import inside, some
 from chainrule.models.moves import Move, loaded
@@ -27,7 +29,7 @@ NO_EFFECT = {
 """Keys that say how the adapter was made; what it became stands in the tensors."""
 READ = {
     "peft_type", "r", "lora_alpha", "bias", "fan_in_fan_out", "modules_to_save", "rank_pattern", "alpha_pattern", "use_rslora",
-    "use_dora", "init_lora_weights",
+    "use_dora", "init_lora_weights", "trainable_token_indices",
 }  # fmt: skip
 OTHER_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Ways to begin that change the base itself: such an adapter does not fit the base as it was published."""
@@ -44,19 +46,17 @@ def read_adapter(model: nn.Module, folder: str | Path) -> list[str]:
         raise CheckpointError("the model has an adapter already; load its base anew, or merge the first one")
     if not linears(model):
         raise CheckpointError(f"a {type(model).__name__} has no linear layers, so {folder} cannot be put beside any")
-    tensors = _tensors(folder)
+    tables, tensors = split_tables(_tensors(folder))
     changes = tuple(moves(published_config(model)))
     loras, whole = _split_loras_and_whole(tensors, folder)
     ready: dict[str, LoraLinear] = {}
     for module, parts in loras.items():
         part = _lora_of(config, module, parts["lora_A.weight"].shape[0])
         ready |= _lora_layers(model, module, parts, part, changes, folder)
-        stated = _pattern_value(config, "rank_pattern", module, config.get("r") or part.rank)
-        if stated != part.rank:
-            raise CheckpointError(
-                f"{folder}: its config gives {module} a rank of {stated}, its tensors have {part.rank}; copy both again"
-            )
-    replaced = _without_tied_copy(model, _differing(model, loaded(changes, whole)), folder)
+        _check_rank(config, module, part, folder)
+    saved = loaded(changes, whole)
+    replaced = _without_tied_copy(model, _differing(model, saved), folder)
+    replaced |= merged_tables(model, tables, saved, config, partial(_checked_lora, config, folder), changes, folder)
     _check_replacements(model, replaced, folder)
     model.requires_grad_(False)
     with torch.no_grad():
@@ -129,6 +129,20 @@ def _lora_of(config: Mapping[str, Any], module: str, rank: int) -> Lora:
     alpha = _pattern_value(config, "alpha_pattern", module, config.get("lora_alpha") or 8)
     dropout, dora = float(config.get("lora_dropout") or 0.0), bool(config.get("use_dora"))
     return Lora(rank=rank, alpha=float(alpha), dropout=dropout, stabilised=bool(config.get("use_rslora")), dora=dora)
+
+
+def _check_rank(config: Mapping[str, Any], module: str, part: Lora, folder: Path) -> None:
+    stated = _pattern_value(config, "rank_pattern", module, config.get("r") or part.rank)
+    if stated != part.rank:
+        raise CheckpointError(
+            f"{folder}: its config gives {module} a rank of {stated}, its tensors have {part.rank}; copy both again"
+        )
+
+
+def _checked_lora(config: Mapping[str, Any], folder: Path, module: str, rank: int) -> Lora:
+    part = _lora_of(config, module, rank)
+    _check_rank(config, module, part, folder)
+    return part
 
 
 def _pattern_value(config: Mapping[str, Any], patterns: str, module: str, usual: float) -> float:
