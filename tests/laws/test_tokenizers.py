@@ -1,6 +1,7 @@
 """What is true of every tokenizer: it gives a text back, and no text makes a special token."""
 
 import importlib
+import json
 import pkgutil
 
 import pytest
@@ -15,10 +16,13 @@ from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.byte import ByteTokenizer
 from chainrule.tokenizers.char import CharTokenizer
 from chainrule.tokenizers.chat import CHATML, IM_END, IM_START, ChatTemplate
+from chainrule.tokenizers.library import LibraryTokenizer
 from chainrule.tokenizers.llama2c import Llama2cTokenizer
 from chainrule.tokenizers.sentencepiece import BPE as MERGES
 from chainrule.tokenizers.sentencepiece import BYTE, CONTROL, NORMAL, UNIGRAM, UNKNOWN, Model, SentencePiece, model_bytes
 from chainrule.tokenizers.wordpiece import WordPiece
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer as Engine
 
 CORPUS = ["the cat sat on the mat 今天我来到了仙II-212。 don't 3 + 4 = 7\n"] * 3
 SPECIALS = ("<|endoftext|>", IM_START, IM_END)
@@ -49,6 +53,52 @@ def wordpiece() -> WordPiece:
     return WordPiece(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *letters])
 
 
+def tokenizer_json(model: models.Model, specials: list[str], decoder: decoders.Decoder) -> Engine:
+    engine = Engine(model)
+    engine.decoder = decoder
+    engine.add_special_tokens([AddedToken(name, normalized=False) for name in specials])
+    return engine
+
+
+def pieces_json(model: models.Model, specials: list[str]) -> LibraryTokenizer:
+    """A tokenizer.json as LLaMA 2's: a ▁ in front, spaces as ▁, no cutting into words."""
+    parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", left=1)]
+    engine = tokenizer_json(model, ["<unk>", "<s>", "</s>", *specials], decoders.Sequence(parts))
+    engine.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    return LibraryTokenizer(engine.to_str(), bos=1, eos=(2,))
+
+
+def llama2() -> LibraryTokenizer:
+    """The pieces with bytes, merged in the order of these pairs."""
+    first = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    merges = [("t", "h"), ("a", "t"), ("th", "e"), ("c", "at"), ("▁", "the"), ("▁", "cat"), ("今", "天")]
+    vocab = {piece: id for id, piece in enumerate([*first, *PIECES])}
+    model = models.BPE(vocab, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    return pieces_json(model, [IM_START, IM_END])
+
+
+def t5() -> LibraryTokenizer:
+    """The pieces without bytes: any other character is unknown."""
+    pieces = [(name, 0.0) for name in ("<unk>", "<s>", "</s>")]
+    return pieces_json(models.Unigram([*pieces, *((piece, -1.0 - i) for i, piece in enumerate(reversed(PIECES)))], 0), [])
+
+
+def bert() -> LibraryTokenizer:
+    """The words of ours, cut by the library."""
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    model = models.WordPiece({piece: id for id, piece in enumerate(wordpiece().pieces)}, unk_token="[UNK]")
+    engine = tokenizer_json(model, names, decoders.WordPiece(cleanup=False))
+    engine.normalizer, engine.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    return LibraryTokenizer(engine.to_str(), bos=2, eos=(3,))
+
+
+def spaced() -> LibraryTokenizer:
+    """Byte-level BPE that puts a space before a text."""
+    source = json.loads(TRAINED["gpt2"].fast().source)
+    source["pre_tokenizer"]["pretokenizers"][-1] |= {"add_prefix_space": True}
+    return LibraryTokenizer(json.dumps(source), bos=0, eos=(0,))
+
+
 TRAINED = {
     pattern: BPE.train(CORPUS, 300, pattern=pattern, specials=SPECIALS) for pattern in ("gpt2", "cl100k", "qwen2", "world")
 }
@@ -57,11 +107,16 @@ MADE = {
     "char": CharTokenizer.train([*CORPUS, *SPECIALS]),
     **TRAINED,
     "library": TRAINED["cl100k"].fast(),
+    "library, spaced": spaced(),
+    "library, llama 2": llama2(),
+    "library, t5": t5(),
+    "library, bert": bert(),
     "wordpiece": wordpiece(),
     "unigram": sentencepiece(UNIGRAM),
     "merges": sentencepiece(MERGES),
     "llama2c": llama2c(),
 }
+PREFIXED = (MADE["library, llama 2"], MADE["library, t5"])
 PUBLISHED = {
     "gpt-2": "tokenizers/gpt2",
     "bert-base-uncased": "tokenizers/bert-base-uncased/vocab.txt",
@@ -85,9 +140,10 @@ def expressible(tokenizer: Tokenizer, text: str) -> str:
 
 def spelt(tokenizer: Tokenizer, text: str) -> str:
     """A normal text as its tokens' bytes spell it: some put a space in front, and WordPiece keeps none."""
-    if isinstance(tokenizer, WordPiece):
+    if isinstance(tokenizer, WordPiece) or tokenizer is MADE["library, bert"]:
         return text.replace(" ", "")
-    return f" {text}" if text and isinstance(tokenizer, SentencePiece | Llama2cTokenizer) else text
+    prefixed = isinstance(tokenizer, SentencePiece | Llama2cTokenizer) or tokenizer in PREFIXED
+    return f" {text}" if text and prefixed else text
 
 
 def test_every_tokenizer_of_the_room_is_here():
@@ -113,7 +169,7 @@ def test_decoding_gives_the_text_back(tokenizer, text):
 def test_a_text_and_its_normal_form_have_the_same_ids(tokenizer, text):
     text = expressible(tokenizer, text)
     normal = tokenizer.normalize(text)
-    if "[UNK]" not in normal:  # what cannot be spelt is said to be unknown, and that is another text
+    if "[UNK]" not in normal and "<unk>" not in normal:  # what cannot be spelt is said to be unknown, and that is another text
         assert tokenizer.encode(normal) == tokenizer.encode(text)
 
 

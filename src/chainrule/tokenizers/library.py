@@ -22,25 +22,23 @@ class LibraryTokenizer(Tokenizer):
     """A ``tokenizer.json`` (as text) with its begin and end ids."""
 
     def __init__(self, source: str, *, bos: int | None = None, eos: tuple[int, ...] = (), config: Any = None) -> None:
-        from tokenizers import Tokenizer as Engine
-
-        try:
-            self._engine = Engine.from_str(source)
-        except Exception as error:  # the library raises bare Exceptions
-            raise TokenizerError(f"this tokenizer.json cannot be read by the tokenizers library: {error}") from error
-        self._engine.encode_special_tokens = True
-        self._engine.no_padding()
-        self._engine.no_truncation()
         self.source, self._config = source, config or {}
+        self._engine = _engine(source)
         self._json = json.loads(source)
         added = self._json.get("added_tokens") or []
+        self._unknown = None if self.byte_level else _unknown(self._json["model"])
+        if any(token["content"] == self._unknown for token in added):
+            self._engine = _engine(self._rendered_source)
+        self._engine.encode_special_tokens = True
         self.specials = {token["content"]: token["id"] for token in added if token["special"]}
+        self.specials.pop(self._unknown, None)  # what cannot be spelt yields it
         self.added = {token["content"]: token["id"] for token in added}
         self._names = {id: name for name, id in self.added.items()}
         self._stricter: dict[frozenset[str], LibraryTokenizer] = {}
         self.vocab_size = max(self._engine.get_vocab(with_added_tokens=True).values()) + 1
         self.bos, self.eos = bos, eos
-        self.lossless = self.byte_level and not self._json.get("normalizer")
+        strips = any(token.get("lstrip") or token.get("rstrip") for token in added if not token["special"])
+        self.lossless = self.byte_level and not (self._json.get("normalizer") or _puts_space(self._json) or strips)
 
     def with_specials(self, names: frozenset[str]) -> "LibraryTokenizer":
         """The same tokenizer with these of the added tokens special too: no text yields them any more."""
@@ -87,12 +85,16 @@ class LibraryTokenizer(Tokenizer):
     @cached_property
     def _rendering(self) -> Any:
         """A second engine, which finds special tokens; switching the first one's ways would not be safe among threads."""
-        from tokenizers import Tokenizer as Engine
+        return _engine(self._rendered_source)
 
-        engine = Engine.from_str(self.source)
-        engine.no_padding()
-        engine.no_truncation()
-        return engine
+    @property
+    def _rendered_source(self) -> str:
+        """The file without <unk> among the added tokens: it stands for what cannot be spelt, and no text spells it."""
+        added = self._json.get("added_tokens") or []
+        if all(token["content"] != self._unknown for token in added):
+            return self.source
+        others = [token for token in added if token["content"] != self._unknown]
+        return json.dumps({**self._json, "added_tokens": others}, ensure_ascii=False)
 
     def decode(self, ids: Iterable[int], *, specials: bool = False) -> str:
         return self._engine.decode(list(ids), skip_special_tokens=not specials)
@@ -114,13 +116,28 @@ class LibraryTokenizer(Tokenizer):
         return token if token.startswith("##") else super().piece(id)  # WordPiece's ## shows that it goes on a word
 
     def normalize(self, text: str) -> str:
-        if self.lossless:
-            return text
-        return self._engine.normalizer.normalize_str(text) if self._engine.normalizer else text
+        return text if self.lossless else self.decode(self.encode(text))
 
     def save(self, folder: Path) -> None:
-        write_text(folder / "tokenizer.json", self.source)
+        write_text(folder / "tokenizer.json", self._source_with_bos())
         write_text(folder / "tokenizer_config.json", json.dumps(self._settings(), ensure_ascii=False, indent=2))
+
+    def _source_with_bos(self) -> str:
+        """The file, made to put BOS before a text itself: other programs look nowhere else for that."""
+        name = None if self.bos is None else self._engine.id_to_token(self.bos)
+        if name is None or puts_bos(self._json):
+            return self.source
+        text, second = {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}
+        bos = {"SpecialToken": {"id": name, "type_id": 0}}
+        before: dict[str, Any] = {
+            "type": "TemplateProcessing",
+            "single": [bos, text],
+            "pair": [bos, text, second],
+            "special_tokens": {name: {"id": name, "ids": [self.bos], "tokens": [name]}},
+        }
+        if after := self._json.get("post_processor"):
+            before = {"type": "Sequence", "processors": [*after.get("processors", [after]), before]}
+        return json.dumps({**self._json, "post_processor": before}, ensure_ascii=False)
 
     def _settings(self) -> dict[str, Any]:
         names = {id: name for name, id in self.specials.items()}
@@ -135,6 +152,40 @@ class LibraryTokenizer(Tokenizer):
         if self.end in names:
             settings["eos_token"] = names[self.end]
         return settings
+
+
+def puts_bos(source: Any) -> bool:
+    """Whether a ``tokenizer.json`` itself puts a special token before a text."""
+    post = source.get("post_processor") or {}
+    parts = post.get("processors", [post])
+    singles = [part.get("single", []) for part in parts if part.get("type") == "TemplateProcessing"]
+    framed = any(part.get("type") in ("BertProcessing", "RobertaProcessing") for part in parts)
+    return framed or any(single and "SpecialToken" in single[0] for single in singles)
+
+
+def _engine(source: str) -> Any:
+    from tokenizers import Tokenizer as Engine
+
+    try:
+        engine = Engine.from_str(source)
+    except Exception as error:  # the library raises bare Exceptions
+        raise TokenizerError(f"this tokenizer.json cannot be read by the tokenizers library: {error}") from error
+    engine.no_padding()
+    engine.no_truncation()
+    return engine
+
+
+def _unknown(model: Any) -> str | None:
+    """The token that stands for what a model cannot spell."""
+    if model.get("unk_id") is not None:
+        return model["vocab"][model["unk_id"]][0]
+    return model.get("unk_token")
+
+
+def _puts_space(source: Any) -> bool:
+    """Whether a byte-level tokenizer puts a space before a text."""
+    cut = source.get("pre_tokenizer") or {}
+    return any(part.get("type") == "ByteLevel" and part["add_prefix_space"] for part in cut.get("pretokenizers", [cut]))
 
 
 def _holds(part: Any, kind: str) -> bool:

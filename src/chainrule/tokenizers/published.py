@@ -18,7 +18,7 @@ from chainrule.core.tokenizer import Tokenizer
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.byte import END_OF_TEXT, ByteTokenizer
 from chainrule.tokenizers.char import CharTokenizer
-from chainrule.tokenizers.library import LibraryTokenizer
+from chainrule.tokenizers.library import LibraryTokenizer, puts_bos
 from chainrule.tokenizers.llama2c import Llama2cTokenizer
 from chainrule.tokenizers.patterns import split_pattern, unspell
 from chainrule.tokenizers.sentencepiece import SentencePiece
@@ -64,7 +64,8 @@ def _from_folder(folder: Path) -> Tokenizer:
 def has_tokenizer(folder: Path) -> bool:
     """Whether a folder holds the files of a tokenizer at all."""
     named = any(all((folder / name).exists() for name in names) for names, _ in _FORMATS)
-    return named or (folder / "tokenizer_config.json").exists() or any(folder.glob("tok*.bin"))
+    found = any(any(folder.glob(pattern)) for pattern in ("tokenizer_config.json", "tok*.bin", "*.tiktoken"))
+    return named or found
 
 
 def _from_file(path: Path) -> Tokenizer:
@@ -88,27 +89,22 @@ def _from_file(path: Path) -> Tokenizer:
 
 
 def _tokenizer_json(path: Path) -> Tokenizer:
-    source = read_text(path)
-    names = _json(path.with_name("special_tokens_map.json"))
-    named = {key: _name(token) for key, token in names.items() if key.endswith("_token")}
-    config = named | _json(path.with_name("tokenizer_config.json"))
-    bare = LibraryTokenizer(source)
-    bos, eos = _begin_and_end(path.parent, bare.added, _adds_bos(json.loads(source), config))
-    return LibraryTokenizer(source, bos=bos, eos=eos, config=config)
+    source, config = read_text(path), _settings(path.parent)
+    tokenizer = LibraryTokenizer(source, config=config)
+    adds_bos = bool(config["add_bos_token"]) if "add_bos_token" in config else puts_bos(json.loads(source))
+    tokenizer.bos, tokenizer.eos = _begin_and_end(path.parent, tokenizer.added, adds_bos)
+    return tokenizer
 
 
-def _adds_bos(source: Any, config: Any) -> bool:
-    """Whether the tokenizer as published puts its BOS before a text."""
-    if "add_bos_token" in config:
-        return bool(config["add_bos_token"])
-    post = source.get("post_processor") or {}
-    parts = post.get("processors", [post])
-    singles = [part.get("single", []) for part in parts if part.get("type") == "TemplateProcessing"]
-    return any(single and "SpecialToken" in single[0] for single in singles)
+def _settings(folder: Path) -> dict[str, Any]:
+    """``tokenizer_config.json``; where that does not list the added tokens, special tokens have the names of their own map."""
+    config = _json(folder / "tokenizer_config.json")
+    names = {} if "added_tokens_decoder" in config else _json(folder / "special_tokens_map.json")
+    return config | {key: _name(token) for key, token in names.items() if key.endswith("_token") and token}
 
 
 def _begin_and_end(folder: Path, added: dict[str, int], adds_bos: bool) -> tuple[int | None, tuple[int, ...]]:
-    config = _json(folder / "tokenizer_config.json") | _json(folder / "special_tokens_map.json")
+    config = _settings(folder)
     model = _json(folder / "config.json") | _json(folder / "generation_config.json")
     # BERT's [CLS] and [SEP] frame a text as begin and end do elsewhere
     bos = added.get(_name(config.get("bos_token") or config.get("cls_token")), model.get("bos_token_id"))
@@ -160,7 +156,7 @@ def _gpt2(encoder: Path) -> BPE:
 
 def _vocab_json(vocab: Path) -> BPE:
     config = _json(vocab.with_name("tokenizer_config.json"))
-    qwen = config.get("tokenizer_class", "").startswith("Qwen2") or END_OF_TEXT not in _json(vocab)
+    qwen = str(config.get("tokenizer_class")).startswith("Qwen2") or END_OF_TEXT not in _json(vocab)
     decoder = config.get("added_tokens_decoder", {})
     specials = {token["content"]: int(id) for id, token in decoder.items() if token.get("special")}
     if not specials:
