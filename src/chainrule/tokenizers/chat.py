@@ -24,6 +24,7 @@ from chainrule.core.tokenizer import Tokenizer
 from chainrule.tokenizers.chat_jinja import TAG_OFF, TAG_ON, Span, has_generation_tags, run_template, untag
 from chainrule.tokenizers.chat_mask import PROBE, assistant_spans, probed
 from chainrule.tokenizers.library import LibraryTokenizer
+from chainrule.tokenizers.sentencepiece import SentencePiece
 
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
 CHATML = (
@@ -102,11 +103,16 @@ class ChatTemplate:
     @cached_property
     def _strict(self) -> Tokenizer:
         """The tokenizer with every token special that opens or closes a turn, whatever its file calls it."""
-        if not isinstance(self.tokenizer, LibraryTokenizer):
+        if not isinstance(self.tokenizer, LibraryTokenizer | SentencePiece):
             return self.tokenizer
         added = self.tokenizer.added
         forgotten = [name for name in added if name not in self.tokenizer.specials and _opens_turns(name, added, self.source)]
         return self.tokenizer.with_specials(frozenset(forgotten)) if forgotten else self.tokenizer
+
+    @cached_property
+    def _inside(self) -> Tokenizer:
+        """The same for what stands behind a special token."""
+        return self._strict.inside() if isinstance(self._strict, SentencePiece) else self._strict
 
     @cached_property
     def _stand_ins(self) -> dict[str, str]:
@@ -130,7 +136,9 @@ class ChatTemplate:
         """``bos_token``, ``eos_token`` and their like, for the template to write; empty where the tokenizer has none."""
         of: dict[int | None, str] = {id: name for name, id in _all_specials(self.tokenizer).items()}
         own = {f"{name}_token": of.get(id, "") for name, id in (("bos", self.tokenizer.bos), ("eos", self.tokenizer.end))}
-        return own | (self.tokenizer.published_names if isinstance(self.tokenizer, LibraryTokenizer) else {})
+        if isinstance(self.tokenizer, LibraryTokenizer | SentencePiece):
+            return own | self.tokenizer.published_names
+        return own
 
     @cached_property
     def _special(self) -> re.Pattern[str]:
@@ -149,7 +157,7 @@ class ChatTemplate:
         for start, stop in _between(text, self._special):
             piece = text[start:stop]
             inside = [(max(a, start) - start, min(b, stop) - start) for a, b in spans if a < stop and start < b]
-            new, counts = ([specials[piece]], [bool(inside)]) if piece in specials else self._words(piece, inside)
+            new, counts = ([specials[piece]], [bool(inside)]) if piece in specials else self._words(piece, inside, start)
             ids += new
             mask += map(int, counts)
         return Encoded(ids, mask)
@@ -163,9 +171,12 @@ class ChatTemplate:
             return self._strict.encode_rendered(text)
         return None
 
-    def _words(self, piece: str, inside: list[Span]) -> tuple[list[int], list[bool]]:
-        """The ids of a text without special tokens, and which of them hold a character of the spans ``inside``."""
-        ids = self._strict.encode(_restore(piece, self._stand_ins))
+    def _words(self, piece: str, inside: list[Span], start: int) -> tuple[list[int], list[bool]]:
+        """The ids of a text without special tokens, and which of them hold a character of the spans ``inside``.
+
+        It begins at ``start`` in the conversation.
+        """
+        ids = (self._inside if start else self._strict).encode(_restore(piece, self._stand_ins))
         whole = _restore(piece, self._stand_ins).encode()
         spans = [tuple(len(_restore(piece[:at], self._stand_ins).encode()) for at in span) for span in inside]
         data = [self._strict.token_bytes(id) for id in ids]

@@ -53,9 +53,7 @@ class LibraryTokenizer(Tokenizer):
     @property
     def published_names(self) -> dict[str, str]:
         """``bos_token``, ``eos_token`` and their like as the publisher names them, which chat templates write."""
-        named = {key: value for key, value in self._config.items() if key.endswith("_token")}
-        texts = {key: value.get("content") if isinstance(value, dict) else value for key, value in named.items()}
-        return {key: text for key, text in texts.items() if isinstance(text, str)}
+        return token_names(self._config)
 
     @cached_property
     def byte_level(self) -> bool:
@@ -154,6 +152,13 @@ class LibraryTokenizer(Tokenizer):
         return settings
 
 
+def token_names(config: Mapping[str, Any]) -> dict[str, str]:
+    """The names of special tokens in a ``tokenizer_config.json``, by what they are for."""
+    named = {key: value for key, value in config.items() if key.endswith("_token")}
+    texts = {key: value.get("content") if isinstance(value, dict) else value for key, value in named.items()}
+    return {key: text for key, text in texts.items() if isinstance(text, str)}
+
+
 def puts_bos(source: Any) -> bool:
     """Whether a ``tokenizer.json`` itself puts a special token before a text."""
     post = source.get("post_processor") or {}
@@ -196,14 +201,14 @@ def _holds(part: Any, kind: str) -> bool:
     return part.get("type") == kind or any(_holds(step, kind) for step in inner)
 
 
-def library_json(bpe: BPE) -> str:
-    """Our BPE in the library's format."""
+def library_json(bpe: BPE, added: Mapping[str, int] | None = None) -> str:
+    """Our BPE in the library's format; the tokens ``added`` are no special ones, a text may spell them."""
     merges = _merges_of_ranks(bpe) if bpe.merges is None else bpe.merges
     return byte_level_json(
         {spell(symbol): id for symbol, id in bpe.vocab.items()} | dict(bpe.specials),
         [(spell(left), spell(right)) for left, right in merges],
         patterns=(bpe.pattern,),
-        added=bpe.specials,
+        added={**bpe.specials, **(added or {})},
         specials=set(bpe.specials),
         nfc=bpe.nfc,
         whole=bpe.merges is None,

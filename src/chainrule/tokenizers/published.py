@@ -2,8 +2,8 @@
 
 A folder may hold ``tokenizer.json``; ``vocab.json`` + ``merges.txt`` (Qwen2, GPT-2); ``encoder.json`` + ``vocab.bpe`` (GPT-2);
 a ``.tiktoken`` file; Kimi's ``tiktoken.model``; a SentencePiece ``.model``; BERT's ``vocab.txt``; or llama2.c's ``tok*.bin``.
-Begin and end tokens come from ``tokenizer_config.json``, ``generation_config.json`` and ``config.json``, in the layouts of
-transformers 4 and 5.
+Begin and end tokens come from ``tokenizer_config.json``, ``generation_config.json`` and ``config.json``, what was added to a
+vocabulary from ``tokenizer_config.json`` or ``added_tokens.json``, in the layouts of transformers 4 and 5.
 """
 
 import base64
@@ -18,10 +18,10 @@ from chainrule.core.tokenizer import Tokenizer
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.byte import END_OF_TEXT, ByteTokenizer
 from chainrule.tokenizers.char import CharTokenizer
-from chainrule.tokenizers.library import LibraryTokenizer, puts_bos
+from chainrule.tokenizers.library import LibraryTokenizer, library_json, puts_bos
 from chainrule.tokenizers.llama2c import Llama2cTokenizer
 from chainrule.tokenizers.patterns import split_pattern, unspell
-from chainrule.tokenizers.sentencepiece import SentencePiece
+from chainrule.tokenizers.sentencepiece import SentencePiece, read_model
 from chainrule.tokenizers.wordpiece import WordPiece
 
 TIKTOKEN = {
@@ -80,7 +80,7 @@ def _from_file(path: Path) -> Tokenizer:
     if path.suffix == ".json":
         return _tokenizer_json(path)
     if path.suffix == ".model":
-        return SentencePiece.read(path)
+        return _pieces(path)
     if path.suffix == ".bin":
         return Llama2cTokenizer.read(path)
     raise TokenizerError(
@@ -154,19 +154,66 @@ def _gpt2(encoder: Path) -> BPE:
     return _vocab_and_merges(encoder, merges, pattern="gpt2", nfc=False, specials={END_OF_TEXT: ids[END_OF_TEXT]})
 
 
-def _vocab_json(vocab: Path) -> BPE:
-    config = _json(vocab.with_name("tokenizer_config.json"))
-    qwen = str(config.get("tokenizer_class")).startswith("Qwen2") or END_OF_TEXT not in _json(vocab)
-    decoder = config.get("added_tokens_decoder", {})
-    specials = {token["content"]: int(id) for id, token in decoder.items() if token.get("special")}
-    if not specials:
-        ids = _json(vocab)
-        specials = {END_OF_TEXT: ids.get(END_OF_TEXT, len(ids))}
+def _vocab_json(vocab: Path) -> Tokenizer:
+    ids, config = _json(vocab), _settings(vocab.parent)
+    qwen = str(config.get("tokenizer_class")).startswith("Qwen2") or END_OF_TEXT not in ids
+    added, specials = _added_tokens(vocab.parent)
+    named = {name: id for name, id in added.items() if name in specials}
+    if END_OF_TEXT in ids or not added:
+        named = {END_OF_TEXT: ids.get(END_OF_TEXT, len(ids))} | named
     merges = vocab.with_name("merges.txt")
-    tokenizer = _vocab_and_merges(vocab, merges, pattern="qwen2" if qwen else "gpt2", nfc=qwen, specials=specials)
-    named = tokenizer.specials.get(_name(config.get("eos_token")))
-    tokenizer.eos = tokenizer.eos if named is None else tuple(dict.fromkeys((named, *tokenizer.eos)))
+    tokenizer = _vocab_and_merges(vocab, merges, pattern="qwen2" if qwen else "gpt2", nfc=qwen, specials=named)
+    _, eos = _begin_and_end(vocab.parent, tokenizer.specials, False)
+    tokenizer.eos = tuple(dict.fromkeys((*eos, *tokenizer.eos)))
+    others = {name: id for name, id in added.items() if name not in specials}
+    if not others:
+        return tokenizer
+    return LibraryTokenizer(library_json(tokenizer, others), bos=tokenizer.bos, eos=tokenizer.eos, config=config)
+
+
+def _pieces(path: Path) -> SentencePiece:
+    """A SentencePiece file with what the files beside it say."""
+    folder, model, config = path.parent, read_model(path), _settings(path.parent)
+    added, specials = _added_tokens(folder)
+    for i in range(0 if "added_tokens_decoder" in config else _extra_ids(path, config)):
+        added[f"<extra_id_{i}>"] = len(model.pieces) + _extra_ids(path, config) - 1 - i  # T5 counts them from the end
+        specials.add(f"<extra_id_{i}>")
+    tokenizer = SentencePiece(model, added=added, specials=specials, config=config)
+    ids = {piece: id for id, (piece, _, _) in enumerate(tokenizer.pieces)}
+    bos, eos = _begin_and_end(folder, ids, bool(config.get("add_bos_token", tokenizer.bos is not None)))
+    tokenizer.bos = tokenizer.bos if bos is None and config.get("add_bos_token", True) else bos
+    tokenizer.eos = eos if config.get("eos_token") else tuple(dict.fromkeys((*tokenizer.eos, *eos)))
     return tokenizer
+
+
+def _extra_ids(path: Path, config: dict[str, Any]) -> int:
+    """How many tokens T5 has for what is left out of a text; its own file says it, or nothing and it has 100."""
+    kind = config.get("tokenizer_class") or _json(path.with_name("config.json")).get("model_type")
+    said = config.get("extra_ids", 100 if path.name == "spiece.model" and kind in ("t5", "T5Tokenizer") else 0)
+    if not isinstance(said, int) or not 0 <= said < 10_000:
+        raise TokenizerError(f"the tokenizer_config.json beside {path} has extra_ids={said!r}, which is no count; T5's is 100")
+    return said
+
+
+def _added_tokens(folder: Path) -> tuple[dict[str, int], set[str]]:
+    """(the ids of the tokens added to a vocabulary, which of them come from no text)."""
+    config = _json(folder / "tokenizer_config.json")
+    listed = config.get("added_tokens_decoder")
+    try:
+        if listed is not None:
+            added = {_name(token): int(id) for id, token in listed.items()}
+            specials = {_name(token) for token in listed.values() if token["special"]}
+        else:
+            added = {name: int(id) for name, id in _json(folder / "added_tokens.json").items()}
+            names = config | _json(folder / "special_tokens_map.json")
+            more = names.get("additional_special_tokens") or names.get("extra_special_tokens") or []
+            specials = {_name(token) for key, token in names.items() if key.endswith("_token")}
+            specials |= set(map(_name, more.values() if isinstance(more, dict) else more))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise TokenizerError(f"the added tokens in {folder} cannot be understood ({error!r}); copy its files again") from error
+    if wild := [name for name, id in added.items() if not name or not 0 <= id < 2**24]:
+        raise TokenizerError(f"{folder} adds the token {wild[0]!r} as {added[wild[0]]}, which is no id; copy its files again")
+    return added, specials & added.keys()
 
 
 def _tiktoken(path: Path) -> BPE:
@@ -209,7 +256,8 @@ _FORMATS: list[tuple[tuple[str, ...], Callable[[Path], Tokenizer]]] = [
     (("tokenizer.json",), _tokenizer_json),
     (("encoder.json", "vocab.bpe"), _gpt2),
     (("vocab.json", "merges.txt"), _vocab_json),
-    (("tokenizer.model",), SentencePiece.read),
+    (("tokenizer.model",), _pieces),
+    (("spiece.model",), _pieces),
     (("tiktoken.model",), _kimi),
     (("vocab.txt",), WordPiece.read),
     (("tokenizer.bin",), Llama2cTokenizer.read),

@@ -4,18 +4,22 @@
 
 Kudo & Richardson 2018, arXiv:1808.06226. The file is a protocol buffer (sentencepiece_model.proto), read here by hand; the
 table is a double-array trie (Aoe 1989). A character without a piece becomes its bytes where the model has byte pieces, else
-<unk>.
+<unk>. Tokens that were added later, beside the file, are found before anything else; what follows one is cut like a new text.
 """
 
+import json
+import re
 import struct
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from chainrule.core.errors import TokenizerError
-from chainrule.core.files import whole_file
+from chainrule.core.files import whole_file, write_text
 from chainrule.core.tokenizer import Tokenizer
+from chainrule.tokenizers.library import token_names
 from chainrule.tokenizers.merging import merge_best
 from chainrule.tokenizers.unigram import best_cut
 
@@ -38,21 +42,36 @@ class Model:
 
 
 class SentencePiece(Tokenizer):
-    """A ``.model`` file as a tokenizer."""
+    """A ``.model`` file as a tokenizer, with the tokens ``added`` to it; the ``specials`` among these come from no text.
+
+    ``config`` is its ``tokenizer_config.json``. ``legacy: false`` there says that what follows an added token has no space put
+    in front, as the beginning of a text has.
+    """
 
     lossless = False
 
-    def __init__(self, model: Model, *, adds_bos: bool = True) -> None:
-        self.model, self.vocab_size = model, len(model.pieces)
+    def __init__(
+        self,
+        model: Model,
+        *,
+        adds_bos: bool = True,
+        added: Mapping[str, int] | None = None,
+        specials: Collection[str] = (),
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.model, self.pieces = model, _with_added(model.pieces, added or {}, specials)
+        self.added = {name: id for name, id in (added or {}).items() if self.pieces[id][2] != UNKNOWN}
+        self._config = dict(config or {})
+        self.vocab_size = len(self.pieces)
         kinds: dict[int, dict[str, int]] = {kind: {} for kind in range(7)}
-        for id, (piece, _, kind) in enumerate(model.pieces):
+        for id, (piece, _, kind) in enumerate(self.pieces):
             kinds[kind].setdefault(piece, id)
         self._ids = kinds[NORMAL] | kinds[DEFINED]
         self._bytes = {int(piece[3:5], 16): id for piece, id in kinds[BYTE].items()}
         self._byte_of = {id: byte for byte, id in self._bytes.items()}
         self._unknown = next(iter(kinds[UNKNOWN].values()), 0)
         self.specials = dict(kinds[CONTROL])
-        self._scores = {piece: model.pieces[id][1] for piece, id in self._ids.items()}
+        self._scores = {piece: self.pieces[id][1] for piece, id in self._ids.items()}
         self._longest = max(map(len, self._ids), default=1)
         self._defined = sorted(kinds[DEFINED], key=len, reverse=True)
         if self._defined and model.algorithm == UNIGRAM:
@@ -62,24 +81,54 @@ class SentencePiece(Tokenizer):
         self.bos = bos if adds_bos and bos >= 0 else None
         self.eos = (eos,) if eos >= 0 else ()
         self._table = Table(model.table) if model.table else None
+        self._apart = {name: id for name, id in self.added.items() if name in kinds[DEFINED]}
+        self._finds = re.compile("|".join(map(re.escape, sorted(self._apart, key=len, reverse=True))) or r"(?!)")
+        self._always = self._config.get("legacy") is not False
 
     @classmethod
     def read(cls, path: Path) -> "SentencePiece":
-        """The tokenizer of a ``.model`` file; raises ``TokenizerError`` where it is damaged or of another kind."""
+        """The tokenizer of a ``.model`` file alone; raises ``TokenizerError`` where it is damaged or of another kind."""
         return cls(read_model(path), adds_bos=True)
 
+    @property
+    def published_names(self) -> dict[str, str]:
+        """``bos_token``, ``eos_token`` and their like as the publisher names them, which chat templates write."""
+        return token_names(self._config)
+
+    def with_specials(self, names: frozenset[str]) -> "SentencePiece":
+        """The same tokenizer with these of the added tokens special too: no text yields them any more."""
+        return self._changed(self.model, names | self.specials.keys())
+
+    def inside(self) -> "SentencePiece":
+        """The same tokenizer, as it cuts what stands behind a special token."""
+        return self if self._always else self._changed(replace(self.model, prefix=False), self.specials.keys())
+
+    def _changed(self, model: Model, specials: Collection[str]) -> "SentencePiece":
+        other = SentencePiece(model, added=self.added, specials=specials, config=self._config)
+        other.bos, other.eos = self.bos, self.eos
+        return other
+
     def encode(self, text: str) -> list[int]:
-        prepared = self.prepare(text)
+        ids: list[int] = []
+        at = 0
+        for found in self._finds.finditer(text):
+            ids += self._cut(text[at : found.start()], at == 0 or self._always)
+            ids.append(self._apart[found[0]])
+            at = found.end()
+        return ids + self._cut(text[at:], at == 0 or self._always)
+
+    def _cut(self, text: str, spaced: bool) -> list[int]:
+        prepared = self.prepare(text, spaced=spaced)
         if self.model.algorithm == UNIGRAM:
             return list(self._spell(best_cut(prepared, self._scores, self._longest)))
         return list(self._spell(merge_best(self._characters(prepared), self._scores)))
 
-    def prepare(self, text: str) -> str:
-        """The text as it is cut: replaced, tidied, its spaces written ▁."""
+    def prepare(self, text: str, *, spaced: bool = True) -> str:
+        """The text as it is cut: replaced, tidied, its spaces written ▁; ``spaced`` allows to put one in front."""
         text = self._table.apply(text) if self._table else text
         if self.model.tidy:
             text = " ".join(part for part in text.split(" ") if part)
-        if text and self.model.prefix:
+        if text and spaced and self.model.prefix:
             text = " " + text
         return text.replace(" ", SPACE)
 
@@ -102,20 +151,24 @@ class SentencePiece(Tokenizer):
             before = id
 
     def decode(self, ids: Iterable[int], *, specials: bool = False) -> str:
-        data = b"".join(self._said(id, specials) for id in ids)
-        text = data.decode("utf-8", errors="replace")
-        return text[1:] if self.model.prefix and text.startswith(" ") else text
+        text = ""
+        apart = set(self._apart.values())
+        for i, (alone, some) in enumerate(groupby(ids, apart.__contains__)):
+            said = b"".join(self._said(id, specials) for id in some).decode("utf-8", errors="replace")
+            spaced = self.model.prefix and not alone and (self._always or i == 0)
+            text += said[1:] if spaced and said.startswith(" ") else said
+        return text
 
     def _said(self, id: int, specials: bool) -> bytes:
         if id in self.specials.values():
-            return self.model.pieces[id][0].encode() if specials else b""
+            return self.pieces[id][0].encode() if specials else b""
         return " ⁇ ".encode() if id == self._unknown else self.token_bytes(id)
 
     def token_bytes(self, id: int) -> bytes:
         if id in self._byte_of:
             return bytes([self._byte_of[id]])
         said = 0 <= id < self.vocab_size and id not in self.specials.values()
-        return self.model.pieces[id][0].replace(SPACE, " ").encode() if said else b""
+        return self.pieces[id][0].replace(SPACE, " ").encode() if said else b""
 
     def normalize(self, text: str) -> str:
         return self.decode(self.encode(text))
@@ -123,6 +176,31 @@ class SentencePiece(Tokenizer):
     def save(self, folder: Path) -> None:
         with whole_file(folder / "tokenizer.model") as aside:
             aside.write_bytes(self.model.raw)
+        write_text(folder / "tokenizer_config.json", json.dumps(self._settings(), ensure_ascii=False, indent=2))
+
+    def _settings(self) -> dict[str, Any]:
+        settings = {key: value for key, value in self._config.items() if key != "chat_template"}
+        if self.model.algorithm == BPE:
+            settings.setdefault("tokenizer_class", "LlamaTokenizer")  # which transformers runs on any such file
+            settings.setdefault("add_prefix_space", self.model.prefix)
+        settings |= {"add_bos_token": self.bos is not None, "unk_token": self.pieces[self._unknown][0]}
+        for key, id in (("bos_token", self.bos), ("eos_token", self.end)):
+            settings |= {} if id is None else {key: self.pieces[id][0]}
+        flags = dict.fromkeys(("lstrip", "normalized", "rstrip", "single_word"), False)
+        added = {str(id): {"content": name, **flags, "special": name in self.specials} for name, id in self.added.items()}
+        return settings | ({"added_tokens_decoder": added} if added else {})
+
+
+def _with_added(
+    pieces: list[tuple[str, float, int]], added: Mapping[str, int], specials: Collection[str]
+) -> list[tuple[str, float, int]]:
+    """The pieces, and those added, each in the place of what had its id; an id that none has holds nothing."""
+    last = max(added.values(), default=0)
+    rows = [*pieces, *[("", 0.0, UNUSED)] * (last + 1 - len(pieces))]
+    for name, id in added.items():
+        if rows[id][2] not in (UNKNOWN, BYTE):
+            rows[id] = (name, 0.0, CONTROL if name in specials else DEFINED)
+    return rows
 
 
 class Table:

@@ -131,7 +131,8 @@ def _pieces(rows: list[tuple[str, float, int]], prefix: bool) -> Metadata:
 
 def _sentencepiece(tokenizer: SentencePiece) -> Metadata:
     model = tokenizer.model
-    keys = _pieces(list(model.pieces), model.prefix) | {GGML + "remove_extra_whitespaces": model.tidy}
+    rows = [(piece or f"[PAD{id}]", score, kind) for id, (piece, score, kind) in enumerate(tokenizer.pieces)]
+    keys = _pieces(rows, model.prefix) | {GGML + "remove_extra_whitespaces": model.tidy}
     return keys | ({GGML + "precompiled_charsmap": list(model.table)} if model.table else {})
 
 
