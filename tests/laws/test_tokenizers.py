@@ -95,7 +95,7 @@ def bert() -> LibraryTokenizer:
 def spaced() -> LibraryTokenizer:
     """Byte-level BPE that puts a space before a text."""
     source = json.loads(TRAINED["gpt2"].fast().source)
-    source["pre_tokenizer"]["pretokenizers"][-1] |= {"add_prefix_space": True}
+    source["pre_tokenizer"] = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True}
     return LibraryTokenizer(json.dumps(source), bos=0, eos=(0,))
 
 

@@ -120,7 +120,7 @@ def test_added_tokens_that_are_no_special_ones_stand_beside_vocab_and_merges(tmp
     assert ours.decode(ours.encode(f"the{TOOL}cat")) == f"the{TOOL}cat"
     assert (set(ours.specials), ours.eos) == ({"<|endoftext|>", IM_START, IM_END}, (n + 2, n))
     write(tmp_path, tokenizer_config={"tokenizer_class": None})
-    assert load(tmp_path).eos == (n, n + 2)
+    assert load(tmp_path).eos == (n + 2, n)
 
 
 @pytest.mark.parametrize(
@@ -129,5 +129,5 @@ def test_added_tokens_that_are_no_special_ones_stand_beside_vocab_and_merges(tmp
 def test_added_tokens_in_no_known_form_are_refused(tmp_path, listed):
     trained(tmp_path, "tokenizer", model_type="bpe", byte_fallback=True, vocab_size=340)
     write(tmp_path, tokenizer_config={"added_tokens_decoder": listed})
-    with pytest.raises(TokenizerError, match="added tokens|adds the token"):
+    with pytest.raises(TokenizerError, match=r"added tokens|adds the token"):
         load(tmp_path)

@@ -22,16 +22,17 @@ class LibraryTokenizer(Tokenizer):
     """A ``tokenizer.json`` (as text) with its begin and end ids."""
 
     def __init__(self, source: str, *, bos: int | None = None, eos: tuple[int, ...] = (), config: Any = None) -> None:
-        self.source, self._config = source, config or {}
         self._engine = _engine(source)
+        self.source, self._config = source, config or {}
         self._json = json.loads(source)
         added = self._json.get("added_tokens") or []
         self._unknown = None if self.byte_level else _unknown(self._json["model"])
-        if any(token["content"] == self._unknown for token in added):
-            self._engine = _engine(self._rendered_source)
-        self._engine.encode_special_tokens = True
         self.specials = {token["content"]: token["id"] for token in added if token["special"]}
         self.specials.pop(self._unknown, None)  # what cannot be spelt yields it
+        self._special_ids = frozenset(self.specials.values())
+        whole = self._json["model"].get("type") in ("Unigram", "WordLevel")
+        self._encoder = _engine(_unspellable(self._json, self.specials)) if whole else self._engine
+        self._encoder.encode_special_tokens = True
         self.added = {token["content"]: token["id"] for token in added}
         self._names = {id: name for name, id in self.added.items()}
         self._stricter: dict[frozenset[str], LibraryTokenizer] = {}
@@ -62,7 +63,7 @@ class LibraryTokenizer(Tokenizer):
 
     def encode(self, text: str) -> list[int]:
         try:
-            return self._engine.encode(text, add_special_tokens=False).ids
+            return self._encoder.encode(text, add_special_tokens=False).ids
         except TypeError:
             text.encode()  # half of a surrogate pair is no text, and says so here by its name
             raise
@@ -70,7 +71,7 @@ class LibraryTokenizer(Tokenizer):
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of many texts, on all cores."""
         try:
-            return [encoding.ids for encoding in self._engine.encode_batch(texts, add_special_tokens=False)]
+            return [encoding.ids for encoding in self._encoder.encode_batch(texts, add_special_tokens=False)]
         except TypeError:
             "".join(texts).encode()
             raise
@@ -82,20 +83,17 @@ class LibraryTokenizer(Tokenizer):
 
     @cached_property
     def _rendering(self) -> Any:
-        """A second engine, which finds special tokens; switching the first one's ways would not be safe among threads."""
-        return _engine(self._rendered_source)
+        """A second engine, which finds special tokens; switching the first one's ways would not be safe among threads.
 
-    @property
-    def _rendered_source(self) -> str:
-        """The file without <unk> among the added tokens: it stands for what cannot be spelt, and no text spells it."""
+        It does not find <unk>, which stands for what cannot be spelt.
+        """
         added = self._json.get("added_tokens") or []
-        if all(token["content"] != self._unknown for token in added):
-            return self.source
         others = [token for token in added if token["content"] != self._unknown]
-        return json.dumps({**self._json, "added_tokens": others}, ensure_ascii=False)
+        return _engine(self.source if others == added else json.dumps({**self._json, "added_tokens": others}))
 
     def decode(self, ids: Iterable[int], *, specials: bool = False) -> str:
-        return self._engine.decode(list(ids), skip_special_tokens=not specials)
+        kept = list(ids) if specials else [id for id in ids if id not in self._special_ids]
+        return self._engine.decode(kept, skip_special_tokens=False)
 
     def token_bytes(self, id: int) -> bytes:
         token = self._engine.id_to_token(id)
@@ -185,6 +183,18 @@ def _unknown(model: Any) -> str | None:
     if model.get("unk_id") is not None:
         return model["vocab"][model["unk_id"]][0]
     return model.get("unk_token")
+
+
+def _unspellable(source: Any, specials: Mapping[str, int]) -> str:
+    """A ``tokenizer.json`` whose model looks up whole pieces, the special ones renamed so that no text spells them."""
+    renamed = {name: f" \ue005{name}" for name in specials}
+    vocab = source["model"]["vocab"]
+    if isinstance(vocab, dict):
+        vocab = {renamed.get(piece, piece): id for piece, id in vocab.items()}
+    else:
+        vocab = [[renamed.get(piece, piece), score] for piece, score in vocab]
+    added = [token for token in source.get("added_tokens") or [] if token["content"] not in specials]
+    return json.dumps({**source, "added_tokens": added, "model": {**source["model"], "vocab": vocab}}, ensure_ascii=False)
 
 
 def _puts_space(source: Any) -> bool:
