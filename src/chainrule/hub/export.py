@@ -55,7 +55,10 @@ def export(
     if to == "hf":
         lm.save(path, force=force, **({} if shard_gb is None else {"shard_bytes": max(1, round(shard_gb * 1e9))}))
         return []
-    for file in [path, *([path.with_name("Modelfile")] if modelfile else [])]:
+    beside = [path.with_name("Modelfile")] if modelfile else []
+    if to == "llama2c" and _llama2c_tokenizer(lm) and not _beside(lm, path):
+        beside.append(path.with_name("tokenizer.bin"))
+    for file in [path, *beside]:
         if file.exists() and not force:
             raise CheckpointError(f"{file} exists already; give another name, or --force to replace it")
     if path.is_dir():
@@ -69,10 +72,22 @@ def _llama2c(lm: LM, path: Path, kind: str) -> list[str]:
     if not isinstance(lm.model, Decoder):
         raise CheckpointError(f"llama2.c runs LLaMA alone; {lm.name} is a {type(lm.model).__name__}")
     write_llama2c(lm.model, path, 2 if kind == "int8" else 0)
-    if isinstance(lm.tokenizer, Llama2cTokenizer):
-        lm.tokenizer.save(path.parent)
-        return [f"the tokenizer is beside it: {path.with_name('tokenizer.bin')}"]
+    if tokenizer := _llama2c_tokenizer(lm):
+        if not _beside(lm, path):
+            tokenizer.save(path.parent)
+        return [f"the tokenizer is beside it: {_beside(lm, path)}"]
     return ["llama2.c has tokenizers of its own kind alone, so none was written"]
+
+
+def _llama2c_tokenizer(lm: LM) -> Llama2cTokenizer | None:
+    return lm.tokenizer if isinstance(lm.tokenizer, Llama2cTokenizer) else None
+
+
+def _beside(lm: LM, path: Path) -> Path | None:
+    """The file beside a model's that holds the model's own llama2.c tokenizer already, under whatever name."""
+    tokenizer = _llama2c_tokenizer(lm)
+    files = sorted(path.parent.glob("tok*.bin"))
+    return next((file for file in files if tokenizer and file.read_bytes() == tokenizer.file()), None)
 
 
 def _llmc(lm: LM, path: Path, kind: str) -> list[str]:

@@ -208,8 +208,9 @@ class LM:
         """Write the Hugging Face layout, whole or not at all; ``how`` may say ``shard_bytes``, as in ``hub.save.save``."""
         from chainrule.hub.save import save
 
-        source = None if self.template is None else self.template.source
-        return save(folder, self.model, self.tokenizer, source, force=force, generation=self.generation, **how)
+        source, tool_use = (None, None) if self.template is None else (self.template.source, self.template.tool_use)
+        how |= {"force": force, "generation": self.generation, "tool_use": tool_use}
+        return save(folder, self.model, self.tokenizer, source, **how)
 
     def request(self, tokens: list[int], /, given: Given | None = None, **settings: Any) -> Request:
         """A request that stops where this model's texts end; unknown settings are refused."""

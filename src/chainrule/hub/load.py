@@ -37,7 +37,8 @@ from chainrule.hub.weights import Wish, fill, in_memory, inside, open_weights, w
 from chainrule.models.ngram import NGram
 from chainrule.tokenizers import load as load_tokenizer
 from chainrule.tokenizers.byte import ByteTokenizer
-from chainrule.tokenizers.chat import ChatTemplate, find_template
+from chainrule.tokenizers.chat import MORE_TEMPLATES, TOOL_USE, ChatTemplate, find_templates
+from chainrule.tokenizers.llama2c import Llama2cTokenizer
 from chainrule.tokenizers.published import has_tokenizer
 
 NGRAM = re.compile(r"ngram(\d*):(.+)", re.DOTALL)
@@ -157,11 +158,11 @@ def _bin(path: Path, llmc: bool, wish: Wish, watch: Stopwatch) -> LM:
     if llmc:
         config, tensors = read_llmc(path)
         stored, way, said = in_memory(path, tensors), moves(config), config
-        beside = [path.parent] if has_tokenizer(path.parent) else []
+        beside = None
     else:
         plan, stored = read_llama2c(path)
         config, way, said = plan.config, plan.moves, dump(plan.config)
-        beside = sorted(path.parent.glob("tok*.bin"))
+        beside = sorted(file for file in path.parent.glob("tok*.bin") if file != path)
     watch.lap("open", f"{len(stored)} tensors, mapped", file=path, size_bytes=path.stat().st_size, made=dict(stored))
     watch.lap("config", f"what the header of {'llm.c' if llmc else 'llama2.c'} means", file=path, made=said)
     with torch.device("meta"):
@@ -171,10 +172,28 @@ def _bin(path: Path, llmc: bool, wish: Wish, watch: Stopwatch) -> LM:
     if model.config.tied:
         watch.lap("tie", TIED)
     model.requires_grad_(True)
-    tokenizer = load_tokenizer(beside[0]) if len(beside) == 1 else None
+    if beside is None:
+        tokenizer = load_tokenizer(path.parent) if has_tokenizer(path.parent) else None
+    else:
+        tokenizer = _one_that_fits(beside, model.vocab_size, path)
     _fits(model, tokenizer, path)
     watch.lap("tokenizer", _said(tokenizer), file=path.parent, made=tokenizer)
     return LM(model, tokenizer, name=path.stem)
+
+
+def _one_that_fits(files: list[Path], vocab_size: int, path: Path) -> Tokenizer | None:
+    """The tokenizer with as many ids as a model of llama2.c scores; None where no file is there at all."""
+    known = {file: Llama2cTokenizer.read(file) for file in files}
+    fitting = [file for file, tokenizer in known.items() if tokenizer.vocab_size == vocab_size]
+    if files and not fitting:
+        found = ", ".join(f"{file.name} has {tokenizer.vocab_size}" for file, tokenizer in known.items())
+        raise CheckpointError(
+            f"{path} scores {vocab_size} ids, but no tokenizer beside it has as many ({found}); put its own there"
+        )
+    if len({known[file].file() for file in fitting}) > 1:
+        names = " and ".join(file.name for file in fitting)
+        raise CheckpointError(f"{path} has {names} beside it, which differ; leave the one that it was trained with")
+    return known[fitting[0]] if fitting else None
 
 
 def _told_shapes(model: torch.nn.Module, watch: Stopwatch) -> None:
@@ -190,9 +209,9 @@ def _folder(folder: Path, wish: Wish, pickle: bool, watch: Stopwatch) -> LM | Ma
     watch.lap("config", f"model_type {config.get('model_type')!r}", file=folder / "config.json", made=config)
     if has_pictures(config):
         print(f"note: {name} reads pictures too; here it is its text model alone, without their weights", file=sys.stderr)
-    for path in folder.iterdir():
-        if path.is_symlink() and path.suffix in READ_HERE:
-            inside(folder, path.name)
+    for path in [*folder.iterdir(), *folder.glob(f"{MORE_TEMPLATES}/*")]:
+        if (path.is_symlink() or path.parent != folder) and path.suffix in READ_HERE:
+            inside(folder, str(path.relative_to(folder)))
     try:
         model = shapes(config)
     except CheckpointError as error:
@@ -211,8 +230,11 @@ def _folder(folder: Path, wish: Wish, pickle: bool, watch: Stopwatch) -> LM | Ma
     watch.lap("tokenizer", _said(tokenizer), file=folder, made=tokenizer)
     if isinstance(model, MaskedModel):
         return MaskedLM(model, tokenizer, pooling, name=name)
-    source = find_template(folder)
-    template = None if source is None or tokenizer is None else ChatTemplate(source, tokenizer)
+    named = find_templates(folder)
+    source = named.get("default", next(iter(named.values()), None))
+    template = None
+    if source is not None and tokenizer is not None:
+        template = ChatTemplate(source, tokenizer, tool_use=named.get(TOOL_USE))
     watch.lap("template", f"{len(source):,} characters of Jinja" if source else "none: not taught to chat", made=source)
     generation = _settings(folder / "generation_config.json")
     watch.lap("generation", ", ".join(f"{k}={v}" for k, v in generation.items()) or "none given", made=generation)
@@ -269,8 +291,15 @@ def _settings(path: Path) -> dict[str, Any]:
 
 
 def _fits(model: Model, tokenizer: Tokenizer | None, where: Path) -> None:
-    if tokenizer is not None and tokenizer.vocab_size > model.vocab_size:
+    """Refuse a tokenizer whose texts have ids that the model has no row for; a special token without one is told on stderr."""
+    if tokenizer is None or tokenizer.vocab_size <= model.vocab_size:
+        return
+    ends = {tokenizer.begin, *tokenizer.eos}
+    beyond = range(model.vocab_size, tokenizer.vocab_size)
+    if any(id in ends or tokenizer.token_bytes(id) for id in beyond):
         raise CheckpointError(
             f"{where}: the tokenizer has {tokenizer.vocab_size} ids but the model scores {model.vocab_size}; "
             "they do not belong together"
         )
+    names = ", ".join(name for name, id in tokenizer.specials.items() if id in beyond)
+    print(f"note: {where} scores {model.vocab_size} ids and knows no {names}; no text needs it", file=sys.stderr)

@@ -43,12 +43,12 @@ def write_modelfile(lm: LM, gguf: Path) -> str | None:
 
 
 def is_chatml(template: ChatTemplate) -> bool:
-    """Whether a template writes conversations as ChatML does, to the letter."""
+    """Whether a template writes conversations as ChatML does, to the letter, but for BOS, which ollama puts in front itself."""
+    tokenizer = template.tokenizer
+    bos = next((name for name, id in tokenizer.specials.items() if id == tokenizer.bos), "")
     try:
-        return all(
-            template.render([{"role": role, "content": words} for role, words in probe], generate=True) == _chatml(probe)
-            for probe in PROBES
-        )
+        said = [template.render([{"role": role, "content": words} for role, words in probe], generate=True) for probe in PROBES]
+        return [text.removeprefix(bos) for text in said] == [_chatml(probe) for probe in PROBES]
     except TokenizerError:
         return False
 

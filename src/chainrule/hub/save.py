@@ -20,6 +20,7 @@ from chainrule.hub.build import moves, parts, published_config
 from chainrule.hub.safetensors import shards, write_tensors
 from chainrule.hub.weights import INDEX, SINGLE, format_name
 from chainrule.models.moves import saved
+from chainrule.tokenizers.chat import MORE_TEMPLATES, TOOL_USE
 
 SHARD_BYTES = 50 * 10**9
 """Weights beyond this go into several files, as with transformers 5."""
@@ -43,8 +44,9 @@ def save(
     force: bool = False,
     generation: Mapping[str, Any] | None = None,
     shard_bytes: int = SHARD_BYTES,
+    tool_use: str | None = None,
 ) -> Path:
-    """Write config, weights, tokenizer and template.
+    """Write config, weights, tokenizer and template, and the template for tools where there is one.
 
     Weights of more than ``shard_bytes`` are cut into several files with an index. Raises ``CheckpointError`` where the folder
     holds something, unless ``force``.
@@ -61,6 +63,7 @@ def save(
     ids = _ids(tokenizer)
     if isinstance(model, LanguageModel) and model.start is not None:
         ids |= {"decoder_start_token_id": model.start}
+    config = {key: value for key, value in config.items() if key != "torch_dtype"}  # transformers 4's name for dtype
     dtype = next(iter(names.values())).dtype
     config |= ids | {"dtype": format_name(dtype if dtype in DTYPES.values() else torch.float32)}
     with whole_folder(folder) as aside:
@@ -71,6 +74,9 @@ def save(
             tokenizer.save(aside)
         if template is not None:
             (aside / "chat_template.jinja").write_text(template, encoding="utf-8")
+        if tool_use is not None:
+            (aside / MORE_TEMPLATES).mkdir()
+            (aside / MORE_TEMPLATES / f"{TOOL_USE}.jinja").write_text(tool_use, encoding="utf-8")
     return folder
 
 
@@ -114,7 +120,7 @@ def _unique(model: Model) -> dict[str, Tensor]:
 def _ids(tokenizer: Tokenizer | None) -> dict[str, Any]:
     if tokenizer is None:
         return {}
-    ids: dict[str, Any] = {"bos_token_id": tokenizer.begin}
+    ids: dict[str, Any] = {} if tokenizer.bos is None else {"bos_token_id": tokenizer.bos}
     eos = list(tokenizer.eos)
     return ids | {"eos_token_id": eos[0] if len(eos) == 1 else eos or None}
 

@@ -42,6 +42,9 @@ CHATML = (
 )
 """Our own template: ChatML, with the assistant's words tagged, the tools on offer and their calls as JSON."""
 
+MORE_TEMPLATES, TOOL_USE = "additional_chat_templates", "tool_use"
+"""The folder of the templates that are no default, as transformers keeps them; the one for conversations with tools."""
+
 _OPEN, _CLOSE = "\ue000", "\ue001"
 _OURS = (_OPEN, _CLOSE, TAG_ON, TAG_OFF, PROBE)
 """Characters of private use that mean something here, and so are shielded in contents."""
@@ -57,11 +60,15 @@ class Encoded:
 
 @dataclass
 class ChatTemplate:
-    """A template with the tokenizer whose special tokens it writes. ``variables`` are seen by the template."""
+    """A template with the tokenizer whose special tokens it writes. ``variables`` are seen by the template.
+
+    ``tool_use`` is the one to take instead where tools are offered, for models that were published with two.
+    """
 
     source: str
     tokenizer: Tokenizer
     variables: Mapping[str, Any] = field(default_factory=dict)
+    tool_use: str | None = None
 
     def render(
         self,
@@ -71,6 +78,8 @@ class ChatTemplate:
         generate: bool = False,
     ) -> str:
         """The conversation as one string; with ``generate`` it ends where the assistant is to speak."""
+        if tools is not None and self.tool_use is not None:
+            return self._for_tools.render(messages, tools=tools, generate=generate)
         text, _ = untag(self._run(tools, [Message.of(message) for message in messages], generate=generate))
         return _restore(text, self._stand_ins)
 
@@ -85,6 +94,8 @@ class ChatTemplate:
 
         Raises ``TokenizerError`` where the template fails, or hides which tokens are the assistant's.
         """
+        if tools is not None and self.tool_use is not None:
+            return self._for_tools.encode(messages, tools=tools, generate=generate)
         turns = [Message.of(message) for message in messages]
         text = self._run(tools, turns, generate=generate)
         if has_generation_tags(self.source):
@@ -93,12 +104,19 @@ class ChatTemplate:
 
     def prompt(self, messages: Sequence[Message | Mapping[str, Any]], *, tools: Sequence[Any] | None = None) -> list[int]:
         """The ids of the conversation up to where the assistant is to speak; no template hides those."""
+        if tools is not None and self.tool_use is not None:
+            return self._for_tools.prompt(messages, tools=tools)
         text, _ = untag(self._run(tools, [Message.of(message) for message in messages], generate=True))
         return self._encode_spans(text, []).ids
 
     def dated(self, day: date) -> "ChatTemplate":
         """The same template, told this day where it asks for the date."""
         return replace(self, variables={"strftime_now": day.strftime, **self.variables})
+
+    @cached_property
+    def _for_tools(self) -> "ChatTemplate":
+        """The template for conversations in which tools are offered."""
+        return replace(self, source=self.tool_use or self.source, tool_use=None)
 
     @cached_property
     def _strict(self) -> Tokenizer:
@@ -198,21 +216,25 @@ class ChatTemplate:
         return ids, counts
 
 
-def find_template(folder: Path) -> str | None:
-    """The chat template published in a folder, or None; raises ``ChainruleError`` where it is damaged."""
+def chatml(tokenizer: Tokenizer) -> ChatTemplate:
+    """Our own template for a tokenizer, after its BOS if it has one: every row that a model learns from begins with that."""
+    return ChatTemplate(CHATML if tokenizer.bos is None else "{{- bos_token }}" + CHATML, tokenizer)
+
+
+def find_templates(folder: Path) -> dict[str, str]:
+    """The chat templates published in a folder by their names; one alone is the ``default``."""
+    files = {file.stem: read_text(file) for file in sorted((folder / MORE_TEMPLATES).glob("*.jinja"))}
     file, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
     if file.exists():
-        return read_text(file)
+        return {"default": read_text(file)} | files
     settings = read_json(config, error=TokenizerError) if config.exists() else {}
     template = settings.get("chat_template") if isinstance(settings, dict) else None
-    if isinstance(template, list):
+    named: Any = {} if template is None else {"default": template}
+    if isinstance(template, list) and template:
         named = {str(entry.get("name")): entry.get("template") for entry in template if isinstance(entry, dict)}
-        template = named.get("default", next(iter(named.values()), template))
-    if not isinstance(template, str | None):
-        raise TokenizerError(
-            f"{config}: chat_template is a {type(template).__name__}, not the text of a template; copy it again"
-        )
-    return template
+    if wrong := next((one for one in (named or {"": template}).values() if not isinstance(one, str | None)), None):
+        raise TokenizerError(f"{config}: chat_template is a {type(wrong).__name__}, not the text of a template; copy it again")
+    return {name: one for name, one in named.items() if one is not None} | files
 
 
 def _between(text: str, special: re.Pattern[str]) -> list[Span]:

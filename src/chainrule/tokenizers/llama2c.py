@@ -73,7 +73,10 @@ class Llama2cTokenizer(Tokenizer):
         return bytes([id - FIRST_BYTE]) if id < FIRST_BYTE + 256 else self.pieces[id]
 
     def save(self, folder: Path) -> None:
-        with whole_file(folder / "tokenizer.bin") as aside, aside.open("wb") as file:
-            file.write(struct.pack("<i", max(map(len, self.pieces))))
-            for piece, score in zip(self.pieces, self.scores, strict=True):
-                file.write(struct.pack("<fi", score, len(piece)) + piece)
+        with whole_file(folder / "tokenizer.bin") as aside:
+            aside.write_bytes(self.file())
+
+    def file(self) -> bytes:
+        """What its file holds."""
+        rows = [struct.pack("<fi", score, len(piece)) + piece for piece, score in zip(self.pieces, self.scores, strict=True)]
+        return struct.pack("<i", max(map(len, self.pieces))) + b"".join(rows)

@@ -29,7 +29,7 @@ from chainrule.hub.load import load_any
 from chainrule.tokenizers import load as load_tokenizer
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.byte import END_OF_TEXT, ByteTokenizer
-from chainrule.tokenizers.chat import CHATML, IM_END, IM_START, ChatTemplate
+from chainrule.tokenizers.chat import IM_END, IM_START, ChatTemplate, chatml
 from chainrule.train.recipe import (
     Bpe,
     Bytes,
@@ -169,7 +169,7 @@ def _chatml(tokenizer: Tokenizer, path: str) -> ChatTemplate:
             f"{path} has no chat template, and its tokenizer no {IM_END}, which ours writes; train it with BPE here, or put "
             "a chat_template.jinja beside its config.json"
         )
-    return ChatTemplate(CHATML, tokenizer)
+    return chatml(tokenizer)
 
 
 def _for_pairs(recipe: Recipe, begun: Path | None, known: LM | MaskedLM | None = None) -> Material:

@@ -111,8 +111,9 @@ def run_recipe(
         objective = torch.compile(objective) if recipe.compile else objective  # type: ignore[assignment]
         train(objective, material.stream, optimizer, settings, hooks, start=step, scaling=scaling)
         model.eval()
-        source = None if material.template is None else material.template.source
-        save(folder / "model", model, material.tokenizer, source, force=True)
+        template = material.template
+        source, tool_use = (None, None) if template is None else (template.source, template.tool_use)
+        save(folder / "model", model, material.tokenizer, source, tool_use=tool_use, force=True)
         return Run(folder, model, material.tokenizer, material.template)
 
 
