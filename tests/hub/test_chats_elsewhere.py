@@ -9,6 +9,7 @@ import torch
 import chainrule as cr
 from chainrule.core.errors import CheckpointError
 from chainrule.data.chats import Talk, encode_chats
+from chainrule.hub.export import export
 from chainrule.hub.load import load
 from chainrule.hub.modelfile import is_chatml
 from chainrule.models.decoder import Decoder, DecoderConfig
@@ -87,6 +88,13 @@ def test_the_template_for_tools_is_taken_where_tools_are_offered(hermes, tools, 
         ids = theirs(expected, add_special_tokens=False)["input_ids"]
         assert ours.template.encode(TURNS, tools=tools).ids == ids
         assert ours.template.prompt(TURNS[:1], tools=tools)[:40] == ids[:40]
+
+
+def test_both_templates_go_into_a_gguf_file(hermes, tmp_path):
+    lm = load(hermes, device="cpu")
+    export(lm, tmp_path / "x.gguf", to="gguf", kind="f32")
+    template = load(tmp_path / "x.gguf", device="cpu").template
+    assert (template.source, template.tool_use) == (lm.template.source, lm.template.tool_use)
 
 
 def test_a_template_may_not_lie_outside_its_folder(hermes, tmp_path):

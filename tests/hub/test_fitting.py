@@ -37,6 +37,8 @@ def test_a_special_token_beyond_the_table_is_told_and_another_one_refused(tmp_pa
     lm = load(tmp_path / "out", device="cpu")
     assert (lm.tokenizer.vocab_size, lm.model.vocab_size) == (271, 270)
     assert "scores 270 ids and knows no <picture>" in capsys.readouterr().err
+    export(lm, tmp_path / "x.gguf", to="gguf", kind="f32")
+    assert load(tmp_path / "x.gguf", device="cpu").tokenizer.vocab_size == 270
     longer(False).save(tmp_path / "out")
     with pytest.raises(CheckpointError, match="the tokenizer has 271 ids but the model scores 270"):
         load(tmp_path / "out", device="cpu")

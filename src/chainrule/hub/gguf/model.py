@@ -29,7 +29,7 @@ from chainrule.hub.gguf.names import ARCHS
 from chainrule.hub.gguf.read import FLOATS, GGUF
 from chainrule.hub.gguf.rope import FREQS, rope_tables, tables_read
 from chainrule.hub.gguf.tables import ARCH_OF, TABLES
-from chainrule.hub.gguf.vocab import TEMPLATE, read_vocabulary
+from chainrule.hub.gguf.vocab import FOR_TOOLS, TEMPLATE, read_vocabulary
 from chainrule.hub.gguf.vocab_write import write_vocabulary
 from chainrule.hub.gguf.write import write_gguf
 from chainrule.hub.lm import LM
@@ -67,8 +67,10 @@ def read_model(path: Path, wish: Wish, watch: Stopwatch) -> LM:
     fill(model, stored, way, path, replace(wish, dtype=wish.dtype or _usual(file)), watch)
     model.requires_grad_(True)
     tokenizer = read_vocabulary(file.metadata, path)
-    source = file.metadata.get(TEMPLATE)
-    template = ChatTemplate(source, tokenizer) if isinstance(source, str) and tokenizer is not None else None
+    source, tool_use = file.metadata.get(TEMPLATE), file.metadata.get(FOR_TOOLS)
+    template = None
+    if isinstance(source, str) and tokenizer is not None:
+        template = ChatTemplate(source, tokenizer, tool_use=tool_use if isinstance(tool_use, str) else None)
     return LM(model, tokenizer, template, name=path.stem)
 
 
@@ -106,6 +108,7 @@ def write_model(lm: LM, path: Path, kind: str) -> list[str]:
     notes += [note] if note else []
     notes += deviations(arch, config)
     template = {} if lm.template is None else {TEMPLATE: lm.template.source}
+    template |= {FOR_TOOLS: lm.template.tool_use} if lm.template is not None and lm.template.tool_use is not None else {}
     n, experts = model_layers(config), keys.get(f"{stored_name(arch)}.expert_count", 0)
     formats = mix(_shapes(tensors), kind, n_layers=n, n_experts=experts, seventy=_seventy(arch, config))
     write_gguf(path, general | keys | vocabulary | template, tensors, formats)

@@ -32,7 +32,8 @@ from chainrule.tokenizers.sentencepiece import (
 
 Metadata = Mapping[str, Any]
 GGML = "tokenizer.ggml."
-TEMPLATE, WHOLE = "tokenizer.chat_template", "tokenizer.huggingface.json"
+TEMPLATE, FOR_TOOLS = "tokenizer.chat_template", "tokenizer.chat_template.tool_use"
+WHOLE = "tokenizer.huggingface.json"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,6 +37,8 @@ def write_vocabulary(tokenizer: Tokenizer | None, n_rows: int) -> tuple[Metadata
     if tokenizer is None:
         return {GGML + "model": "none"}, None
     keys, note = _keys(tokenizer)
+    columns = [GGML + name for name in ("tokens", "token_type", "scores") if GGML + name in keys]
+    keys |= {column: keys[column][:n_rows] for column in columns}  # a special token may lie beyond the table
     tokens, kinds = keys[GGML + "tokens"], keys[GGML + "token_type"]
     for id in range(len(tokens), n_rows):
         tokens.append(f"[PAD{id}]")
