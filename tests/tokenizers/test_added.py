@@ -36,7 +36,7 @@ def write(folder, **files):
 def llama(tmp_path, request):
     """A folder of LLaMA 2's files, fine-tuned to ChatML; <|im_start|> was added without being called special."""
     n = trained(tmp_path, "tokenizer", model_type="bpe", byte_fallback=True, vocab_size=340).vocab_size()
-    added = {IM_END: n, IM_START: n + 1, TOOL: n + 2}
+    added = {IM_END: n, IM_START: n + 1, TOOL: n + 2, "</tool_call>": n + 3}
     names = {"bos_token": "<s>", "eos_token": IM_END, "unk_token": "<unk>"}
     config = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "legacy": True}
     if request.param == "listed":
