@@ -27,8 +27,9 @@ class LibraryTokenizer(Tokenizer):
         self._json = json.loads(source)
         added = self._json.get("added_tokens") or []
         self._unknown = None if self.byte_level else _unknown(self._json["model"])
-        self.specials = {token["content"]: token["id"] for token in added if token["special"]}
-        self.specials.pop(self._unknown, None)  # what cannot be spelt yields it
+        # what cannot be spelt yields <unk>, so it is none of those that no text yields
+        special = [token for token in added if token["special"] and token["content"] != self._unknown]
+        self.specials = {token["content"]: token["id"] for token in special}
         self._special_ids = frozenset(self.specials.values())
         whole = self._json["model"].get("type") in ("Unigram", "WordLevel")
         self._encoder = _engine(_unspellable(self._json, self.specials)) if whole else self._engine

@@ -8,7 +8,7 @@ vocabulary from ``tokenizer_config.json`` or ``added_tokens.json``, in the layou
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ def _settings(folder: Path) -> dict[str, Any]:
     return config | {key: _name(token) for key, token in names.items() if key.endswith("_token") and token}
 
 
-def _begin_and_end(folder: Path, added: dict[str, int], adds_bos: bool) -> tuple[int | None, tuple[int, ...]]:
+def _begin_and_end(folder: Path, added: Mapping[str, int], adds_bos: bool) -> tuple[int | None, tuple[int, ...]]:
     config = _settings(folder)
     model = _json(folder / "config.json") | _json(folder / "generation_config.json")
     # BERT's [CLS] and [SEP] frame a text as begin and end do elsewhere
