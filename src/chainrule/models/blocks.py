@@ -15,7 +15,7 @@ from typing import Literal
 from torch import nn
 
 from chainrule.core.shapes import Bool, Float, Tensor
-from chainrule.core.tap import Tap, under
+from chainrule.core.tap import Tap, tell, under
 from chainrule.layers.attention import GroupedQuery, Kernel, Remember, Turn
 from chainrule.layers.latent import MultiHeadLatent
 from chainrule.layers.mlp import Gated, Plain
@@ -105,18 +105,15 @@ class BlockLayer(nn.Module, ABC):
         remember: Remember | None,
         tap: Tap | None,
     ) -> Float[Tensor, "b t d"]:
-        if tap is not None:
-            tap("hook_resid_pre", x)
+        tell(tap, "hook_resid_pre", x)
         attention_out = self.attention_out(x, tables, mask, remember, under("attn.", tap))
         x = self.join(x, attention_out)
-        if tap is not None:
-            tap("hook_attn_out", attention_out)
-            tap("hook_resid_mid", x)
+        tell(tap, "hook_attn_out", attention_out)
+        tell(tap, "hook_resid_mid", x)
         mlp_out = self.mlp_out(x, under("mlp.", tap))
         x = self.join(x, mlp_out)
-        if tap is not None:
-            tap("hook_mlp_out", mlp_out)
-            tap("hook_resid_post", x)
+        tell(tap, "hook_mlp_out", mlp_out)
+        tell(tap, "hook_resid_post", x)
         return x
 
     def join(self, x: Float[Tensor, "b t d"], out: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:

@@ -21,7 +21,7 @@ from chainrule.core.datum import Given, Layout, visible
 from chainrule.core.errors import ConfigError, RequestError
 from chainrule.core.model import LanguageModel, replay
 from chainrule.core.shapes import Bool, Float, Int, Tensor
-from chainrule.core.tap import Tap, under
+from chainrule.core.tap import Tap, tell, under
 from chainrule.layers.attention import GroupedQuery, Kernel, Turn, head_width
 from chainrule.layers.cache import KVCache
 from chainrule.layers.init import GPT2, Init
@@ -155,15 +155,13 @@ class Decoder(LanguageModel):
         memory = self._own(cache, given)
         shared = self._share(tokens, layout) if memory is None else self._share_cached(tokens, memory, layout)
         x = self.embed(tokens, shared.position)
-        if tap is not None:
-            tap("hook_embed", x)
+        tell(tap, "hook_embed", x)
         for i, layer in enumerate(self.layers):
             tables, mask = shared.tables[self.position_of[i]], shared.masks[self.window_of[i]]
             remember = None if memory is None or shared.slot is None else partial(memory.store, i, shared.slot)
             x = layer(x, tables, mask, remember, under(f"blocks.{i}.", tap))
         x = self.norm(x)
-        if tap is not None:
-            tap("ln_final.hook_normalized", x)
+        tell(tap, "ln_final.hook_normalized", x)
         return x
 
     def embed(self, tokens: Int[Tensor, "b t"], position: Int[Tensor, "#b t"]) -> Float[Tensor, "b t d"]:

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from chainrule.core.shapes import Bool, Float, Int, Tensor
-from chainrule.core.tap import Tap, under
+from chainrule.core.tap import Tap, tell, under
 from chainrule.layers.mlp import Gated, Plain
 from chainrule.layers.multi_head import Mask, MultiHead
 from chainrule.layers.norm import LayerNorm, RMSNorm
@@ -86,15 +86,15 @@ class StackLayer(nn.Module, ABC):
         tap: Tap | None,
     ) -> Float[Tensor, "b t d"]:
         look = partial(self._look, mask=mask, store=store, tap=under("attn.", tap))
-        _tell(tap, "hook_resid_pre", x)
+        tell(tap, "hook_resid_pre", x)
         x = self.add(x, self.self_attn_norm, look, "hook_attn_out", tap)
-        _tell(tap, "hook_resid_mid", x)
+        tell(tap, "hook_resid_mid", x)
         if source is not None:
             across = partial(self._across, source=source, tap=under("cross_attn.", tap))
             x = self.add(x, self.cross_attn_norm, across, "hook_cross_attn_out", tap)
-            _tell(tap, "hook_resid_mid_cross", x)
+            tell(tap, "hook_resid_mid_cross", x)
         x = self.add(x, self.mlp_norm, partial(self.mlp, tap=under("mlp.", tap)), "hook_mlp_out", tap)
-        _tell(tap, "hook_resid_post", x)
+        tell(tap, "hook_resid_post", x)
         return x
 
     @abstractmethod
@@ -121,7 +121,7 @@ class PreNormStackLayer(StackLayer):
 
     def add(self, x: Tensor, norm: nn.Module, f: Callable[[Tensor], Tensor], name: str, tap: Tap | None) -> Tensor:
         out = f(norm(x))
-        _tell(tap, name, out)
+        tell(tap, name, out)
         return x + out
 
 
@@ -130,7 +130,7 @@ class PostNormStackLayer(StackLayer):
 
     def add(self, x: Tensor, norm: nn.Module, f: Callable[[Tensor], Tensor], name: str, tap: Tap | None) -> Tensor:
         out = f(x)
-        _tell(tap, name, out)
+        tell(tap, name, out)
         return norm(x + out)
 
 
@@ -170,16 +170,11 @@ class Stack(nn.Module):
         mask = seen[:, None]
         if self.position is not None:
             mask = self.position(query, key).masked_fill(~mask, -torch.inf)
-        _tell(tap, "hook_embed", x)
+        tell(tap, "hook_embed", x)
         for i, layer in enumerate(self.layers):
             seen_of_source = None if source is None else source[i]
             own = None if store is None else partial(store, i)
             x = layer(x, mask, seen_of_source, own, under(f"{i}.", tap))
         x = x if self.norm is None else self.norm(x)
-        _tell(tap, "final_ln.hook_normalized", x)
+        tell(tap, "final_ln.hook_normalized", x)
         return x
-
-
-def _tell(tap: Tap | None, name: str, tensor: Tensor) -> None:
-    if tap is not None:
-        tap(name, tensor)

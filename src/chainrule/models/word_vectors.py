@@ -50,9 +50,13 @@ class WordVectors:
             raise DataError(f"{len(self.words)} words come with {len(self.matrix)} vectors; there must be one for each")
         object.__setattr__(self, "index", {word: i for i, word in enumerate(self.words)})
 
-    @cached_property
+    @property
     def unit(self) -> Floats:
         """The vectors at length one (a zero vector stays zero)."""
+        return self._unit
+
+    @cached_property
+    def _unit(self) -> Floats:
         return self.matrix / np.maximum(np.linalg.norm(self.matrix, axis=1, keepdims=True), 1e-12)
 
     def row(self, word: str) -> int:
