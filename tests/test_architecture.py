@@ -1,6 +1,7 @@
 """The house rules: a room imports only rooms below it, and most rooms never meet a particular model."""
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,14 @@ def test_a_room_imports_only_rooms_below_it(file: Path) -> None:
     for other in imports(file) - {room}:
         assert FLOOR[other] < FLOOR[room], f"{room} imports {other}, which is not below it"
         assert not (other == "models" and room in NEVER_MODELS), f"{room} must be handed its models"
+
+
+def test_every_name_is_defined() -> None:
+    """The linter takes the letters of shapes for names, so it is not asked about undefined ones; what is no letter is one."""
+    argv = ["ruff", "check", "--select", "F821", "--output-format", "json", "--exit-zero", str(SOURCE)]
+    found = json.loads(subprocess.run([sys.executable, "-m", *argv], capture_output=True, text=True, check=True).stdout)
+    names = {one["message"].split("`")[1] for one in found}
+    assert [name for name in names if len(name) > 1 and name != "half"] == []
 
 
 def test_there_is_no_room_without_a_name() -> None:

@@ -90,10 +90,11 @@ def test_a_key_that_means_another_model_where_it_is_absent_must_be_there(model_t
         parts(config)
 
 
-def test_an_unknown_key_is_refused_unless_it_is_null():
-    parts(LLAMA | {"something_new": None})
+@pytest.mark.parametrize("nothing", [None, 0, False, [], {}])
+def test_an_unknown_key_is_refused_unless_it_asks_for_nothing(nothing):
+    parts(LLAMA | {"something_new": nothing})
     with pytest.raises(CheckpointError, match="something_new"):
-        parts(LLAMA | {"something_new": 0})
+        parts(LLAMA | {"something_new": 1})
 
 
 def test_a_checkpoint_with_pictures_lacks_its_text_config():

@@ -9,7 +9,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -85,8 +85,8 @@ class Outcome:
     seconds: float
 
     def row(self, step: int) -> dict[str, Any]:
-        """The row of metrics after the step (from 0), with None for each number that is not finite: JSON knows no NaN."""
-        row: dict[str, Any] = {
+        """The row of metrics after the step (from 0)."""
+        return {
             "step": step + 1,
             "loss": self.loss,
             "scale": self.scale,
@@ -97,7 +97,11 @@ class Outcome:
             **self.metrics,
             "seconds": round(self.seconds, 4),
         }
-        return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
+
+
+def _known(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of metrics with None for each number that is not finite: JSON knows no NaN."""
+    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
 
 
 def train(
@@ -123,7 +127,7 @@ def train(
         for step in range(start, settings.steps):
             outcome = stepper.step(step, first=step == start)
             patience.check(step, outcome)
-            hooks.log(outcome.row(step))
+            hooks.log(_known(outcome.row(step)))
             progress.update(step, outcome.loss, outcome.tokens)
             done = step + 1
             last = done == settings.steps
