@@ -87,7 +87,8 @@ def test_the_template_for_tools_is_taken_where_tools_are_offered(hermes, tools, 
         assert theirs.apply_chat_template(TURNS, tools=tools, tokenize=False) == expected
         ids = theirs(expected, add_special_tokens=False)["input_ids"]
         assert ours.template.encode(TURNS, tools=tools).ids == ids
-        assert ours.template.prompt(TURNS[:1], tools=tools)[:40] == ids[:40]
+        asked = ours.template.prompt(TURNS[:1], tools=tools)
+        assert asked == ids[: len(asked)]
 
 
 def test_both_templates_go_into_a_gguf_file(hermes, tmp_path):

@@ -14,6 +14,9 @@ from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.library import LibraryTokenizer
 from chainrule.tokenizers.llama2c import Llama2cTokenizer
 
+N = 265
+"""How many ids a model here scores."""
+
 
 def decoder(vocab_size):
     config = DecoderConfig.uniform(
@@ -26,24 +29,24 @@ def decoder(vocab_size):
 
 def longer(special):
     """A tokenizer with one more token, whose id comes last."""
-    tokenizer = BPE.train(["the cat sat on the mat"], 270, pattern="gpt2", specials=("<|endoftext|>",)).fast()
+    tokenizer = BPE.train(["the cat sat on the mat"], 265, pattern="gpt2", specials=("<|endoftext|>",)).fast()
     source = json.loads(tokenizer.source)
-    source["added_tokens"].append(source["added_tokens"][0] | {"id": 270, "content": "<picture>", "special": special})
+    source["added_tokens"].append(source["added_tokens"][0] | {"id": N, "content": "<picture>", "special": special})
     return LibraryTokenizer(json.dumps(source), bos=0, eos=(0,))
 
 
 def test_a_special_token_beyond_the_table_is_told_and_another_one_refused(tmp_path, capsys):
-    cr.LM(decoder(270), longer(True)).save(tmp_path / "out")
+    cr.LM(decoder(N), longer(True)).save(tmp_path / "out")
     lm = load(tmp_path / "out", device="cpu")
-    assert (lm.tokenizer.vocab_size, lm.model.vocab_size) == (271, 270)
-    assert "scores 270 ids and knows no <picture>" in capsys.readouterr().err
+    assert (lm.tokenizer.vocab_size, lm.model.vocab_size) == (N + 1, N)
+    assert f"scores {N} ids and knows no <picture>" in capsys.readouterr().err
     export(lm, tmp_path / "x.gguf", to="gguf", kind="f32")
-    assert load(tmp_path / "x.gguf", device="cpu").tokenizer.vocab_size == 270
+    assert load(tmp_path / "x.gguf", device="cpu").tokenizer.vocab_size == N
     longer(False).save(tmp_path / "out")
-    with pytest.raises(CheckpointError, match="the tokenizer has 271 ids but the model scores 270"):
+    with pytest.raises(CheckpointError, match=f"the tokenizer has {N + 1} ids but the model scores {N}"):
         load(tmp_path / "out", device="cpu")
     tokenizer = longer(True)
-    tokenizer.eos = (270,)
+    tokenizer.eos = (N,)
     tokenizer.save(tmp_path / "out")
     with pytest.raises(CheckpointError, match="do not belong together"):
         load(tmp_path / "out", device="cpu")

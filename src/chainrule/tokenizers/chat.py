@@ -10,7 +10,7 @@ that a publisher forgot to call special, where the template writes them around t
 
 import itertools
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property, partial
@@ -161,8 +161,7 @@ class ChatTemplate:
     @cached_property
     def _special(self) -> re.Pattern[str]:
         """Matches a special token; of two that begin alike, the longer."""
-        names = sorted(_all_specials(self._strict), key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, names)) or r"(?!)")
+        return _finding(_all_specials(self._strict))
 
     def _encode_spans(self, text: str, spans: list[Span]) -> Encoded:
         """Encode what stands between special tokens; a token counts that holds a character of a span."""
@@ -170,9 +169,10 @@ class ChatTemplate:
         if whole is not None:
             ids, places = whole
             return Encoded(ids, [int(any(a < stop and start < b for a, b in spans)) for start, stop in places])
-        specials = _all_specials(self._strict)
+        apart = dict(self._strict.added) if isinstance(self._strict, SentencePiece) else {}
+        specials = apart | _all_specials(self._strict)
         ids, mask = [], []
-        for start, stop in _between(text, self._special):
+        for start, stop in _between(text, _finding(specials)):
             piece = text[start:stop]
             inside = [(max(a, start) - start, min(b, stop) - start) for a, b in spans if a < stop and start < b]
             new, counts = ([specials[piece]], [bool(inside)]) if piece in specials else self._words(piece, inside, start)
@@ -241,6 +241,10 @@ def _between(text: str, special: re.Pattern[str]) -> list[Span]:
     """Where special tokens, and the texts between them, begin and end."""
     cuts = {0, len(text)} | {at for match in special.finditer(text) for at in match.span()}
     return list(itertools.pairwise(sorted(cuts)))
+
+
+def _finding(names: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or r"(?!)")
 
 
 def _all_specials(tokenizer: Tokenizer) -> dict[str, int]:
