@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 
 class Tokenizer(ABC):
@@ -16,6 +17,10 @@ class Tokenizer(ABC):
     vocab_size: int
     lossless: bool
     specials: Mapping[str, int]
+    added: Mapping[str, int] = MappingProxyType({})
+    """Tokens added to the vocabulary once it was learned: special ones, and others that a text may spell."""
+    published_names: Mapping[str, str] = MappingProxyType({})
+    """``bos_token``, ``eos_token`` and their like as the publisher names them, which chat templates write."""
     bos: int | None = None
     """Put before every document and prompt, once; None where the model was trained without."""
     eos: tuple[int, ...] = ()
@@ -44,6 +49,14 @@ class Tokenizer(ABC):
         first = [self.begin] if begin and self.begin is not None else []
         last = [self.end] if end and self.end is not None else []
         return [*first, *ids, *last]
+
+    def with_specials(self, names: frozenset[str]) -> "Tokenizer":
+        """The same tokenizer with these of the ``added`` tokens special too: no text yields them any more."""
+        return self
+
+    def inside(self) -> "Tokenizer":
+        """The same tokenizer, as it cuts what stands behind a special token."""
+        return self
 
     @abstractmethod
     def decode(self, ids: Iterable[int], *, specials: bool = False) -> str:

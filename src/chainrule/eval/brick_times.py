@@ -190,7 +190,7 @@ def _numbers(*shape: int, dtype: torch.dtype = torch.float32, learn: bool = Fals
 
 def _product(brick: Product, dtype: torch.dtype, learn: bool) -> Laid:
     if brick.stacked > 1:
-        raise ConfigError("the time of experts cannot be foretold here: it hangs on which are chosen; take a model without")
+        raise ConfigError("the time of experts cannot be foretold here: it depends on which are chosen; take a model without")
     module = linear(brick.d_in, brick.d_out)
     module.weight = nn.Parameter(_numbers(brick.d_out, brick.d_in), requires_grad=learn)
     return Laid(module, (_numbers(1, brick.tokens, brick.d_in, dtype=dtype, learn=learn),), (module.weight,))

@@ -116,7 +116,7 @@ def untimed(anatomy: Anatomy, setting: Setting) -> str | None:
     if setting.checkpointing:
         return "activations computed again are not among the bricks"
     if any(matrix.stacked > 1 for matrix in anatomy.matrices):
-        return "the time of experts hangs on which are chosen"
+        return "the time of experts depends on which are chosen"
     if any(attention.latent or attention.written for attention in anatomy.attentions):
         return "only attention by grouped queries without caps and sinks is among the bricks"
     return None

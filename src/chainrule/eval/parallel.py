@@ -24,7 +24,7 @@ def sent_bytes(anatomy: Anatomy, setting: Setting) -> dict[str, float]:
 
 
 def sent_between_ranks(parts: Parts, setting: Setting) -> dict[str, float]:
-    """The part of ``sent_bytes`` that hangs on no block."""
+    """The part of ``sent_bytes`` that depends on no block."""
     share = (setting.ranks - 1) / setting.ranks
     return {"data": _data(parts, setting) * share} if setting.ranks > 1 else {}
 

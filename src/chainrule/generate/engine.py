@@ -220,14 +220,10 @@ class Engine:
         if self._running or not self._waiting:
             return
         kind = self._kind(self._waiting[0])
-        self._running = list(islice((row for row in self._waiting if self._kind(row) == kind), self.rows))
-        ids = {row.id for row in self._running}
+        rows = list(islice((row for row in self._waiting if self._kind(row) == kind), self.rows))
+        ids = {row.id for row in rows}
         self._waiting = deque(row for row in self._waiting if row.id not in ids)
-        try:
-            self._make_cache(ROOM)
-        except Exception:
-            self._running = []
-            raise
+        self._begin(rows, ROOM)
 
     def _need(self, row: _Row) -> int:
         """How many tokens a row may come to hold."""
@@ -237,21 +233,22 @@ class Engine:
     def _kind(self, row: _Row) -> Hashable:
         return self.model.length_kind(self._need(row))
 
-    def _make_cache(self, room: int) -> None:
-        """A cache for the running rows: for all they may need or, where the model sets no limit, for ``room`` more tokens."""
-        capacity = max(map(self._need, self._running))
+    def _begin(self, rows: list[_Row], room: int) -> None:
+        """Run rows with a new cache, which has room for all they may need or, without a limit, for ``room`` more tokens."""
+        capacity = max(map(self._need, rows))
         if self.model.context is None:
-            capacity = min(capacity, max(len(row.seen) for row in self._running) + room)
+            capacity = min(capacity, max(len(row.seen) for row in rows) + room)
         make = self.make_cache or self.model.cache
-        self._cache = make(len(self._running), capacity, _stack([row.request.given for row in self._running]))
-        for row in self._running:
+        self._cache = make(len(rows), capacity, _stack([row.request.given for row in rows]))
+        self._running = rows  # only now: what has no cache does not run
+        for row in rows:
             row.unread = list(row.seen)
 
     def _read(self) -> Float[Tensor, "b v"]:
         """Let the model read what is unread; the scores after each row's last token."""
         assert self._cache is not None
         if max(len(row.seen) for row in self._running) > self._cache.capacity:
-            self._make_cache(room=self._cache.capacity)
+            self._begin(self._running, room=self._cache.capacity)
         device = self.model.device
         lengths = torch.tensor([len(row.unread) for row in self._running], device=device)
         t = int(lengths.max())

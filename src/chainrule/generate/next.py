@@ -24,6 +24,7 @@ LONGEST = 64
 BEGINNINGS = 100
 """So many beginnings are looked at, at most, for each piece that is asked for."""
 NEGLIGIBLE, MORE = 0.01, 20
+"""The search ends where what waits has this share of the k-th piece, or after so many more beginnings for each piece."""
 
 
 @torch.inference_mode()

@@ -48,7 +48,7 @@ def token_logprobs(model: LanguageModel, batch: Batch, tap: Tap | None = None) -
     if (looked_up := model.logp_of(before, after)) is not None:
         logp = torch.where(counts, looked_up, 0.0)
     elif after.numel() * model.vocab_size <= AT_ONCE:
-        # every column, judged or not: a shape that does not hang on the mask suits torch.compile
+        # every column, judged or not: a shape that does not depend on the mask suits torch.compile
         logp = torch.where(counts, _picked(model.readout(before), after), 0.0)
     else:
         picked = _chunked(model, before[counts], after[counts])

@@ -24,7 +24,6 @@ from chainrule.core.tokenizer import Tokenizer
 from chainrule.tokenizers.chat_jinja import TAG_OFF, TAG_ON, Span, has_generation_tags, run_template, untag
 from chainrule.tokenizers.chat_mask import PROBE, assistant_spans, probed
 from chainrule.tokenizers.library import LibraryTokenizer
-from chainrule.tokenizers.sentencepiece import SentencePiece
 
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
 CHATML = (
@@ -121,8 +120,6 @@ class ChatTemplate:
     @cached_property
     def _strict(self) -> Tokenizer:
         """The tokenizer with every token special that opens or closes a turn, whatever its file calls it."""
-        if not isinstance(self.tokenizer, LibraryTokenizer | SentencePiece):
-            return self.tokenizer
         added = self.tokenizer.added
         forgotten = [name for name in added if name not in self.tokenizer.specials and _opens_turns(name, added, self.source)]
         return self.tokenizer.with_specials(frozenset(forgotten)) if forgotten else self.tokenizer
@@ -130,7 +127,7 @@ class ChatTemplate:
     @cached_property
     def _inside(self) -> Tokenizer:
         """The same for what stands behind a special token."""
-        return self._strict.inside() if isinstance(self._strict, SentencePiece) else self._strict
+        return self._strict.inside()
 
     @cached_property
     def _stand_ins(self) -> dict[str, str]:
@@ -154,9 +151,7 @@ class ChatTemplate:
         """``bos_token``, ``eos_token`` and their like, for the template to write; empty where the tokenizer has none."""
         of: dict[int | None, str] = {id: name for name, id in _all_specials(self.tokenizer).items()}
         own = {f"{name}_token": of.get(id, "") for name, id in (("bos", self.tokenizer.bos), ("eos", self.tokenizer.end))}
-        if isinstance(self.tokenizer, LibraryTokenizer | SentencePiece):
-            return own | self.tokenizer.published_names
-        return own
+        return own | dict(self.tokenizer.published_names)
 
     @cached_property
     def _special(self) -> re.Pattern[str]:
@@ -169,8 +164,7 @@ class ChatTemplate:
         if whole is not None:
             ids, places = whole
             return Encoded(ids, [int(any(a < stop and start < b for a, b in spans)) for start, stop in places])
-        apart = dict(self._strict.added) if isinstance(self._strict, SentencePiece) else {}
-        specials = apart | _all_specials(self._strict)
+        specials = dict(self._strict.added) | _all_specials(self._strict)
         ids, mask = [], []
         for start, stop in _between(text, _finding(specials)):
             piece = text[start:stop]

@@ -7,7 +7,7 @@ takes them out again and says where they stood.
 import json
 import re
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 from chainrule.core.errors import TokenizerError
 
@@ -68,7 +68,7 @@ def _environment() -> Any:
     class Generation(Extension):
         """``{% generation %} … {% endgeneration %}`` stands around what the assistant wrote."""
 
-        tags = {"generation"}  # noqa: RUF012
+        tags: ClassVar[set[str]] = {"generation"}
 
         def parse(self, parser: Any) -> Any:
             line = next(parser.stream).lineno
@@ -95,6 +95,6 @@ def _environment() -> Any:
 
 def _no_clock(format: str) -> str:
     raise TokenizerError(
-        "the chat template asks for the date, and a run does not hang on the clock; say which day to tell it: "
+        "the chat template asks for the date, and a run does not depend on the clock; say which day to tell it: "
         "data.day=2024-07-26 (in Python: template.dated(date(2024, 7, 26)))"
     )

@@ -24,6 +24,7 @@ class LibraryTokenizer(Tokenizer):
     def __init__(self, source: str, *, bos: int | None = None, eos: tuple[int, ...] = (), config: Any = None) -> None:
         self._engine = _engine(source)
         self.source, self._config = source, config or {}
+        self.published_names = token_names(self._config)
         self._json = json.loads(source)
         added = self._json.get("added_tokens") or []
         self._unknown = None if self.byte_level else _unknown(self._json["model"])
@@ -51,11 +52,6 @@ class LibraryTokenizer(Tokenizer):
             source = json.dumps({**self._json, "added_tokens": added}, ensure_ascii=False)
             self._stricter[names] = LibraryTokenizer(source, bos=self.bos, eos=self.eos, config=self._config)
         return self._stricter[names]
-
-    @property
-    def published_names(self) -> dict[str, str]:
-        """``bos_token``, ``eos_token`` and their like as the publisher names them, which chat templates write."""
-        return token_names(self._config)
 
     @cached_property
     def byte_level(self) -> bool:

@@ -175,9 +175,9 @@ def _pieces(path: Path) -> SentencePiece:
     """A SentencePiece file with what the files beside it say."""
     folder, model, config = path.parent, read_model(path), _settings(path.parent)
     added, specials = _added_tokens(folder)
-    for i in range(0 if "added_tokens_decoder" in config else _extra_ids(path, config)):
-        added[f"<extra_id_{i}>"] = len(model.pieces) + _extra_ids(path, config) - 1 - i  # T5 counts them from the end
-        specials.add(f"<extra_id_{i}>")
+    extra = 0 if "added_tokens_decoder" in config else _extra_ids(path, config)
+    left_out = {f"<extra_id_{i}>": len(model.pieces) + extra - 1 - i for i in range(extra)}  # T5 counts them from the end
+    added, specials = added | left_out, specials | left_out.keys()
     tokenizer = SentencePiece(model, added=added, specials=specials, config=config)
     ids = {piece: id for id, (piece, _, _) in enumerate(tokenizer.pieces)}
     bos, eos = _begin_and_end(folder, ids, bool(config.get("add_bos_token", tokenizer.bos is not None)))

@@ -62,6 +62,7 @@ class SentencePiece(Tokenizer):
         self.model, self.pieces = model, _with_added(model.pieces, added or {}, specials)
         self.added = {name: id for name, id in (added or {}).items() if self.pieces[id][2] != UNKNOWN}
         self._config = dict(config or {})
+        self.published_names = token_names(self._config)
         self.vocab_size = len(self.pieces)
         kinds: dict[int, dict[str, int]] = {kind: {} for kind in range(7)}
         for id, (piece, _, kind) in enumerate(self.pieces):
@@ -89,11 +90,6 @@ class SentencePiece(Tokenizer):
     def read(cls, path: Path) -> "SentencePiece":
         """The tokenizer of a ``.model`` file alone; raises ``TokenizerError`` where it is damaged or of another kind."""
         return cls(read_model(path), adds_bos=True)
-
-    @property
-    def published_names(self) -> dict[str, str]:
-        """``bos_token``, ``eos_token`` and their like as the publisher names them, which chat templates write."""
-        return token_names(self._config)
 
     def with_specials(self, names: frozenset[str]) -> "SentencePiece":
         """The same tokenizer with these of the added tokens special too: no text yields them any more."""
