@@ -29,6 +29,14 @@ LLAMA3 = {
 }  # fmt: skip
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "rope_theta": 1e4}
 LINEAR = {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}
+GLM = {
+    "plain": {},
+    "no-biases": {"attention_bias": False, "num_key_value_heads": 1},
+    "wide-heads": {"head_dim": 16, "num_hidden_layers": 3},
+    "all-turned": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 1.0}},
+    "tied": {"tie_word_embeddings": True},
+}
+"""The variants of both releases of GLM-4, which differ in their norms alone."""
 FAMILIES = {
     "GPT2": (
         GPT2,
@@ -135,26 +143,8 @@ FAMILIES = {
             "one-group": {"n_group": 1, "topk_group": 1, "attention_bias": True},
         },
     ),
-    "Glm": (
-        BASE | {"head_dim": 8},
-        {
-            "plain": {},
-            "no-biases": {"attention_bias": False, "num_key_value_heads": 1},
-            "wide-heads": {"head_dim": 16, "num_hidden_layers": 3},
-            "all-turned": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 1.0}},
-            "tied": {"tie_word_embeddings": True},
-        },
-    ),
-    "Glm4": (
-        BASE | {"head_dim": 8},
-        {
-            "plain": {},
-            "no-biases": {"attention_bias": False, "num_key_value_heads": 1},
-            "wide-heads": {"head_dim": 16, "num_hidden_layers": 3},
-            "all-turned": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 1.0}},
-            "tied": {"tie_word_embeddings": True},
-        },
-    ),
+    "Glm": (BASE | {"head_dim": 8}, GLM),
+    "Glm4": (BASE | {"head_dim": 8}, GLM),
     "Glm4Moe": (
         MOE | {"n_routed_experts": 8, "n_shared_experts": 1, "head_dim": 8, "num_hidden_layers": 3},
         {

@@ -9,7 +9,7 @@ from typing import Any
 from chainrule.models.blocks import Block
 from chainrule.models.decoder import DecoderConfig
 from chainrule.models.families import llama
-from chainrule.models.families.glm4 import gate_up
+from chainrule.models.families.glm import gate_up
 from chainrule.models.families.reading import Reading
 from chainrule.models.moves import Move, Split
 
