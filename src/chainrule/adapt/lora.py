@@ -22,7 +22,7 @@ from chainrule.core.shapes import Float, Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Lora:
-    """How large an adapter is and how loud it speaks; ``dropout`` acts on what it reads, in training alone."""
+    """How large an adapter is and how strongly it counts; ``dropout`` acts on what it reads, in training alone."""
 
     rank: int = 8
     alpha: float = 8.0
@@ -152,6 +152,6 @@ def merge(model: nn.Module) -> int:
         layer.check_mergeable()
     for name, layer in found.items():
         put(model, name, layer.merged())
-    if found:
+    if found or getattr(model, "replaced", ()):
         model.requires_grad_(True)
     return len(found)

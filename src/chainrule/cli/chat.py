@@ -1,7 +1,7 @@
 """``chainrule chat MODEL``: a conversation in the terminal, streaming, with its history.
 
 A reply that calls the calculator is answered by it, and the model goes on. With a question on the command line it answers and
-leaves; lines from a pipe are taken one by one, as if they were typed.
+leaves; lines from a pipe are taken one by one, as if they were typed (with --json all of it is one question).
 """
 
 import sys
@@ -52,7 +52,10 @@ def run(args: Namespace) -> None:
 
 
 def _question(args: Namespace) -> str | None:
-    """What is asked on the command line; None where questions are typed, or come from a pipe line by line."""
+    """What is asked on the command line; None where questions are typed, or come from a pipe line by line.
+
+    For JSON all that comes from a pipe is one question.
+    """
     if args.question is None and not args.json:
         return None
     if args.question is None and sys.stdin.isatty():
@@ -145,7 +148,7 @@ def save(path: str, history: list[dict[str, Any]]) -> None:
     from chainrule.core.files import unused, write_text
 
     try:
-        write_text(unused(Path(path), force=False), json.dumps({"messages": history}, ensure_ascii=False) + "\n")
+        write_text(unused(Path(path), mend="give another name"), json.dumps({"messages": history}, ensure_ascii=False) + "\n")
         print(f"saved {path}", file=sys.stderr)
     except ChainruleError as error:
         print(f"chainrule: {error}", file=sys.stderr)

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from chainrule.cli import options
 from chainrule.core.errors import ConfigError, DataError
+from chainrule.data.documents import PLAIN, ROWS
 
 if TYPE_CHECKING:
     from chainrule.eval.ablation import Ablation
     from chainrule.eval.history import History
 
+TEXTS = PLAIN | ROWS
+"""What the names of texts end in, which are no models."""
 TRAINS = {
     **dict.fromkeys(("ablate", "layers", "rungs", "minutes", "steps", "name")),
     **dict.fromkeys(("branches", "resume"), False),
@@ -155,7 +158,7 @@ def _ngrams(args: Namespace) -> None:
     from chainrule.eval.ladder import climb
     from chainrule.recipes.ladder import foot, head
 
-    if args.model and ":" not in args.model and Path(args.model).suffix in (".txt", ".md", ".jsonl"):
+    if args.model and ":" not in args.model and Path(args.model).suffix in TEXTS:
         raise ConfigError(
             f"{args.model} is a text, not a model; to climb the ladder on it: chainrule ladder --text {args.model}"
         )

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 MODELS = "runs/NAME, a folder, org/name, modelscope:org/name, a .gguf or .bin, ngram:FILE or world"
 ENCODERS = "an encoder: runs/NAME, a folder, org/name or modelscope:org/name"
+TEXT = "a text file, folder, .jsonl or .parquet; without it: held-out world text"
+"""How the verbs describe their MODEL (most of them, those for encoders) and ``--text``."""
 
 
 def model(parser: ArgumentParser, name: str = "model", known: str = MODELS) -> None:
@@ -61,9 +63,6 @@ def settings(args: Namespace) -> dict[str, Any]:
 
 DRAWN = {"documents": 200, "seed": 0}
 """The options that say what is drawn from the world, and what they are where they were not given."""
-
-
-TEXT = "a text file, folder, .jsonl or .parquet; without it: held-out world text"
 
 
 def documents(parser: ArgumentParser, text: str = TEXT, seed: str = "seed of the world's documents (0)") -> None:

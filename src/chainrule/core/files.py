@@ -66,10 +66,10 @@ def named(path: Path) -> Path:
     return path
 
 
-def unused(path: Path, *, force: bool) -> Path:
-    """The path, where nothing stands there yet or ``force`` lets it be replaced; raises ``DataError`` where something does."""
+def unused(path: Path, *, force: bool = False, mend: str = "give another name, or --force to replace it") -> Path:
+    """The path, where nothing stands there yet or ``force`` lets it be replaced; a ``DataError`` with ``mend`` otherwise."""
     if exists(named(path)) and not force:
-        raise DataError(f"{path} exists already; give another name, or --force to replace it")
+        raise DataError(f"{path} exists already; {mend}")
     return path
 
 

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
+from chainrule.core.errors import RequestError
+
 
 class Tokenizer(ABC):
     """Text to ids and back.
@@ -84,3 +86,10 @@ class Tokenizer(ABC):
             return data.decode("utf-8")
         except UnicodeDecodeError:
             return "".join(f"<{byte:02X}>" for byte in data)
+
+
+def needed(tokenizer: Tokenizer | None, model: str) -> Tokenizer:
+    """The tokenizer of a model; raises ``RequestError`` where it came without one."""
+    if tokenizer is None:
+        raise RequestError(f"the model {model} came without a tokenizer, so it has no texts; use lm.model on ids")
+    return tokenizer

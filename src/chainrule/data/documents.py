@@ -17,6 +17,8 @@ from chainrule.core.files import exists, read_text, unusable
 
 PLAIN = {".txt", ".md", ".text"}
 """Files of these names are meant as texts: one that cannot be read is an error, wherever it lies."""
+ROWS = {".jsonl", ".parquet"}
+"""Files of these names hold a document in each row."""
 
 
 def read_documents(path: str | Path) -> list[str]:
@@ -38,7 +40,7 @@ def _files(path: Path) -> list[Path]:
         files = sorted(_visible(path))
     except OSError as error:
         raise unusable(error) from error
-    texts = [file for file in files if file.suffix in (".jsonl", ".parquet") or _holds_text(file)]
+    texts = [file for file in files if file.suffix in ROWS or _holds_text(file)]
     if not texts:
         kinds = ", ".join(sorted({file.suffix or file.name for file in files})) or "nothing"
         raise DataError(f"{path} holds no text (it holds {kinds}); put .txt, .md, .jsonl or .parquet files into it")

@@ -53,13 +53,15 @@ class PackedStream:
         """Rows, tokens, what share of them is padding or judged, and a fingerprint of them all."""
         n, t = self.rows.tokens.shape
         judged = float(self.rows.judged.mean())
-        known = hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in (self.rows.tokens, self.rows.mask)))
+        fingerprint = hashlib.sha256(
+            b"".join(np.ascontiguousarray(part).tobytes() for part in (self.rows.tokens, self.rows.mask))
+        )
         return {
             "rows": n,
             "context": t,
             "fill": round(self.rows.fill, 4),
             "judged": round(judged, 4),
-            "sha256": known.hexdigest(),
+            "sha256": fingerprint.hexdigest(),
         }
 
 

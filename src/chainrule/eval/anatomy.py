@@ -166,7 +166,7 @@ def take_apart(model: Model, name: str) -> Anatomy:
     kind = getattr(config, "kind", type(model).__name__)
     if kind != "decoder":
         raise ConfigError(f"{name} is a model of kind {kind!r}; only a decoder is taken apart block by block")
-    blocks = tuple(replace(block, position=block.position or config.position) for block in config.blocks)
+    blocks = tuple(replace(block, position=position) for block, position in zip(config.blocks, config.positions, strict=True))
     matrices = list(_matrices(model, blocks))
     if config.tied:
         matrices.append(Matrix("embed_tokens", "head", model.vocab_size, config.d_model, packs=False))

@@ -103,7 +103,7 @@ def measure(
         languages=spoken,
         tokens=sum(map(len, ids)),
         seconds=time.perf_counter() - started,
-        notes=_notes(tokenizer, model, len(rows) - len(texts), lossy=force and loses(tokenizer, texts)),
+        notes=_notes(tokenizer, model, judged, len(rows) - len(texts), lossy=force and loses(tokenizer, texts)),
     )
 
 
@@ -183,9 +183,9 @@ def _batch(group: list[_Row]) -> Batch:
     return Batch(tokens, mask, Layout.lengths(torch.tensor([len(row.ids) for row in group]), longest))
 
 
-def _notes(tokenizer: Tokenizer, model: LanguageModel, extra: int, *, lossy: bool) -> tuple[str, ...]:
+def _notes(tokenizer: Tokenizer, model: LanguageModel, judged: Sequence[Judged], extra: int, *, lossy: bool) -> tuple[str, ...]:
     notes: list[str] = []
-    if tokenizer.begin is None:
+    if any(document.unjudged_bytes for document in judged):
         notes.append("the first token of every document is not judged: the tokenizer has no token to begin with")
     if tokenizer.end is None:
         notes.append("the end of a document is not judged: the tokenizer has no token for it")

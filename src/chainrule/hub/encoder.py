@@ -8,7 +8,7 @@ import torch
 from chainrule.core.datum import Layout
 from chainrule.core.errors import RequestError
 from chainrule.core.masked import MaskedModel
-from chainrule.core.tokenizer import Tokenizer
+from chainrule.core.tokenizer import Tokenizer, needed
 from chainrule.hub.sentences import Pooling, write_pooling
 
 MASKS = ("[MASK]", "<mask>")
@@ -31,9 +31,7 @@ class MaskedLM:
 
     def need_tokenizer(self) -> Tokenizer:
         """The tokenizer; raises ``RequestError`` where the model came without one."""
-        if self.tokenizer is None:
-            raise RequestError(f"the model {self.name} came without a tokenizer, so it has no texts; use lm.model on ids")
-        return self.tokenizer
+        return needed(self.tokenizer, self.name)
 
     def fill(self, text: str, k: int = 5) -> list[Filled]:
         """For every mask of the text its ``k`` likeliest tokens, with their probabilities given all that is not masked.

@@ -86,7 +86,7 @@ def _llama2c_tokenizer(lm: LM) -> Llama2cTokenizer | None:
 def _beside(lm: LM, path: Path) -> Path | None:
     """The file beside a model's that holds the model's own llama2.c tokenizer already, under whatever name."""
     tokenizer = _llama2c_tokenizer(lm)
-    files = sorted(path.parent.glob("tok*.bin"))
+    files = sorted(file for file in path.parent.glob("tok*.bin") if file != path)
     return next((file for file in files if tokenizer and file.read_bytes() == tokenizer.file()), None)
 
 

@@ -13,6 +13,7 @@ from chainrule.layers.init import FanIn, Induction, Init, Mimetic, Normal
 from chainrule.layers.rope import Rope
 from chainrule.models.decoder import Decoder, DecoderConfig
 from chainrule.models.encoder import Encoder, EncoderConfig
+from chainrule.models.families.gpt2 import spelled
 from chainrule.models.neural_ngram import NeuralNGram, NeuralNGramConfig
 from chainrule.models.rnn import Recurrent, RecurrentConfig
 from chainrule.models.seq2seq import Seq2Seq, Seq2SeqConfig
@@ -95,7 +96,8 @@ def fresh_of_config(
     understands, or that is no decoder.
     """
     config = text_alone(config)
-    longest = "n_positions" if config.get("model_type") == "gpt2" else "max_position_embeddings"
+    gpt2 = config.get("model_type") == "gpt2"
+    config, longest = (spelled(config), "n_positions") if gpt2 else (config, "max_position_embeddings")
     whole = {**config, "vocab_size": vocab_size, longest: context}
     if config.get("model_type") in OWN or not isinstance(parts(whole), DecoderConfig):
         raise CheckpointError(

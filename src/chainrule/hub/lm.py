@@ -13,7 +13,7 @@ from chainrule.core.chat import Message
 from chainrule.core.datum import Batch, Given
 from chainrule.core.errors import RequestError
 from chainrule.core.model import LanguageModel
-from chainrule.core.tokenizer import Tokenizer
+from chainrule.core.tokenizer import Tokenizer, needed
 from chainrule.generate.engine import Engine, Request
 from chainrule.generate.next import next_pieces
 from chainrule.logprobs.measures import bits_per_byte, judged_ids
@@ -66,9 +66,7 @@ class LM:
 
     def need_tokenizer(self) -> Tokenizer:
         """The tokenizer; raises ``RequestError`` where the model came without one."""
-        if self.tokenizer is None:
-            raise RequestError(f"the model {self.name} came without a tokenizer, so it has no texts; use lm.model on ids")
-        return self.tokenizer
+        return needed(self.tokenizer, self.name)
 
     def score(self, text: str, *, given: str | None = None, end: bool = False, force: bool = False) -> Score:
         """log p of every token of a text given its beginning; with ``end`` also that it ends there.

@@ -45,8 +45,6 @@ NGRAM = re.compile(r"ngram(\d*):(.+)", re.DOTALL)
 READ_HERE = {".json", ".jinja", ".txt", ".model", ".bin", ".bpe", ".tiktoken"}
 """What a file ends in that may be read as settings, tokenizer or template; weights are looked at where they are opened."""
 FORMATS = ("auto", *DTYPES, "int4")
-OUTGROW_FP16 = ("t5",)
-"""Published models inside which numbers grow beyond fp16's largest, 65,504: there they would answer NaN."""
 TIED = "the readout is the embedding table itself"
 
 
@@ -167,7 +165,7 @@ def _bin(path: Path, llmc: bool, wish: Wish, watch: Stopwatch) -> LM:
     watch.lap("config", f"what the header of {'llm.c' if llmc else 'llama2.c'} means", file=path, made=said)
     with torch.device("meta"):
         model = build(config)
-    _told_shapes(model, watch)
+    _lap_shapes(model, watch)
     fill(model, stored, way, path, wish, watch)
     if model.config.tied:
         watch.lap("tie", TIED)
@@ -196,7 +194,7 @@ def _one_that_fits(files: list[Path], vocab_size: int, path: Path) -> Tokenizer 
     return known[fitting[0]] if fitting else None
 
 
-def _told_shapes(model: torch.nn.Module, watch: Stopwatch) -> None:
+def _lap_shapes(model: torch.nn.Module, watch: Stopwatch) -> None:
     """Tell of a model that has no weights yet."""
     n = sum(parameter.numel() for parameter in model.parameters())
     watch.lap("build", f"{type(model).__name__} of {n:,} parameters, shapes alone", size_bytes=size_bytes(model), made=model)
@@ -216,10 +214,10 @@ def _folder(folder: Path, wish: Wish, pickle: bool, watch: Stopwatch) -> LM | Ma
         model = shapes(config)
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from error
-    _told_shapes(model, watch)
+    _lap_shapes(model, watch)
     wish = replace(wish, device=_home(model, wish.device))
     stored = open_weights(weight_files(folder, pickle=pickle), watch)
-    if config.get("model_type") in OUTGROW_FP16:
+    if config.get("model_type") == "t5":
         _refuse_fp16(folder, {one.dtype for one in stored.values()} if wish.dtype is None else {wish.dtype})
     fill(model, stored, moves(config), folder, wish, watch)
     if getattr(model.config, "tied", False):

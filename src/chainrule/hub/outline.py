@@ -11,15 +11,12 @@ from typing import Any
 
 import torch
 
-from chainrule.core.device import DTYPES
+from chainrule.core.device import DTYPES, SPELT, format_called
 from chainrule.core.errors import ConfigError
 from chainrule.hub.build import moves, shapes
-from chainrule.hub.weights import format_name
 from chainrule.models.moves import Inverse
 from chainrule.models.packed import unpacking
 from chainrule.models.routes import routes
-
-SPELLINGS = {format_name(dtype): dtype for dtype in DTYPES.values()}
 
 
 @dataclass(frozen=True)
@@ -52,6 +49,7 @@ def outline(config: Mapping[str, Any], dtype: torch.dtype | None = None) -> Outl
 def named_format(config: Mapping[str, Any]) -> torch.dtype:
     """The number format that a config names for its weights; where it names none, what packed ones become, or float32."""
     name = config.get("dtype") or config.get("torch_dtype") or ("bfloat16" if unpacking(config) else "float32")
-    if name not in SPELLINGS:
-        raise ConfigError(f"config.json names the number format {name!r}; known are {', '.join(SPELLINGS)}: say --dtype bf16")
-    return SPELLINGS[name]
+    dtype = DTYPES.get(format_called(name))
+    if dtype is None:
+        raise ConfigError(f"config.json names the number format {name!r}; known are {', '.join(SPELT)}: say --dtype bf16")
+    return dtype

@@ -27,6 +27,8 @@ from chainrule.models.routes import Route, routes
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED, PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+PICKLES = ("*.bin", "*.pt", "*.pth")
+"""What files that ``torch.save`` wrote are usually called."""
 COMPUTED = re.compile(r"\.rotary_emb\.inv_freq$")
 """What old checkpoints store although every model computes it."""
 TIED = {
@@ -86,13 +88,18 @@ def weight_files(folder: Path, *, pickle: bool = False) -> list[Path]:
             return [inside(folder, single)]
         if (folder / index).exists():
             return _sharded(folder, index)
-    pickled = sorted(path.name for path in [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")])
+    pickled = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
     if pickled and pickle:
         raise CheckpointError(
             f"{folder} holds {pickled[0]}, but pickled weights are read from {PICKLED} or its index; rename it"
         )
     hint = f"; {pickled[0]} is a pickle, which may run code: if you trust it, say pickle=True (--pickle)" if pickled else ""
     raise CheckpointError(f"{folder} holds no weights ({SINGLE} or {INDEX}){hint}")
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a folder holds anything that may be weights, or a list of them."""
+    return any(any(folder.glob(pattern)) for pattern in ("*.safetensors", "*.index.json", *PICKLES))
 
 
 def is_whole(folder: Path, *, pickle: bool = False) -> bool:

@@ -87,6 +87,7 @@ class BareBlock:
 
 
 AnyBlock = Block | SandwichBlock | OutputNormBlock | BareBlock
+"""The parts that a layer of a decoder may be."""
 
 
 class BlockLayer(nn.Module, ABC):

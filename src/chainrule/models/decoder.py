@@ -28,9 +28,9 @@ from chainrule.layers.init import GPT2, Init
 from chainrule.layers.linear import embedding, linear, plain_weight
 from chainrule.layers.mlp import Gated
 from chainrule.layers.norm import LayerNorm, NoNorm, OffsetRMSNorm, RMSNorm
-from chainrule.layers.position import Learned, NoPosition, Temperature
+from chainrule.layers.position import Learned, Position
 from chainrule.layers.rope import Length, Rope
-from chainrule.models.blocks import BareBlock, Block, OutputNormBlock, SandwichBlock
+from chainrule.models.blocks import AnyBlock, Block
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +42,9 @@ class DecoderConfig:
     vocab_size: int
     context: int
     d_model: int
-    blocks: tuple[Block | SandwichBlock | OutputNormBlock | BareBlock, ...]
+    blocks: tuple[AnyBlock, ...]
     norm: RMSNorm | OffsetRMSNorm | LayerNorm | NoNorm = field(default_factory=RMSNorm)
-    position: Rope | NoPosition | Learned | Temperature = field(default_factory=Rope)
+    position: Position = field(default_factory=Rope)
     tied: bool = True
     """Whether the readout is the embedding table itself."""
     head_bias: bool = False
@@ -67,6 +67,11 @@ class DecoderConfig:
             raise ConfigError("a tied head is the embedding table, which has no bias; set tied=False or head_bias=False")
         if self.logit_cap is not None and self.logit_cap <= 0:
             raise ConfigError(f"logit_cap={self.logit_cap} must be positive; leave it out for none")
+
+    @property
+    def positions(self) -> tuple[Position, ...]:
+        """How each layer is told where its tokens stand: in its own way, or in the model's."""
+        return tuple(block.position or self.position for block in self.blocks)
 
     @classmethod
     def uniform(
@@ -129,7 +134,9 @@ class Decoder(LanguageModel):
         self.lm_head = None if config.tied else linear(config.d_model, config.vocab_size, config.head_bias)
         learned = isinstance(config.position, Learned)
         self.embed_positions = embedding(config.context, config.d_model) if learned else None
-        positions = [(block.position or config.position, block.attention.d_rotary) for block in config.blocks]
+        positions = [
+            (position, block.attention.d_rotary) for position, block in zip(config.positions, config.blocks, strict=True)
+        ]
         self.positions, self.position_of = distinct(positions)
         self.windows, self.window_of = distinct([(block.attention.window, block.attention.chunk) for block in config.blocks])
         self.stretches = any(position.stretches for position, _ in self.positions)

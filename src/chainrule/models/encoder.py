@@ -20,7 +20,7 @@ from chainrule.core.datum import Layout, together
 from chainrule.core.errors import ConfigError, RequestError
 from chainrule.core.masked import MaskedModel
 from chainrule.core.shapes import Bool, Float, Int, Tensor
-from chainrule.core.tap import Tap, under
+from chainrule.core.tap import Tap, tell, under
 from chainrule.layers.attention import GroupedQuery, Kernel, head_width
 from chainrule.layers.init import GPT2, Init
 from chainrule.layers.linear import embedding, linear
@@ -107,21 +107,18 @@ class EncoderLayer(nn.Module):
         self.mlp_norm = block.norm.build(d_model)
 
     def forward(self, x: Float[Tensor, "b t d"], mask: Bool[Tensor, "_ t t"], tap: Tap | None = None) -> Float[Tensor, "b t d"]:
-        if tap is not None:
-            tap("hook_resid_pre", x)
+        tell(tap, "hook_resid_pre", x)
         attention_out = self.self_attn(x, None, mask, None, under("attn.", tap))
         total = x + attention_out
-        if tap is not None:
-            tap("hook_attn_out", attention_out)
-            tap("hook_resid_mid", total)
+        tell(tap, "hook_attn_out", attention_out)
+        tell(tap, "hook_resid_mid", total)
         x = self.self_attn_norm(total)
         mlp_out = self.mlp(x)
         total = x + mlp_out
         x = self.mlp_norm(total)
-        if tap is not None:
-            tap("hook_mlp_out", mlp_out)
-            tap("hook_resid_post", total)
-            tap("hook_normalized_resid_post", x)
+        tell(tap, "hook_mlp_out", mlp_out)
+        tell(tap, "hook_resid_post", total)
+        tell(tap, "hook_normalized_resid_post", x)
         return x
 
 
@@ -216,11 +213,10 @@ class Encoder(MaskedModel):
         word, place = self.embed_tokens(tokens), self.embed_positions(where.position)
         kind = self.embed_types(torch.zeros_like(tokens) if types is None else types)
         x = self.embed_norm(word + kind + place)
-        if tap is not None:
-            for name, tensor in (("embed.hook_embed", word), ("embed.hook_pos_embed", place)):
-                tap(name, tensor)
-            tap("embed.hook_token_type_embed", kind)
-            tap("hook_full_embed", x)
+        tell(tap, "embed.hook_embed", word)
+        tell(tap, "embed.hook_pos_embed", place)
+        tell(tap, "embed.hook_token_type_embed", kind)
+        tell(tap, "hook_full_embed", x)
         return x
 
     def _check(self, tokens: Int[Tensor, "b t"], layout: Layout | None, types: Int[Tensor, "b t"] | None) -> None:

@@ -34,7 +34,7 @@ from chainrule.layers.multi_head import MultiHead
 from chainrule.layers.norm import LayerNorm, RMSNorm
 from chainrule.layers.relative_bias import RelativeBias
 from chainrule.layers.sinusoidal import Sinusoidal
-from chainrule.models.stack import PostNormBlock, PreNormBlock, Source, Stack
+from chainrule.models.stack import AnyStackBlock, PostNormBlock, PreNormBlock, Source, Stack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +46,8 @@ class Seq2SeqConfig:
     vocab_size: int
     context: int | None
     d_model: int
-    encoder: tuple[PreNormBlock | PostNormBlock, ...]
-    decoder: tuple[PreNormBlock | PostNormBlock, ...]
+    encoder: tuple[AnyStackBlock, ...]
+    decoder: tuple[AnyStackBlock, ...]
     position: Sinusoidal | RelativeBias
     norm: RMSNorm | LayerNorm | None
     """The norm after the last block of each stack; None where the blocks end with one."""

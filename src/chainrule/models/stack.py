@@ -56,6 +56,10 @@ class PostNormBlock:
         return PostNormStackLayer(self, d_model, decodes)
 
 
+AnyStackBlock = PreNormBlock | PostNormBlock
+"""The parts that a layer of an encoder–decoder may be."""
+
+
 class Source(NamedTuple):
     """What a block of the decoder sees of the source: keys and values, and which are no padding."""
 
@@ -67,7 +71,7 @@ class Source(NamedTuple):
 class StackLayer(nn.Module, ABC):
     """Two sublayers, three where there is a source; ``add`` says how each is added to the stream."""
 
-    def __init__(self, block: PreNormBlock | PostNormBlock, d_model: int, decodes: bool) -> None:
+    def __init__(self, block: AnyStackBlock, d_model: int, decodes: bool) -> None:
         super().__init__()
         self.self_attn = block.attention.build(d_model)
         self.self_attn_norm = block.norm.build(d_model)
@@ -139,7 +143,7 @@ class Stack(nn.Module):
 
     def __init__(
         self,
-        blocks: Sequence[PreNormBlock | PostNormBlock],
+        blocks: Sequence[AnyStackBlock],
         d_model: int,
         position: Sinusoidal | RelativeBias,
         norm: RMSNorm | LayerNorm | None,

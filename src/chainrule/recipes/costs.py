@@ -17,6 +17,7 @@ from chainrule.core.errors import CheckpointError
 from chainrule.core.files import write_text
 from chainrule.core.schema import dump, parse
 from chainrule.eval.results import Cost, Machine
+from chainrule.hub.weights import format_name
 
 FILE = "costs.json"
 
@@ -38,7 +39,7 @@ def write_costs(costs: Iterable[Cost], folder: Path) -> None:
 def machine() -> Machine:
     """Where this runs."""
     device = pick_device()
-    dtype = str(pick_dtype("auto", device)).removeprefix("torch.")
+    dtype = format_name(pick_dtype("auto", device))
     return Machine(
         device=str(device), threads=cpu_threads(), dtype=dtype, python=platform.python_version(), torch=torch.__version__
     )

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from chainrule.core.errors import CheckpointError, ConfigError
-from chainrule.core.files import read_json
+from chainrule.core.files import read_json_object
 from chainrule.core.masked import Model
 from chainrule.eval.anatomy import Anatomy, take_apart
 from chainrule.eval.counted import Counted, count
@@ -45,7 +45,7 @@ def subject(name: str) -> Subject:
     if path is not None and path.is_dir():
         return _folder(path)
     if path is not None and path.suffix == ".json":
-        return _config(read_json(path, error=CheckpointError), name)
+        return _config(read_json_object(path, error=CheckpointError), name)
     file = path is not None and path.is_file()
     if file or place(str(SHIPPED / f"{name}.yaml")):
         if path is not None and file and path.suffix not in (".yaml", ".yml"):
@@ -71,13 +71,11 @@ def _folder(path: Path) -> Subject:
     if config is None:
         assert recipe is not None
         return _recipe(recipe, str(path))
-    plain = _config(read_json(config, error=CheckpointError), str(path))
+    plain = _config(read_json_object(config, error=CheckpointError), str(path))
     return plain if recipe is None else _trained(plain.anatomy, recipe)
 
 
 def _config(config: dict[str, Any], name: str) -> Subject:
-    if not isinstance(config, dict):
-        raise CheckpointError(f"the config of {name} is no table of settings but a {type(config).__name__}; copy it again")
     model = shapes(config)
     return Subject(_taken_apart(model, name), length=min(ROW, model.context or ROW))
 

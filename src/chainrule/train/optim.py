@@ -24,7 +24,9 @@ from chainrule.core.masked import Model
 from chainrule.core.shapes import Float, Tensor
 
 Named = dict[str, nn.Parameter]
+"""Parameters by their names in the model."""
 HEAD = "lm_head.weight"
+"""What the name of a head that is no embedding table ends in."""
 A, B, C = 3.4445, -4.7750, 2.0315
 """The quintic whose iteration drives singular values towards one (Jordan 2024)."""
 

@@ -10,7 +10,7 @@ import hashlib
 import random
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from chainrule.core.errors import DataError, nearest
 from chainrule.world import drivers
@@ -31,7 +31,8 @@ HELD_OUT = 0.1
 """The share of facts that training never sees."""
 
 Split = Literal["train", "heldout"]
-SPLITS = ("train", "heldout")
+SPLITS = get_args(Split)
+"""The parts of the world, by the facts that a text is about."""
 
 
 @dataclass(frozen=True)

@@ -35,13 +35,12 @@ from chainrule.hub.names import here, hub_id, resolve, unknown
 from chainrule.hub.outline import named_format, outline
 from chainrule.hub.shipped import is_shipped, nearest_shipped, shipped_config
 from chainrule.hub.trace import Step, TensorStep
-from chainrule.hub.weights import format_name
+from chainrule.hub.weights import format_name, has_weights
 
 ROW = 4096
 """So many tokens are passed over where there are no weights, or as many as the model reads: those of ``plan``."""
 SHIPS = "its config ships with chainrule; no weights are here, and the network was not asked (--download fetches them)"
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".index.json")
-"""What files of weights, and the lists of them, end in."""
+"""Where a model that is explained from a config alone was found, unless it is a folder."""
 ENTRIES = {"Encoder": "AutoModelForMaskedLM", "Seq2Seq": "AutoModelForSeq2SeqLM"}
 """The class of transformers through which a kind of model is loaded, where it is not AutoModelForCausalLM."""
 NO_WEIGHTS = (
@@ -118,7 +117,7 @@ def _nowhere(name: str) -> str:
 
 def _config_alone(path: Path) -> bool:
     """Whether a place is a folder of a config and no file that could be weights."""
-    return (path / "config.json").exists() and not any(file.name.endswith(WEIGHTS) for file in path.iterdir())
+    return (path / "config.json").exists() and not has_weights(path)
 
 
 def of_config(name: str, config: dict[str, Any], ask: Asked, *, found: str = SHIPS) -> Explanation:

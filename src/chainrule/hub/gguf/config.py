@@ -12,7 +12,7 @@ from chainrule.core.schema import dump
 from chainrule.hub.build import parts
 from chainrule.hub.difference import difference
 from chainrule.hub.gguf.keys import Keys
-from chainrule.hub.gguf.rope import Tables, head_width, rope_keys, rope_of, rope_parameters
+from chainrule.hub.gguf.rope import Tables, rope_keys, rope_of, rope_parameters, rope_width
 from chainrule.hub.gguf.tables import ALSO, OPTIONAL, SIGMOID, SOFTMAX, TABLES
 
 Config = dict[str, Any]
@@ -64,9 +64,9 @@ def published(arch: str, metadata: Mapping[str, Any], shapes: Shapes, tables: Ta
     for key, value in table.written.items():
         keys.only(key, config[value] if isinstance(value, str) else value)
     if "attention.key_length" in table.keys:
-        keys.only("attention.value_length", head_width(config))
+        keys.only("attention.value_length", rope_width(config))
     if table.rope:
-        config |= rope_of(arch, keys, head_width(config), tables)
+        config |= rope_of(arch, keys, rope_width(config), tables)
     keys.done()
     return config
 
@@ -86,10 +86,10 @@ def metadata_of(arch: str, config: Config) -> Config:
     values = {key: _value(config, word) for key, word in table.keys.items()}
     values |= {key: config[value] if isinstance(value, str) else value for key, value in table.written.items()}
     if "attention.key_length" in table.keys:
-        values |= dict.fromkeys(("attention.key_length", "attention.value_length"), head_width(config))
+        values |= dict.fromkeys(("attention.key_length", "attention.value_length"), rope_width(config))
         values["attention.head_count_kv"] = values["attention.head_count_kv"] or config["num_attention_heads"]
     if table.rope:
-        values |= rope_keys(arch, config, head_width(config))
+        values |= rope_keys(arch, config, rope_width(config))
     values |= _own_keys(arch, config)
     values["vocab_size"] = config["vocab_size"]
     return {f"{name}.{key}": value for key, value in values.items() if value is not None}

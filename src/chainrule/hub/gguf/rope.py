@@ -94,10 +94,10 @@ def _yarn(arch: str, keys: Keys, factor: float) -> Config:
     keys.only("rope.scaling.yarn_ext_factor", -1.0, 1.0)
     if arch == "gpt-oss":
         rope["truncate"] = False
-    if (size := keys.number("rope.scaling.yarn_attn_factor")) is not None:
-        rope["attention_factor"] = size
-    if (louder := keys.number("rope.scaling.yarn_log_multiplier")) is not None:
-        rope |= dict.fromkeys(("mscale", "mscale_all_dim"), round(10 * louder, 6))  # the file holds a tenth of it
+    if (factor := keys.number("rope.scaling.yarn_attn_factor")) is not None:
+        rope["attention_factor"] = factor
+    if (multiplier := keys.number("rope.scaling.yarn_log_multiplier")) is not None:
+        rope |= dict.fromkeys(("mscale", "mscale_all_dim"), round(10 * multiplier, 6))  # the file holds a tenth of it
     return rope
 
 
@@ -136,11 +136,11 @@ def rope_tables(arch: str, config: Mapping[str, Any]) -> dict[str, Tensor]:
         return {LONG: torch.tensor(long.long), SHORT: torch.tensor(long.short)}
     rope = parts(config).position
     if FREQS in tables_read(arch) and isinstance(rope, Rope) and isinstance(rope.scaling, Llama3):
-        return {FREQS: _factors(rope.scaling, rope.theta, rope.d_rotary or head_width(config))}
+        return {FREQS: _factors(rope.scaling, rope.theta, rope.d_rotary or rope_width(config))}
     return {}
 
 
-def head_width(config: Mapping[str, Any]) -> int:
+def rope_width(config: Mapping[str, Any]) -> int:
     """The channels of a head that rope could turn."""
     channels = config.get("qk_rope_head_dim") or config.get("head_dim")
     return channels or config["hidden_size"] // config["num_attention_heads"]

@@ -1,8 +1,8 @@
 """BERT and the sentence models of its shape (MiniLM, BGE, ...): learned places, two token types, norms after the sums.
 
 Devlin et al. 2018, arXiv:1810.04805. A config.json does not say which heads its weights hold (a masked-word head, a
-pooler): their names do, and ``told`` writes that down. The next-sentence head is left out, as transformers' BertForMaskedLM
-leaves it out.
+pooler): their names do, and ``with_heads`` writes that down. The next-sentence head is left out, as transformers'
+BertForMaskedLM leaves it out.
 """
 
 from collections.abc import Collection, Mapping

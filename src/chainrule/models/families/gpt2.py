@@ -31,8 +31,8 @@ def spelled(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config with every size in GPT-2's own words."""
     sizes = {}
     for word, (other, size) in WORDS.items():
-        said = [config[name] for name in (word, other) if config.get(name) is not None]
-        sizes[word] = said[0] if said else size
+        values = [config[name] for name in (word, other) if config.get(name) is not None]
+        sizes[word] = values[0] if values else size
     others = {other for other, _ in WORDS.values()}
     return {key: value for key, value in config.items() if key not in others} | sizes
 

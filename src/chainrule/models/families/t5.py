@@ -26,7 +26,7 @@ def to_parts(config: Mapping[str, Any]) -> Seq2SeqConfig:
     c = Reading(config, "T5")
     c.only("tie_encoder_decoder", False)
     # n_positions limits nothing, since the distance of two tokens alone counts; the last two repeat feed_forward_proj
-    c.ignore("initializer_factor", "dropout_rate", "output_past", "n_positions", "dense_act_fn", "is_gated_act")
+    c.ignore("initializer_factor", "dropout_rate", "n_positions", "dense_act_fn", "is_gated_act")
     d_model = c("d_model")
     block = PreNormBlock(
         attention=MultiHead(n_heads=c("num_heads"), d_head=c("d_kv"), scale=1.0),
