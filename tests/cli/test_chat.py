@@ -118,7 +118,7 @@ def test_the_lines_of_a_pipe_are_a_conversation(monkeypatch, chatty, capsys, tmp
 def test_a_conversation_is_not_saved_over_a_file(monkeypatch, chatty, capsys, tmp_path):
     (tmp_path / "notes.md").write_text("mine")
     session(monkeypatch, chatty, "hi", f"/save {tmp_path / 'notes.md'}")
-    assert "notes.md exists already" in capsys.readouterr().err
+    assert "notes.md exists already; give another name\n" in capsys.readouterr().err
     assert (tmp_path / "notes.md").read_text() == "mine"
 
 

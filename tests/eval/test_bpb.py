@@ -43,6 +43,14 @@ def test_without_a_token_to_begin_with_the_first_byte_is_neither_judged_nor_coun
     assert "first token of every document is not judged" in measured.notes[0]
 
 
+def test_a_model_with_a_beginning_of_its_own_judges_the_first_token_too(toys) -> None:
+    model = toys.Uniform(256)
+    model.start = 0
+    measured = measure(model, toys.Bytes(ends=False), ["abcd"])
+    assert measured.size_bytes == (4,)
+    assert not any("first token" in note for note in measured.notes)
+
+
 def test_every_document_costs_what_it_costs_alone(toys) -> None:
     model = toys.Reader(257)
     together = measure(model, toys.Bytes(), TEXTS, tokens_at_once=60)

@@ -237,6 +237,7 @@ def test_an_adapter_of_the_embedding_table_becomes_part_of_it_and_goes_back_to_p
     close(peft.PeftModel.from_pretrained(base, tmp_path / "ours").eval()(tokens).logits, expected)
     merge(lm.model)
     close(lm.model(tokens), expected)
+    assert all(parameter.requires_grad for parameter in lm.model.parameters())
 
 
 def test_an_adapter_of_the_table_that_does_not_fit_is_refused(tmp_path):

@@ -8,7 +8,7 @@ import torch
 import chainrule as cr
 from chainrule.cli import main
 from chainrule.core.errors import CheckpointError, ConfigError
-from chainrule.hub.fresh import fresh
+from chainrule.hub.fresh import fresh, fresh_of_config
 from chainrule.hub.load import load
 from chainrule.hub.safetensors import read_header
 from chainrule.hub.save import save
@@ -84,3 +84,13 @@ def test_what_lies_in_four_bits_is_not_saved(tmp_path):
     with pytest.raises(CheckpointError, match=r"loaded as int4, and layers\.0\.self_attn\.q_proj has lost"):
         lm.save(tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_new_gpt2_keeps_one_word_for_its_context(tmp_path):
+    """A config that calls it ``max_position_embeddings`` would otherwise be saved with both, the old number in one of them."""
+    config = {"model_type": "gpt2", "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1,
+              "max_position_embeddings": 64}  # fmt: skip
+    save(tmp_path / "new", fresh_of_config(config, vocab_size=77, context=24, seed=0))
+    written = json.loads((tmp_path / "new" / "config.json").read_text())
+    assert written["n_positions"] == 24
+    assert "max_position_embeddings" not in written
