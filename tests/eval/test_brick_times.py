@@ -119,10 +119,10 @@ def test_a_token_reads_keys_that_lie_as_in_a_cache():
     assert k.stride(1) > 8 * 12  # each head's keys stand together
 
 
-def test_experts_are_refused_since_their_time_hangs_on_the_text():
+def test_experts_are_refused_since_their_time_depends_on_the_text():
     experts = Block(attention=attention(), mlp=MixtureOfExperts(n_experts=4, d_ff=8, router=Router(k=2)))
     anatomy = take_apart(Decoder(DecoderConfig(vocab_size=V, context=64, d_model=D, blocks=(experts,))), "experts")
-    with pytest.raises(ConfigError, match="hangs on which are chosen"):
+    with pytest.raises(ConfigError, match="depends on which are chosen"):
         BrickTimes(1e5, tries=1).total(bricks(anatomy, 1, 8, 8))
 
 

@@ -53,7 +53,7 @@ def test_a_plan_of_another_device_expects_nothing():
 @pytest.mark.parametrize(
     ("name", "setting", "limit", "why"),
     [
-        ("experts", SETTING, {}, "the time of experts hangs on which are chosen"),
+        ("experts", SETTING, {}, "the time of experts depends on which are chosen"),
         ("latent", SETTING, {}, "only attention by grouped queries"),
         ("sinks", SETTING, {}, "only attention by grouped queries"),
         ("llama", replace(SETTING, ranks=2), {}, "what several devices send"),
