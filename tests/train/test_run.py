@@ -245,8 +245,8 @@ def test_a_run_refused_before_its_first_step_leaves_nothing_and_replaces_nothing
     short = tmp_path / "short.txt"
     short.write_text("the cat sat")
     with pytest.raises(DataError, match="less than one context"):
-        run_recipe(recipe(short), "new", runs=tmp_path)
-    assert not (tmp_path / "new").exists()
+        run_recipe(recipe(short), "new", runs=tmp_path / "first" / "runs")
+    assert not (tmp_path / "first").exists()
     done = run_recipe(recipe(text, steps=2), "old", runs=tmp_path)
     with pytest.raises(DataError, match="does not exist"):
         run_recipe(recipe(tmp_path / "nowhere"), "old", runs=tmp_path, force=True)

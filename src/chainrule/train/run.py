@@ -207,11 +207,12 @@ class _Random:
 def locked(folder: Path) -> Iterator[None]:
     """Hold a run folder; raises ``CheckpointError`` where another process holds it. A killed process lets go by itself.
 
-    A folder in which nothing came to be is removed again.
+    A folder in which nothing came to be is removed again, and so are those that were made to hold it.
     """
     import fcntl
 
     lock = folder / LOCK
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
@@ -228,6 +229,9 @@ def locked(folder: Path) -> Iterator[None]:
             if [path.name for path in folder.iterdir()] == [lock.name]:
                 lock.unlink()
                 folder.rmdir()
+                with suppress(OSError):  # another run may have come there meanwhile
+                    for parent in made[1:]:
+                        parent.rmdir()
     finally:
         os.close(handle)
 
