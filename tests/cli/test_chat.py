@@ -6,18 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 import chainrule as cr
 from chainrule.cli import main
-from chainrule.core.datum import Batch
-from chainrule.data.chats import Talk, encode_chats
 from chainrule.hub.fresh import fresh
-from chainrule.logprobs.losses import cross_entropy
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.chat import CHATML, IM_END, IM_START, ChatTemplate
-from chainrule.train.objective import Objective
-from chainrule.train.optim import Muon
+from chainrule.train.recipe import Chats, Recipe, Start
+from chainrule.train.run import run_recipe
 
 SAID = [
     {"role": "user", "content": "hi"},
@@ -30,22 +26,20 @@ SAID = [
 
 @pytest.fixture(scope="module")
 def chatty(tmp_path_factory) -> Path:
-    """A model that has learned the conversation by heart, turn by turn."""
+    """A run of SFT whose model has learned the conversation by heart, turn by turn."""
+    folder = tmp_path_factory.mktemp("runs")
     tokenizer = BPE.train(["hi yes and no more"], 259, pattern="gpt2", specials=("<|endoftext|>", IM_START, IM_END))
-    template = ChatTemplate(CHATML, tokenizer)
-    ((ids, mask),) = encode_chats([Talk(SAID)], template)
     model = fresh(
         vocab_size=tokenizer.vocab_size, context=128, n_layers=2, d_model=32, n_heads=2, n_kv_heads=2, d_ff=64, rope_theta=1e4,
         tied=True, init="normal", seed=0,
     )  # fmt: skip
-    batch = Batch(torch.tensor(ids)[None].long(), torch.tensor(mask)[None].float())
-    objective, optimizer = Objective(model, cross_entropy), Muon(model, lr=0.02, adam_lr=0.01)
-    for _ in range(60):
-        loss = objective(batch)
-        (loss.total / loss.weight).backward()
-        optimizer.step(1.0)
-        model.zero_grad()
-    return cr.LM(model, tokenizer, template).save(tmp_path_factory.mktemp("models") / "chatty")
+    start = cr.LM(model, tokenizer, ChatTemplate(CHATML, tokenizer)).save(folder / "untaught")
+    (folder / "chats.jsonl").write_text(f"{json.dumps({'messages': SAID})}\n" * 4)
+    taught = Recipe(
+        model=Start(path=str(start)), data=Chats(path=str(folder / "chats.jsonl"), held_out=0.25), context=128, batch_rows=1,
+        steps=60, eval_every=60, save_every=60, threads=1, precision="fp32", device="cpu",
+    )  # fmt: skip
+    return run_recipe(taught, "chatty", runs=folder).folder
 
 
 class Keyboard(io.StringIO):
@@ -133,3 +127,38 @@ def test_a_pipe_in_another_encoding_is_refused(monkeypatch, chatty, capsys):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("你好".encode("gbk")), encoding="utf-8"))
     assert main(["chat", str(chatty)]) == 2
     assert "is no text in utf-8; convert it first" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("asked", [("hi",), ("-",), ()], ids=["argument", "dash", "pipe"])
+def test_a_model_that_was_taught_a_chat_gives_the_taught_answer(monkeypatch, chatty, capsys, asked):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hi\n"))
+    assert main(["chat", str(chatty), *asked, "--max-tokens", "12", "--device", "cpu"]) == 0
+    assert capsys.readouterr().out == "yes and\n"
+
+
+@pytest.mark.parametrize("kind", [Keyboard, io.StringIO])
+@pytest.mark.parametrize(
+    ("setting", "because"),
+    [
+        (("--temperature", "-1"), "temperature is -1.0"), (("--top-p", "1.5"), "top_p is 1.5"),
+        (("--max-tokens", "0"), "max_tokens is 0"), (("--stop", ""), "a stop string is empty"),
+    ],
+)  # fmt: skip
+def test_settings_that_no_answer_can_have_are_refused_before_a_line_is_read(monkeypatch, chatty, capsys, kind, setting, because):
+    monkeypatch.setattr(sys, "stdin", lines := kind("hi\nhi\n"))
+    assert main(["chat", str(chatty), *setting]) == 2
+    out, err = capsys.readouterr()
+    assert (out, lines.read()) == ("", "hi\nhi\n")
+    assert err.count("chainrule: ") == 1
+    assert because in err
+
+
+@pytest.mark.parametrize(("line", "because"), [("too long " * 200, "tokens long"), ("/save /", "has no name to write under")])
+def test_a_line_of_a_pipe_that_is_refused_leaves_the_others_and_is_told_by_the_exit_code(
+    monkeypatch, chatty, capsys, line, because
+):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"hi\n{line}\nhi\n/exit\n"))
+    assert main(["chat", str(chatty), "--max-tokens", "12", "--device", "cpu"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "yes and\nno more\n"
+    assert [because in told for told in err.splitlines() if told.startswith("chainrule: ")] == [True]

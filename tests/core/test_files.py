@@ -35,6 +35,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         (b"", "is empty"),
         (b" \n", "is empty"),
         (b"abc\x00def", "is a binary file"),
+        (b"abc " * 50_000 + b"\x00", "is a binary file"),
         ("天气".encode("gbk"), "is not UTF-8"),
     ],
 )

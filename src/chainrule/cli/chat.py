@@ -1,7 +1,8 @@
 """``chainrule chat MODEL``: a conversation in the terminal, streaming, with its history.
 
 A reply that calls the calculator is answered by it, and the model goes on. With a question on the command line it answers and
-leaves; lines from a pipe are taken one by one, as if they were typed (with --json all of it is one question).
+leaves; lines from a pipe are taken one by one, as if they were typed (with --json all of it is one question). Where one of them
+is refused, the others are answered still, and the exit code is 2.
 """
 
 import sys
@@ -32,8 +33,8 @@ def arguments(parser: ArgumentParser) -> None:
     options.as_json(parser)
 
 
-def run(args: Namespace) -> None:
-    """Answer one question, or hold a conversation."""
+def run(args: Namespace) -> int:
+    """Answer one question, or hold a conversation; returns the exit code."""
     asked = _question(args)
     lm = options.load(args)
     start = [{"role": "system", "content": args.system}] if args.system else []
@@ -44,11 +45,12 @@ def run(args: Namespace) -> None:
             options.dump({"messages": [*messages, *added]})
         else:
             print()
-        return
-    lm.chat_ids([*start, {"role": "user", "content": "hi"}])  # a model that cannot chat says so now
+        return 0
+    # a model that cannot chat says so now, and so do settings that no answer can have
+    lm.request(lm.chat_ids([*start, {"role": "user", "content": "hi"}]), **options.settings(args))
     if sys.stdin.isatty():
         print(f"{lm.name}: type a message, or /help", file=sys.stderr)
-    talk(lm, start, args)
+    return talk(lm, start, args)
 
 
 def _question(args: Namespace) -> str | None:
@@ -73,9 +75,12 @@ def write(piece: str) -> None:
     sys.stdout.flush()
 
 
-def talk(lm: "LM", start: list[dict[str, Any]], args: Namespace) -> None:
-    """Questions and answers until the end of input."""
-    history, sign, heard = list(start), "> " if sys.stdin.isatty() else "", False
+def talk(lm: "LM", start: list[dict[str, Any]], args: Namespace) -> int:
+    """Questions and answers until the end of input; the exit code is 2 where a line of a pipe was refused.
+
+    A question that cannot be answered is taken back.
+    """
+    history, sign, heard, refused = list(start), "> " if sys.stdin.isatty() else "", False, False
     while True:
         try:
             line = input(sign).strip()
@@ -84,24 +89,26 @@ def talk(lm: "LM", start: list[dict[str, Any]], args: Namespace) -> None:
                 print()
             elif not heard:
                 raise RequestError("there is nothing to answer: standard input is empty; give a question") from None
-            return
+            break
         heard = True
         if line in ("/exit", "/quit"):
-            return
-        if line.startswith("/"):
-            history = command(line, history, start)
-        elif line:
-            history = reply(lm, [*history, {"role": "user", "content": line}], args)
+            break
+        try:
+            if line.startswith("/"):
+                history = command(line, history, start)
+            elif line:
+                history = reply(lm, [*history, {"role": "user", "content": line}], args)
+        except ChainruleError as error:
+            print(f"chainrule: {error}", file=sys.stderr)
+            refused = True
+    return 2 if refused and not sign else 0
 
 
 def reply(lm: "LM", messages: list[dict[str, Any]], args: Namespace) -> list[dict[str, Any]]:
-    """The conversation with its answer; a question that cannot be answered is taken back."""
+    """The conversation with its answer; one that is interrupted is taken back with its question."""
+    check_room(lm, messages)
     try:
-        check_room(lm, messages)
         added = list(lm.converse(messages, echo=write, **options.settings(args)))
-    except ChainruleError as error:
-        print(f"chainrule: {error}", file=sys.stderr)
-        return messages[:-1]
     except KeyboardInterrupt:
         print("\n(interrupted)", file=sys.stderr)
         return messages[:-1]
@@ -147,8 +154,5 @@ def save(path: str, history: list[dict[str, Any]]) -> None:
 
     from chainrule.core.files import unused, write_text
 
-    try:
-        write_text(unused(Path(path), mend="give another name"), json.dumps({"messages": history}, ensure_ascii=False) + "\n")
-        print(f"saved {path}", file=sys.stderr)
-    except ChainruleError as error:
-        print(f"chainrule: {error}", file=sys.stderr)
+    write_text(unused(Path(path), mend="give another name"), json.dumps({"messages": history}, ensure_ascii=False) + "\n")
+    print(f"saved {path}", file=sys.stderr)

@@ -105,7 +105,7 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     if not data.strip():
         raise DataError(f"{path} is empty; give a file with text in it")
-    if b"\x00" in data[:65536]:
+    if b"\x00" in data:
         raise DataError(f"{path} is a binary file (it holds a zero byte); give a text file in UTF-8")
     try:
         return data.decode("utf-8-sig")
