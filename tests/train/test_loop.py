@@ -10,7 +10,7 @@ import torch
 from chainrule.core.datum import Batch
 from chainrule.hub.fresh import fresh
 from chainrule.logprobs.losses import cross_entropy
-from chainrule.train.loop import PATIENCE, Diverged, Hooks, Interrupted, Settings, train
+from chainrule.train.loop import PATIENCE, Diverged, Hooks, Interrupted, Settings, _scale_and_clip, train
 from chainrule.train.objective import Objective
 from chainrule.train.optim import AdamW
 from chainrule.train.schedule import Schedule
@@ -90,3 +90,27 @@ def test_rows_of_steps_that_were_skipped_are_json_and_steps_are_counted_from_one
     read = [json.loads(json.dumps(row, allow_nan=False)) for row in rows[1:]]
     assert [row["step"] for row in read] == list(range(1, PATIENCE))
     assert all(row["skipped"] and row["loss"] is None and row["grad_norm"] is None for row in read)
+
+
+def graded(*gradients: list[float]) -> list[torch.nn.Parameter]:
+    """Parameters with these gradients, and one that has none."""
+    parameters = [torch.nn.Parameter(torch.zeros(len(gradient))) for gradient in gradients]
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = torch.tensor(gradient)
+    return [*parameters, torch.nn.Parameter(torch.zeros(2))]
+
+
+def test_gradients_above_the_clip_keep_their_direction_and_come_down_to_it():
+    parameters = graded([6.0, 0.0], [0.0, -8.0, 0.0])
+    assert _scale_and_clip(parameters, 2.0, 1.0) == 5.0  # the norm of (3, 0, 0, -4, 0), before it is clipped
+    found = torch.cat([parameter.grad for parameter in parameters[:-1]])
+    torch.testing.assert_close(found, torch.tensor([0.6, 0.0, 0.0, -0.8, 0.0]))
+    assert found.norm() <= 1.0
+    assert parameters[-1].grad is None
+
+
+@pytest.mark.parametrize("clip", [6.0, 1e9, float("inf")])
+def test_gradients_below_the_clip_are_divided_by_the_weight_alone(clip):
+    parameters = graded([6.0, 0.0], [0.0, -8.0, 0.0])
+    assert _scale_and_clip(parameters, 2.0, clip) == 5.0
+    assert [parameter.grad.tolist() for parameter in parameters[:-1]] == [[3.0, 0.0], [0.0, -4.0, 0.0]]
