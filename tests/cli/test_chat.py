@@ -144,7 +144,9 @@ def test_a_model_that_was_taught_a_chat_gives_the_taught_answer(monkeypatch, cha
         (("--max-tokens", "0"), "max_tokens is 0"), (("--stop", ""), "a stop string is empty"),
     ],
 )  # fmt: skip
-def test_settings_that_no_answer_can_have_are_refused_before_a_line_is_read(monkeypatch, chatty, capsys, kind, setting, because):
+def test_settings_that_no_answer_can_have_are_refused_before_a_line_is_read(
+    monkeypatch, chatty, capsys, kind, setting, because
+):
     monkeypatch.setattr(sys, "stdin", lines := kind("hi\nhi\n"))
     assert main(["chat", str(chatty), *setting]) == 2
     out, err = capsys.readouterr()

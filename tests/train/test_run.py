@@ -169,10 +169,11 @@ def test_a_resumed_run_ends_in_the_same_bits(text, tmp_path, more):
     assert [row["step"] for row in rows if "loss" in row] == list(range(1, 13))
 
 
-def test_a_run_on_two_threads_goes_on_to_the_same_bits(text, tmp_path):
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_a_run_on_two_threads_goes_on_to_the_same_bits(text, tmp_path, optimizer):
     shape = Fresh(**TINY | {"d_model": 64})  # wide enough that its products are shared out
-    adamw = Optimizing(kind="adamw")
-    wanted = recipe(text, threads=2, steps=3, save_every=1, context=64, batch_rows=8, keep=9, model=shape, optimizer=adamw)
+    stepping = Optimizing(kind=optimizer)
+    wanted = recipe(text, threads=2, steps=3, save_every=1, context=64, batch_rows=8, keep=9, model=shape, optimizer=stepping)
     whole = run_recipe(wanted, "whole", runs=tmp_path)
     assert torch.get_num_threads() == 2
     shutil.copytree(whole.folder, tmp_path / "cut")
@@ -182,15 +183,32 @@ def test_a_run_on_two_threads_goes_on_to_the_same_bits(text, tmp_path):
     assert same(weights(whole.folder), weights(cut.folder))
 
 
+def apart(wanted: Recipe, name: str, runs: Path, **how: bool) -> list[str]:
+    """The command that makes a run in a process of its own."""
+    code = (
+        "from pathlib import Path\nfrom chainrule.train.recipe import parse_recipe\nfrom chainrule.train.run import run_recipe\n"
+        f"run_recipe(parse_recipe({write_recipe(wanted)!r}), {name!r}, runs=Path({str(runs)!r}), **{how})"
+    )
+    return [sys.executable, "-c", code]
+
+
+@pytest.mark.prove
+def test_a_compiled_run_goes_on_to_the_same_bits(text, tmp_path):
+    """In processes of their own: what checks the shapes in signatures here cannot be compiled."""
+    wanted = recipe(text, steps=6, save_every=3, keep=9, compile=True)
+    subprocess.run(apart(wanted, "whole", tmp_path), check=True)
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    shutil.rmtree(tmp_path / "cut" / "model")
+    shutil.rmtree(tmp_path / "cut" / "checkpoints" / "step-00000006")
+    subprocess.run(apart(wanted, "cut", tmp_path, resume=True), check=True)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+
+
 def test_a_killed_process_goes_on_to_the_same_bits(text, tmp_path):
     from chainrule.train.run import locked
 
     wanted = recipe(text, steps=40, save_every=3)
-    code = (
-        "from pathlib import Path\nfrom chainrule.train.recipe import parse_recipe\nfrom chainrule.train.run import run_recipe\n"
-        f"run_recipe(parse_recipe({write_recipe(wanted)!r}), 'killed', runs=Path({str(tmp_path)!r}))"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(apart(wanted, "killed", tmp_path), stderr=subprocess.DEVNULL)
     folder = tmp_path / "killed" / "checkpoints"
     limit = time.monotonic() + 60
     while not (folder.exists() and list(folder.glob("step-*"))) and time.monotonic() < limit:

@@ -50,12 +50,12 @@ def training(runs: Path, name: str, *more: str, steps: int = 4) -> list[str]:
     ]  # fmt: skip
 
 
-def goes_on(live, runs: Path, name: str) -> None:
+def goes_on(live, runs: Path, name: str, *more: str, whole: str = "whole") -> None:
     """Resumed, the run of that name ends in the weights of the one that nothing befell; no step is taken twice."""
     kept = [path.name for path in checkpoints(runs / name / "checkpoints")]
-    end = live(Life(argv=training(runs, name, "--resume")))
+    end = live(Life(argv=training(runs, name, *more, "--resume")))
     assert end.code == 0, end.said
-    assert (runs / name / WEIGHTS).read_bytes() == (runs / "whole" / WEIGHTS).read_bytes()
+    assert (runs / name / WEIGHTS).read_bytes() == (runs / whole / WEIGHTS).read_bytes()
     made = [step for step in (FIRST, LAST) if any(f".{step}" in touch for touch in end.touches if touch.startswith("mkdir"))]
     assert made == [step for step in (FIRST, LAST) if step > max(kept, default="")]
 
@@ -76,6 +76,52 @@ def test_a_run_killed_at_a_touch_of_the_disk_goes_on_to_the_same_bits(live, runs
     assert any(touch.startswith("replace") and touch.endswith("/model") for touch in whole.touches[there:])
     for touch in range(begin, len(whole.touches), max(1, (len(whole.touches) - begin) // 5)):
         assert killed(live, runs, touch)[-1:] == [FIRST if touch <= there else LAST]
+
+
+def texts(folder: Path) -> Path:
+    """A folder of files to read, one of them deeper."""
+    for name, words in {
+        "one.txt": WORDS,
+        "two.md": "a bird sang in the tree. ",
+        "in/three.txt": "天气很好，小明去了公园。",
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(words * 40)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("path", "after"), [("a folder", "/tokenizer"), ("a folder", FIRST), ("tinyshakespeare", FIRST)], ids=str
+)
+def test_a_killed_run_with_a_tokenizer_of_its_own_goes_on_to_the_same_bits(live, request, tmp_path, path, after):
+    """BPE, as recipes train it where none is named, but small; killed before a checkpoint the run trains it anew."""
+    if path == "a folder":
+        read = texts(tmp_path / "texts")
+    else:
+        read = request.getfixturevalue("material") / "corpora" / "tinyshakespeare.txt"
+    more = f"data.path={read}", "tokenizer={kind: bpe, vocab_size: 300, sample_bytes: 20000}"
+    whole = live(Life(argv=training(tmp_path, "whole", *more)))
+    assert whole.code == 0, whole.said
+    there = next(i for i, touch in enumerate(whole.touches) if touch.startswith("replace") and touch.endswith(after))
+    end = live(Life(argv=training(tmp_path, "killed", *more), kill=there + 1))
+    assert end.code == -signal.SIGKILL, end.said
+    assert (tmp_path / "killed" / "tokenizer").is_dir()
+    assert [path.name for path in checkpoints(tmp_path / "killed" / "checkpoints")] == [FIRST] * (after == FIRST)
+    goes_on(live, tmp_path, "killed", *more)
+    made = [(tmp_path / name / "model" / "tokenizer.json").read_bytes() for name in ("killed", "whole")]
+    assert made[0] == made[1]
+
+
+@pytest.mark.parametrize("out", ["x.gguf", "x.bin", "folder"])
+def test_an_export_to_a_full_disk_ends_in_a_message_and_nothing_half_written(live, material, tmp_path, out):
+    """A folder is what ``lm.save`` writes."""
+    model = material / "stories260K" / "stories260K.bin"
+    argv = ["export", str(model), str(tmp_path / out), *(["--type", "f32"] if "." in out else []), "--device", "cpu"]
+    end = live(Life(argv=argv, room=model.stat().st_size // 2))
+    assert end.code == 2, end.said
+    assert f"chainrule: cannot write {tmp_path / out}" in end.said
+    assert "Traceback" not in end.said
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -153,3 +199,14 @@ def test_a_quickstart_whose_folder_is_occupied_or_no_folder_is_refused(runs, cap
     assert [path.name for path in (runs / "occupied").glob("[!.]*")] == ["mine.txt"]
     assert main([*asked, "--runs", str(runs / "text.txt")]) == 2
     assert "cannot write" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full, a disk that is always full, is Linux'")
+@pytest.mark.parametrize("argv", [["--help"], ["--version"], ["train", "--help"], ["tokenize", "bytes", "hello"]])
+def test_output_to_a_full_disk_ends_in_one_line(argv):
+    code = "import sys; from chainrule.cli import main; sys.exit(main())"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", code, *argv], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("chainrule: the disk is full: ")
+    assert len(done.stderr.splitlines()) == 1

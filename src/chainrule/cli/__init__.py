@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 from chainrule.core.errors import ChainruleError, nearest
 from chainrule.core.files import unusable
@@ -76,6 +77,14 @@ def _told(error: OSError | UnicodeError) -> str | None:
     return str(unusable(error)) if isinstance(error.filename, str | bytes) else None
 
 
+class _Help(argparse.Action):
+    """``--help`` that fails where it cannot be written: argparse's own would not tell."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *arguments: Any) -> None:
+        sys.stdout.write(parser.format_help())
+        parser.exit()
+
+
 def _run(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(overview())
@@ -90,8 +99,10 @@ def _run(argv: list[str]) -> int:
         raise ChainruleError(f"there is no verb {verb!r}{nearest(verb, VERBS)}; see: chainrule --help")
     module = import_module(f"chainrule.cli.{verb}")
     parser = argparse.ArgumentParser(
-        prog=f"chainrule {verb}", description=_sentence(VERBS[verb]), formatter_class=argparse.RawTextHelpFormatter
-    )
+        prog=f"chainrule {verb}", description=_sentence(VERBS[verb]), formatter_class=argparse.RawTextHelpFormatter,
+        add_help=False,
+    )  # fmt: skip
+    parser.add_argument("-h", "--help", action=_Help, nargs=0, help="show this help message and exit")
     module.arguments(parser)
     try:
         args = parser.parse_intermixed_args(rest)
