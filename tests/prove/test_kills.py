@@ -1,11 +1,20 @@
-"""A run that is killed goes on to the same bits, wherever it was: every touch of the disk, one by one."""
+"""A run that is killed goes on to the same bits, wherever it was: every touch of the disk, one by one.
+
+Keeps its numbers in docs/results.json.
+"""
+
+from pathlib import Path
 
 import pytest
 
+from chainrule.core.schema import dump
+from chainrule.eval.record import keep
+from chainrule.recipes.costs import machine
 from tests.lives import Life, nursery
 from tests.train.test_survival import WORDS, killed, training
 
 pytestmark = pytest.mark.prove
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_run_killed_at_every_touch_of_the_disk_goes_on_to_the_same_bits(tmp_path):
@@ -15,3 +24,5 @@ def test_a_run_killed_at_every_touch_of_the_disk_goes_on_to_the_same_bits(tmp_pa
         assert whole.code == 0, whole.said
         for touch in range(1, len(whole.touches)):
             killed(live, tmp_path, touch)
+    kept = {"machine": dump(machine()), "kills": len(whole.touches) - 1, "same_bits": len(whole.touches) - 1}
+    keep(ROOT / "docs" / "results.json", "kills", kept)

@@ -2,6 +2,7 @@
 
 llama-cpp-python is not among the packages for tests, since it is compiled for many minutes where it is installed:
 pip install llama-cpp-python. Its source package holds llama.cpp's converter, in vendor/llama.cpp: LLAMA_CPP names that folder.
+What was measured is kept in docs/results.json, once every test has run.
 """
 
 import ctypes
@@ -19,8 +20,11 @@ import transformers
 import chainrule as cr
 from chainrule.adapt.blocks import FORMATS, pack, unpack
 from chainrule.core.errors import CheckpointError
+from chainrule.core.schema import dump
+from chainrule.eval.record import keep
 from chainrule.generate.engine import Engine, Request
 from chainrule.hub.export import export
+from chainrule.recipes.costs import machine
 from chainrule.tokenizers import load as load_tokenizer
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.chat import CHATML, IM_END, IM_START, ChatTemplate
@@ -30,7 +34,8 @@ from tests.models.test_families import CASES as VARIANTS
 from tests.models.test_families import FAMILIES
 
 pytestmark = pytest.mark.prove
-SAMPLE = Path(__file__).parents[2] / "docs" / "sample.txt"
+DOCS = Path(__file__).parents[2] / "docs"
+SAMPLE = DOCS / "sample.txt"
 TEXTS = (
     "Tom went to the park. It's 10:45!",
     "今天的天气很好，小明去了图书馆。",
@@ -49,6 +54,15 @@ def llama():
     except ImportError:
         pytest.skip("llama-cpp-python is not installed; it compiles for many minutes: pip install llama-cpp-python")
     return llama_cpp
+
+
+@pytest.fixture(scope="module")
+def kept(llama):
+    """What the tests measure, by their names; written down behind the last of them."""
+    found: dict[str, dict[str, float]] = {"variants": {}, "converted": {}, "exported": {}, "quantized": {}, "error_to_ggml": {}}
+    yield found
+    versions = {"machine": dump(machine()), "llama_cpp": llama.__version__}
+    keep(DOCS / "results.json", "llama.cpp", versions | {name: table for name, table in found.items() if table})
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +163,7 @@ def allowed(name):
 
 @pytest.mark.parametrize(("family", "variant"), VARIANTS, ids=["-".join(case) for case in VARIANTS])
 def test_every_variant_of_every_family_is_the_same_in_llama_cpp_or_the_user_is_told(
-    family, variant, llama, tokenizer, tmp_path
+    family, variant, llama, kept, tokenizer, tmp_path
 ):
     """The configurations that are held to transformers, held to llama.cpp: logits and greedy text."""
     base, variants = FAMILIES[family]
@@ -164,7 +178,9 @@ def test_every_variant_of_every_family_is_the_same_in_llama_cpp_or_the_user_is_t
         assert TOLD[family, variant] in " ".join(notes)
         return
     ids = torch.randint(320, (40,), generator=torch.Generator().manual_seed(2)).tolist()
-    assert relative(theirs(llama, tmp_path / "x.gguf", ids), ours(tmp_path / "hf", ids)) < allowed(family)
+    far = relative(theirs(llama, tmp_path / "x.gguf", ids), ours(tmp_path / "hf", ids))
+    kept["variants"][f"{family}-{variant}"] = far
+    assert far < allowed(family)
     same_text(llama, tmp_path / "x.gguf", lm.model, ids[:9])
 
 
@@ -184,7 +200,7 @@ OWN_TOKENIZER = ("gemma2", "phi3", "phi3-longrope", "glm4", "glm4-moe", "ernie",
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in OWN_TOKENIZER])
-def test_llama_cpps_converter_reads_what_we_save(name, llama, converter, material, tmp_path):
+def test_llama_cpps_converter_reads_what_we_save(name, llama, kept, converter, material, tmp_path):
     """Our folder through their converter into their program: our logits."""
     known = load_tokenizer(material / "tokenizers" / ("qwen2" if name.startswith("qwen") else "gpt2"))
     published(name, tmp_path / "hf", vocab_size=known.vocab_size)
@@ -194,27 +210,30 @@ def test_llama_cpps_converter_reads_what_we_save(name, llama, converter, materia
     assert done.returncode == 0, done.stderr
     ids = torch.randint(known.vocab_size, (40,), generator=torch.Generator().manual_seed(2)).tolist()
     got, want = theirs(llama, tmp_path / "x.gguf", ids), ours(tmp_path / "ours", ids)
-    assert relative(got, want) < allowed(name)
+    kept["converted"][name] = relative(got, want)
+    assert kept["converted"][name] < allowed(name)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_logits_of_an_exported_model_are_those_of_llama_cpp(name, llama, tokenizer, tmp_path):
+def test_the_logits_of_an_exported_model_are_those_of_llama_cpp(name, llama, kept, tokenizer, tmp_path):
     """Prompts longer than the windows, every architecture, float32."""
     published(name, tmp_path / "hf")
     lm = cr.LM(cr.load(tmp_path / "hf").model, tokenizer)
     export(lm, tmp_path / "x.gguf", to="gguf", kind="f32")
     ids = torch.randint(320, (40,), generator=torch.Generator().manual_seed(2)).tolist()
-    assert relative(theirs(llama, tmp_path / "x.gguf", ids), ours(tmp_path / "hf", ids)) < allowed(name)
+    kept["exported"][name] = relative(theirs(llama, tmp_path / "x.gguf", ids), ours(tmp_path / "hf", ids))
+    assert kept["exported"][name] < allowed(name)
 
 
 @pytest.mark.parametrize("kind", ["f16", "bf16", "q8_0", "q4_0", "q6_k", "q4_k_m"])
-def test_quantized_files_run_in_llama_cpp_as_we_read_them(kind, llama, tokenizer, tmp_path):
+def test_quantized_files_run_in_llama_cpp_as_we_read_them(kind, llama, kept, tokenizer, tmp_path):
     """llama.cpp also rounds the activations of quantized products to eight bits, so that the two agree to a few hundredths."""
     published("qwen3", tmp_path / "hf", hidden_size=256, num_attention_heads=8, intermediate_size=512)
     lm = cr.LM(cr.load(tmp_path / "hf").model, tokenizer)
     export(lm, tmp_path / "x.gguf", to="gguf", kind=kind)
     ids = torch.randint(320, (40,), generator=torch.Generator().manual_seed(2)).tolist()
-    assert relative(theirs(llama, tmp_path / "x.gguf", ids), ours(tmp_path / "x.gguf", ids)) < 0.06
+    kept["quantized"][kind] = relative(theirs(llama, tmp_path / "x.gguf", ids), ours(tmp_path / "x.gguf", ids))
+    assert kept["quantized"][kind] < 0.06
 
 
 def test_stories260k_says_in_llama_cpp_what_llama2_c_makes_it_say(llama, material, tmp_path):
@@ -249,7 +268,7 @@ def test_llama_cpp_cuts_texts_as_our_tokenizers_do(pattern, llama, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"])
-def test_our_quantizers_lose_as_little_as_ggmls_own(name, llama):
+def test_our_quantizers_lose_as_little_as_ggmls_own(name, llama, kept):
     """Squared error over heavy-tailed weights: within two parts in a thousand, what rounding in another order may cost."""
     library = next((Path(llama.__file__).parent / "lib").glob("libggml-base.*"))
     quantize = ctypes.CDLL(str(library)).ggml_quantize_chunk
@@ -260,4 +279,5 @@ def test_our_quantizers_lose_as_little_as_ggmls_own(name, llama):
     data = np.zeros((256, FORMATS[name].row_bytes(1024)), np.uint8)
     assert quantize(FORMATS[name].number, x.ctypes.data, data.ctypes.data, 0, *x.shape, None) == data.nbytes
     ggml, here = (np.mean((unpack(one, name) - x) ** 2) for one in (data, pack(x, name)))
+    kept["error_to_ggml"][name] = float(here / ggml)
     assert here <= ggml * 1.002
