@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,9 +11,7 @@ import torch
 import chainrule as cr
 from chainrule.adapt.int4 import Int4Linear, Int4Stack
 from chainrule.core.errors import CheckpointError, ConfigError
-from chainrule.core.schema import dump
 from chainrule.eval.anatomy import take_apart
-from chainrule.eval.record import keep
 from chainrule.hub.fresh import fresh
 from chainrule.hub.gguf.model import write_model
 from chainrule.hub.load import load, size_bytes
@@ -24,9 +21,9 @@ from chainrule.hub.trace import TensorStep
 from chainrule.layers.router import RouterLayer
 from chainrule.models.moves import Permute, RenamePrefix, Transpose, loaded
 from chainrule.models.routes import routes
-from chainrule.recipes.costs import machine
 from chainrule.tokenizers.byte import ByteTokenizer
 from tests.hub.gguf_cases import published
+from tests.measured import keep_measured
 
 TOKENS = torch.randint(257, (2, 9), generator=torch.Generator().manual_seed(0))
 
@@ -328,7 +325,7 @@ def test_a_hollow_llama_8b_loads_as_int4_under_seven_gigabytes(tmp_path):
     """Keeps its numbers in docs/results.json."""
     n, parameters, _, peak, seconds = measured(hollow(tmp_path / "8b"), "int4")
     found = {"tensors": n, "parameters": parameters, "peak_anonymous_bytes": peak, "seconds": round(seconds, 1)}
-    keep(Path(__file__).parents[2] / "docs" / "results.json", "hollow 8B as int4", {"machine": dump(machine()), **found})
+    keep_measured("hollow 8B as int4", 1, found)
     assert (n, parameters) == (291, 8_030_261_248)
     assert peak < 7e9
 

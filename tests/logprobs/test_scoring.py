@@ -14,12 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from chainrule.core.datum import Batch, Layout
 from chainrule.core.model import LanguageModel
-from chainrule.core.schema import dump
-from chainrule.eval.record import keep
 from chainrule.logprobs import scoring
 from chainrule.logprobs.scoring import linear_logprobs, token_logprobs
-from chainrule.recipes.costs import machine
 from tests.logprobs import toys
+from tests.measured import keep_measured
 
 
 def random_batch(vocab_size: int, b: int = 3, t: int = 9, seed: int = 0) -> Batch:
@@ -213,6 +211,5 @@ def test_150k_words_by_4096_tokens_raise_the_peak_by_under_700_mb() -> None:
     """Forward and backward, both gradients included (that of the head alone is 614 MB). Keeps it in docs/results.json."""
     run = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
     risen = int(run.stdout)
-    kept = {"machine": dump(machine()), "words": 150_000, "tokens": 4096, "width": 1024, "peak_rise_bytes": risen}
-    keep(Path(__file__).parents[2] / "docs" / "results.json", "scoring", kept)
+    keep_measured("scoring", 2, {"words": 150_000, "tokens": 4096, "width": 1024, "peak_rise_bytes": risen})
     assert 600e6 < risen < 700e6

@@ -3,18 +3,13 @@
 Keeps its numbers in docs/results.json.
 """
 
-from pathlib import Path
-
 import pytest
 
-from chainrule.core.schema import dump
-from chainrule.eval.record import keep
-from chainrule.recipes.costs import machine
 from tests.lives import Life, nursery
+from tests.measured import keep_measured
 from tests.train.test_survival import WORDS, killed, training
 
 pytestmark = pytest.mark.prove
-ROOT = Path(__file__).parents[2]
 
 
 def test_a_run_killed_at_every_touch_of_the_disk_goes_on_to_the_same_bits(tmp_path):
@@ -24,5 +19,4 @@ def test_a_run_killed_at_every_touch_of_the_disk_goes_on_to_the_same_bits(tmp_pa
         assert whole.code == 0, whole.said
         for touch in range(1, len(whole.touches)):
             killed(live, tmp_path, touch)
-    kept = {"machine": dump(machine()), "kills": len(whole.touches) - 1, "same_bits": len(whole.touches) - 1}
-    keep(ROOT / "docs" / "results.json", "kills", kept)
+    keep_measured("kills", 1, {"kills": len(whole.touches) - 1, "same_bits": len(whole.touches) - 1})

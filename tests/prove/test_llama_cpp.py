@@ -20,22 +20,19 @@ import transformers
 import chainrule as cr
 from chainrule.adapt.blocks import FORMATS, pack, unpack
 from chainrule.core.errors import CheckpointError
-from chainrule.core.schema import dump
-from chainrule.eval.record import keep
 from chainrule.generate.engine import Engine, Request
 from chainrule.hub.export import export
-from chainrule.recipes.costs import machine
 from chainrule.tokenizers import load as load_tokenizer
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.chat import CHATML, IM_END, IM_START, ChatTemplate
 from tests.hub.gguf_cases import CASES, published
+from tests.measured import keep_measured
 from tests.models.parity import checkpoint
 from tests.models.test_families import CASES as VARIANTS
 from tests.models.test_families import FAMILIES
 
 pytestmark = pytest.mark.prove
-DOCS = Path(__file__).parents[2] / "docs"
-SAMPLE = DOCS / "sample.txt"
+SAMPLE = Path(__file__).parents[2] / "docs" / "sample.txt"
 TEXTS = (
     "Tom went to the park. It's 10:45!",
     "今天的天气很好，小明去了图书馆。",
@@ -61,8 +58,7 @@ def kept(llama):
     """What the tests measure, by their names; written down behind the last of them."""
     found: dict[str, dict[str, float]] = {"variants": {}, "converted": {}, "exported": {}, "quantized": {}, "error_to_ggml": {}}
     yield found
-    versions = {"machine": dump(machine()), "llama_cpp": llama.__version__}
-    keep(DOCS / "results.json", "llama.cpp", versions | {name: table for name, table in found.items() if table})
+    keep_measured("llama.cpp", 1, {"llama_cpp": llama.__version__} | {name: table for name, table in found.items() if table})
 
 
 @pytest.fixture(scope="module")

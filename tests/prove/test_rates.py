@@ -12,9 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from chainrule.core.schema import dump
-from chainrule.eval.record import keep
-from chainrule.recipes.costs import machine
+from tests.measured import keep_measured
 
 pytestmark = pytest.mark.prove
 ROOT = Path(__file__).parents[2]
@@ -44,7 +42,7 @@ def test_the_truth_reads_at_least_50_kb_of_the_world_a_second():
         )
         assert found is not None
         rates.append(int(found[1].replace(",", "")))
-    keep(ROOT / "docs" / "results.json", "oracle", {"machine": dump(machine()) | {"threads": 1}, "kb_per_second": max(rates)})
+    keep_measured("oracle", 1, {"kb_per_second": max(rates)})
     assert max(rates) >= 50
 
 
@@ -53,6 +51,6 @@ def test_a_4_gram_over_two_megabytes_is_counted_within_ten_seconds(material):
     path = material / "corpora" / "tinyshakespeare.txt"
     size, n_grams, seconds = min((said("-c", COUNT, str(path)).split() for _ in range(3)), key=lambda row: float(row[2]))
     kept = {"order": 4, "size_bytes": int(size), "n_grams": int(n_grams), "seconds": round(float(seconds), 2)}
-    keep(ROOT / "docs" / "results.json", "counting", {"machine": dump(machine()) | {"threads": 1}, **kept})
+    keep_measured("counting", 1, kept)
     assert int(size) > 2e6
     assert float(seconds) < 10
