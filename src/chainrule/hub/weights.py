@@ -208,6 +208,10 @@ def _take(
 ) -> None:
     """Read the tensors of one route, move them, and hand the results to the model."""
     sources = {name: stored.pop(name) for name in route.sources}
+    if not route.ours:  # not moved either: it may be half of a packed matrix, or of a stack
+        for name, source in sources.items():
+            watch.lap("tensor", **left_out(name, source, "of no use to the model"))
+        return
     read = {name: source.read() for name, source in sources.items()}
     pages = {tensor.untyped_storage().data_ptr() for tensor in read.values()}
     for ours, tensor in loaded(moves, read).items():
@@ -215,9 +219,6 @@ def _take(
         if watch.on:
             made_of = {name: sources[name] for name in route.ours[ours]}
             watch.lap("tensor", **_taken(ours, tuple(tensor.shape), made_of, way, dtype, wish))
-    if not route.ours:
-        for name, source in sources.items():
-            watch.lap("tensor", **left_out(name, source, "of no use to the model"))
 
 
 def _put(model: nn.Module, name: str, tensor: Tensor, wish: Wish, pages: set[int]) -> tuple[Way, str]:

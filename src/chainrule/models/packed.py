@@ -18,32 +18,42 @@ from chainrule.models.moves import Move, Tensors
 
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 """What three bits of exponent and mantissa mean; the fourth is the sign."""
+FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
+SCALE = "_scale_inv"
+"""What the name of a matrix ends in where its scales are meant."""
 
 
 @dataclass(frozen=True)
 class Fp8Blocks:
-    """``NAME`` in fp8 with ``NAME_scale_inv``, one scale a block."""
+    """``NAME`` in fp8 with ``NAME_scale_inv``, one scale a block; the last block of a row or column may be cut."""
 
     rows: int = 128
     columns: int = 128
 
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.columns < 1:
+            raise CheckpointError(f"weight_block_size is {[self.rows, self.columns]}; a block has 1 row and 1 column or more")
+
     def load(self, tensors: Tensors) -> Tensors:
-        scales = {name: tensor for name, tensor in tensors.items() if name.endswith("_scale_inv")}
-        return {
-            name: self._unpack(name, tensor, scales[name + "_scale_inv"]) if name + "_scale_inv" in scales else tensor
-            for name, tensor in tensors.items()
-            if name not in scales
-        }
+        return {name: self._unpacked(name, tensors) for name in tensors if not name.endswith(SCALE)}
 
     def save(self, tensors: Tensors) -> Tensors:
         return tensors
 
-    def _unpack(self, name: str, packed: Tensor, scale: Tensor) -> Tensor:
-        wanted = (-(-packed.shape[0] // self.rows), -(-packed.shape[1] // self.columns))
+    def _unpacked(self, name: str, tensors: Tensors) -> Tensor:
+        packed, scale = tensors[name], tensors.get(name + SCALE)
+        if scale is None:
+            if packed.dtype in FP8:  # its numbers alone would be taken for weights
+                raise CheckpointError(f"{name} has no {name}{SCALE} beside it; copy the files again")
+            return packed
+        if packed.ndim < 2:
+            raise CheckpointError(f"{name} is {tuple(packed.shape)}, but only matrices come in blocks; copy the files again")
+        *stack, n, k = packed.shape
+        wanted = (*stack, -(-n // self.rows), -(-k // self.columns))
         if tuple(scale.shape) != wanted:
             raise CheckpointError(f"{name}: {tuple(packed.shape)} in blocks has {wanted} scales, not {tuple(scale.shape)}")
-        whole = scale.float().repeat_interleave(self.rows, 0).repeat_interleave(self.columns, 1)
-        return (packed.float() * whole[: packed.shape[0], : packed.shape[1]]).to(torch.bfloat16)
+        whole = scale.float().repeat_interleave(self.rows, -2).repeat_interleave(self.columns, -1)
+        return (packed.float() * whole[..., :n, :k]).to(torch.bfloat16)
 
 
 @dataclass(frozen=True)
