@@ -2,6 +2,7 @@
 
 import pytest
 
+from chainrule.core.chat import Chat, Embedder, Scorer
 from chainrule.hub.lm import LM
 from chainrule.models.ngram import NGram
 from chainrule.tokenizers.bpe import BPE
@@ -17,3 +18,10 @@ def test_without_a_prompt_logp_is_the_total_of_score(bos, eos):
     assert lm.logp("") == 0
     if eos:
         assert lm.logp("a cat") < lm.logp(" cat", prompt="a")
+
+
+def test_applications_may_chat_with_it_and_score_but_not_embed():
+    lm = LM(NGram.fit([[0, 1, 0]], order=2, vocab_size=2))
+    assert isinstance(lm, Chat)
+    assert isinstance(lm, Scorer)
+    assert not isinstance(lm, Embedder)

@@ -12,6 +12,7 @@ import torch
 from torch.testing import assert_close
 
 import chainrule as cr
+from chainrule.core.chat import Embedder
 from chainrule.core.errors import CheckpointError, RequestError
 from chainrule.hub.sentences import Pooling, read_pooling
 
@@ -79,6 +80,10 @@ def test_embeddings_equal_the_reference(lm, reference):
     found = torch.tensor(lm.embed(TEXTS))
     assert_close(found, torch.stack([reference(text) for text in TEXTS]), atol=1e-5, rtol=0)
     assert_close(found.norm(dim=1), torch.ones(len(TEXTS)))
+
+
+def test_applications_may_embed_with_it(lm):
+    assert isinstance(lm, Embedder)
 
 
 def test_saved_and_loaded_it_embeds_the_same(lm, tmp_path):

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from chainrule.core.errors import DataError
 
@@ -106,6 +106,7 @@ def _short(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=repr)[:60]
 
 
+@runtime_checkable
 class Chat(Protocol):
     """Anything that answers a conversation."""
 
@@ -118,6 +119,7 @@ class Chat(Protocol):
         ...
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """Anything that gives a text its log-probability, in nats."""
 
@@ -126,6 +128,7 @@ class Scorer(Protocol):
         ...
 
 
+@runtime_checkable
 class Embedder(Protocol):
     """Anything that turns texts into vectors of one length."""
 

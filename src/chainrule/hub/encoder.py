@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
+from chainrule.core.chat import Embedder
 from chainrule.core.datum import Layout
 from chainrule.core.errors import RequestError
 from chainrule.core.masked import MaskedModel
@@ -128,3 +130,7 @@ def mask_token(tokenizer: Tokenizer) -> str:
     if not found:
         raise RequestError(f"the tokenizer has no mask token ({' or '.join(MASKS)}), so no word of a text can be hidden")
     return found[0]
+
+
+if TYPE_CHECKING:  # applications may be given it for one: a type checker holds it to that
+    _: type[Embedder] = MaskedLM

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from chainrule.core.chat import Message
+from chainrule.core.chat import Chat, Message, Scorer
 from chainrule.core.datum import Batch, Given
 from chainrule.core.errors import RequestError
 from chainrule.core.model import LanguageModel
@@ -275,3 +275,7 @@ class LM:
 def _check_settings(settings: Mapping[str, Any]) -> None:
     if unknown := sorted(set(settings) - set(SETTINGS)):
         raise RequestError(f"unknown setting {unknown[0]!r}; known are {', '.join(SETTINGS)}")
+
+
+if TYPE_CHECKING:  # applications may be given it for either: a type checker holds it to that
+    _: tuple[type[Chat], type[Scorer]] = (LM, LM)
