@@ -117,6 +117,17 @@ def test_a_checkpoint_in_fp8_loads_as_its_unpacked_self(twice, dtype):
 
 
 @torch.no_grad()
+def test_what_is_not_packed_joins_what_is_in_bf16(twice, tmp_path):
+    tensors = load_file(twice[1] / "model.safetensors")
+    wide = {name: tensor.float() if tensor.dtype == torch.bfloat16 else tensor for name, tensor in tensors.items()}
+    shutil.copytree(twice[1], tmp_path / "wide")
+    save_file(wide, tmp_path / "wide" / "model.safetensors", metadata={"format": "pt"})
+    tokens = torch.arange(13)[None]
+    plain, fp8 = (load(folder, device="cpu").model for folder in (twice[0], tmp_path / "wide"))
+    assert torch.equal(fp8(tokens), plain(tokens))
+
+
+@torch.no_grad()
 def test_a_checkpoint_in_fp8_is_saved_unpacked(twice, tmp_path):
     lm = load(twice[1], device="cpu")
     lm.save(tmp_path / "again")

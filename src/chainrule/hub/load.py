@@ -216,6 +216,8 @@ def _folder(folder: Path, wish: Wish, pickle: bool, watch: Stopwatch) -> LM | Ma
         raise CheckpointError(f"{folder}: {error}") from error
     _lap_shapes(model, watch)
     wish = replace(wish, device=_home(model, wish.device))
+    if wish.dtype is None and config.get("quantization_config"):  # what is unpacked is bf16: what is stored otherwise joins it
+        wish = replace(wish, dtype=torch.bfloat16)
     stored = open_weights(weight_files(folder, pickle=pickle), watch)
     if config.get("model_type") == "t5":
         _refuse_fp16(folder, {one.dtype for one in stored.values()} if wish.dtype is None else {wish.dtype})
