@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from chainrule.core.datum import Batch
-from chainrule.core.errors import ConfigError
+from chainrule.core.errors import ConfigError, DataError
 from chainrule.eval.ablation import PARTS, chosen, ratio, read
 from chainrule.eval.gradients import layer_gradients
 from chainrule.logprobs.losses import cross_entropy
@@ -77,6 +77,37 @@ def test_models_that_are_done_are_not_trained_again(done, monkeypatch):
     assert ablation(plan(folder), resume=True).models == found.models
     with pytest.raises(ConfigError, match="layers was 24, is 12"):
         ablation(plan(folder, layers=12), resume=True)
+
+
+def test_a_users_own_text_is_judged_by_its_last_part(tmp_path):
+    text = tmp_path / "my text.txt"
+    text.write_text("The cat sat on the mat.\nThe dog ran to the park and sat there too.\n" * 150)
+    found = ablation(plan(tmp_path, text=text, layers=2, parts=("norm", "position"), documents=None))
+    assert [one.without for one in found.models] == [None, "norm", "position"]
+    assert all(list(one.bits_per_byte) == ["text"] for one in found.models)
+    assert all(bits > 0 for one in found.models for bits in one.bits_per_byte.values())
+    assert found.source == str(text)
+    assert found.commands == (f"chainrule ladder --ablate norm,position --text '{text}' --layers 2 --name ablation --force",)
+    assert str(text) in (tmp_path / "ablation" / "report.html").read_text(encoding="utf-8")
+    assert (
+        ablation(plan(tmp_path, text=text, layers=2, parts=("norm", "position"), documents=None), resume=True).models
+        == found.models
+    )
+    with pytest.raises(ConfigError, match="text was"):
+        ablation(plan(tmp_path, layers=2, parts=("norm", "position"), documents=None), resume=True)
+
+
+def test_a_text_too_short_for_a_row_is_refused_and_leaves_nothing(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("ab cd\nef gh\nij kl\nmn op\nqr st\n")
+    with pytest.raises(DataError, match="less than the 32 of a row"):
+        ablation(plan(tmp_path, text=text))
+    assert not (tmp_path / "ablation").exists()
+
+
+def test_what_to_type_again_says_only_what_is_not_usual(done):
+    _, found = done
+    assert found.commands == ("chainrule ladder --ablate residual,norm,position --name ablation --force",)
 
 
 def test_a_model_that_diverges_is_reported_with_its_step(tmp_path, monkeypatch):

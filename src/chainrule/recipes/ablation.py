@@ -8,6 +8,7 @@ or gradients stop being finite is reported as diverged, at its step.
 
 import json
 import math
+import shlex
 import sys
 import time
 from dataclasses import dataclass
@@ -195,7 +196,7 @@ class _Ablations:
             tokens=self.steps * plan.batch_rows * plan.context,
             seconds=round(setup + sum(one.seconds for one in models), 2),
             models=models,
-            commands=(f"chainrule ladder --ablate {','.join(plan.parts)} --name {plan.name} --force",),
+            commands=(command(plan),),
         )
 
     def done(self, without: str | None) -> Ablated:
@@ -237,6 +238,13 @@ class _Ablations:
     def paid(self, model: Decoder) -> dict[str, float]:
         """Bits per byte on the held-out documents, by language."""
         return measure(model, self.corpus.tokenizer, self.corpus.held, self.corpus.languages).by_language
+
+
+def command(plan: Plan) -> str:
+    """What to type to see it again."""
+    text = "" if plan.text is None else f" --text {shlex.quote(str(plan.text))}"
+    layers = "" if plan.layers == Plan.layers else f" --layers {plan.layers}"
+    return f"chainrule ladder --ablate {','.join(plan.parts)}{text}{layers} --name {plan.name} --force"
 
 
 def _say(text: str) -> None:
