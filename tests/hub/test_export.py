@@ -11,12 +11,31 @@ import chainrule as cr
 from chainrule.cli import main
 from chainrule.core.errors import CheckpointError, ConfigError
 from chainrule.hub.export import export
+from chainrule.hub.gguf.tables import ARCH_OF
 from chainrule.hub.llama2c import quantize
 from chainrule.hub.llmc import read_llmc
 from chainrule.hub.modelfile import modelfile
+from chainrule.models.families import FAMILIES
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.chat import CHATML, IM_END, IM_START, ChatTemplate
 from tests.hub.gguf_cases import published
+
+SMALL = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 32,
+}
+UNWRITTEN = {
+    "T5": (
+        {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2},
+        "T5ForConditionalGeneration",
+        "of type 't5', only of",
+    ),
+    "Bert": (SMALL, "BertForMaskedLM", "is an encoder"),
+    "Glm": (SMALL | {"head_dim": 8, "num_key_value_heads": 2, "pad_token_id": 0}, "GlmForCausalLM", "of type 'glm', only of"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +46,18 @@ def stories(material):
 @torch.no_grad()
 def logits(lm) -> torch.Tensor:
     return lm.model(torch.randint(lm.model.vocab_size, (2, 20), generator=torch.Generator().manual_seed(1)))
+
+
+@pytest.mark.parametrize("name", UNWRITTEN)
+def test_what_goes_into_no_gguf_is_refused(name, tmp_path, capsys):
+    """The families of which docs/chapters/12-files.md says so."""
+    transformers = pytest.importorskip("transformers")
+    assert set(FAMILIES) - set(ARCH_OF) == {"t5", "bert", "glm"}
+    config, model, because = UNWRITTEN[name]
+    getattr(transformers, model)(getattr(transformers, f"{name}Config")(vocab_size=50, **config)).save_pretrained(tmp_path)
+    assert main(["export", str(tmp_path), str(tmp_path / "out.gguf"), "--device", "cpu"]) == 2
+    assert because in capsys.readouterr().err
+    assert not (tmp_path / "out.gguf").exists()
 
 
 # llama2.c
