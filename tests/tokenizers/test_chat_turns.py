@@ -142,3 +142,50 @@ def test_a_template_that_asks_for_the_date_is_told_it():
     assert template.dated(date(2024, 7, 26)).render(TURNS) == "26 Jul 2024hello"
     with pytest.raises(TokenizerError, match=r"data\.day=2024-07-26"):
         template.render(TURNS)
+
+
+PLAIN = (
+    "REFUSES{% for m in messages %}{% if m.role != 'assistant' or m.content %}"
+    "{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+REFUSALS = {
+    "an empty conversation": "{% if not messages %}{{ raise_exception('no messages') }}{% endif %}",
+    "one that ends with the user": "{% if messages[-1].role == 'user' %}{{ raise_exception('nobody answers') }}{% endif %}",
+    "fewer than four turns": "{% if messages | length < 4 %}{{ raise_exception('too short') }}{% endif %}",
+}
+
+
+@pytest.mark.parametrize("refuses", REFUSALS.values(), ids=REFUSALS)
+@pytest.mark.parametrize("turns", [TURNS, [{"role": "assistant", "content": "the mat"}, *TURNS]], ids=["user", "assistant"])
+def test_a_template_that_refuses_a_conversation_so_far_shows_the_turns_in_the_whole(refuses, turns):
+    encoded = ChatTemplate(PLAIN.replace("REFUSES", refuses), TOKENIZER).encode(turns)
+    assert encoded == ChatTemplate(CHATML, TOKENIZER).encode(turns)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "{% if add_generation_prompt %}{{ raise_exception('never asked') }}{% endif %}",
+        "{% if add_generation_prompt and messages | length < 4 %}{{ raise_exception('never asked') }}{% endif %}",
+    ],
+)
+def test_a_template_that_refuses_and_shows_no_turn_either_is_told_how_to_be_mended(prompt):
+    source = PLAIN.split("{% if add_generation_prompt")[0].replace("REFUSES", prompt)
+    with pytest.raises(TokenizerError, match=r"message 1 .*never asked.*\{% generation %\}"):
+        ChatTemplate(source, TOKENIZER).encode(TURNS)
+
+
+@pytest.mark.parametrize("refuses", ["", REFUSALS["an empty conversation"]])
+@pytest.mark.parametrize("at", [1, 2, 4])
+def test_a_turn_of_which_nothing_is_rendered_has_no_words_to_learn(at, refuses):
+    template = ChatTemplate(PLAIN.replace("REFUSES", refuses), TOKENIZER)
+    silent = [*TURNS[:at], {"role": "assistant", "content": ""}, *TURNS[at:]]
+    assert template.encode(silent) == template.encode(TURNS)
+
+
+def test_an_empty_turn_between_marks_of_nothing_counts_no_token():
+    """No prompt, no end: the turn is its words alone, and there are none."""
+    template = ChatTemplate("{% for m in messages %}{{ m.content }}{% endfor %}", TOKENIZER)
+    turns = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": ""}, {"role": "user", "content": " there"}]
+    assert sum(template.encode(turns).mask) == 0
