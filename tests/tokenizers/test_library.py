@@ -91,6 +91,14 @@ def test_bytes_with_a_space_in_front_are_not_lossless():
     assert ours.normalize("cat") == ours.decode(ours.encode("cat")) == " cat"
 
 
+def test_no_text_spells_the_unknown_piece_of_a_unigram():
+    library = pytest.importorskip("tokenizers")
+    pieces = [("<unk>", 0.0), *((letter, -1.0) for letter in "<unk>")]
+    engine = library.Tokenizer(library.models.Unigram(pieces, unk_id=0, byte_fallback=False))
+    engine.add_special_tokens(["<unk>"])
+    assert LibraryTokenizer(engine.to_str()).encode("<unk>☃") == [1, 2, 3, 4, 5, 0]
+
+
 def test_what_cannot_be_spelt_is_unknown_and_no_text_spells_that():
     library = pytest.importorskip("tokenizers")
     engine = library.Tokenizer(library.models.WordPiece({"[UNK]": 0, "[SEP]": 1, "cat": 2, "[": 3}, unk_token="[UNK]"))

@@ -6,7 +6,7 @@ spells) is left undone here: a text never yields a special id.
 
 import itertools
 import json
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,8 @@ class LibraryTokenizer(Tokenizer):
         self.specials = {token["content"]: token["id"] for token in special}
         self._special_ids = frozenset(self.specials.values())
         whole = self._json["model"].get("type") in ("Unigram", "WordLevel")
-        self._encoder = _engine(_unspellable(self._json, self.specials)) if whole else self._engine
+        unspelt = {*self.specials, *([] if self._unknown is None else [self._unknown])}
+        self._encoder = _engine(_unspellable(self._json, unspelt)) if whole else self._engine
         self._encoder.encode_special_tokens = True
         self.added = {token["content"]: token["id"] for token in added}
         self._names = {id: name for name, id in self.added.items()}
@@ -182,16 +183,18 @@ def _unknown(model: Any) -> str | None:
     return model.get("unk_token")
 
 
-def _unspellable(source: Any, specials: Mapping[str, int]) -> str:
+def _unspellable(source: Any, specials: Collection[str]) -> str:
     """A ``tokenizer.json`` whose model looks up whole pieces, the special ones renamed so that no text spells them."""
     renamed = {name: f" \ue005{name}" for name in specials}
-    vocab = source["model"]["vocab"]
+    model = source["model"]
+    vocab = model["vocab"]
     if isinstance(vocab, dict):
         vocab = {renamed.get(piece, piece): id for piece, id in vocab.items()}
     else:
         vocab = [[renamed.get(piece, piece), score] for piece, score in vocab]
     added = [token for token in source.get("added_tokens") or [] if token["content"] not in specials]
-    return json.dumps({**source, "added_tokens": added, "model": {**source["model"], "vocab": vocab}}, ensure_ascii=False)
+    model = {**model, "vocab": vocab} | ({"unk_token": renamed[model["unk_token"]]} if model.get("unk_token") else {})
+    return json.dumps({**source, "added_tokens": added, "model": model}, ensure_ascii=False)
 
 
 def _puts_space(source: Any) -> bool:

@@ -5,6 +5,7 @@
 Kudo & Richardson 2018, arXiv:1808.06226. The file is a protocol buffer (sentencepiece_model.proto), read here by hand; the
 table is a double-array trie (Aoe 1989). A character without a piece becomes its bytes where the model has byte pieces, else
 <unk>. Tokens that were added later, beside the file, are found before anything else; what follows one is cut like a new text.
+Written to be read; ``fast()`` gives the `tokenizers` library's engine for the models that it runs exactly.
 """
 
 import json
@@ -14,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chainrule.core.errors import TokenizerError
 from chainrule.core.files import whole_file, write_text
@@ -22,6 +23,9 @@ from chainrule.core.tokenizer import Tokenizer
 from chainrule.tokenizers.library import token_names
 from chainrule.tokenizers.merging import merge_best
 from chainrule.tokenizers.unigram import best_cut
+
+if TYPE_CHECKING:
+    from chainrule.tokenizers.library import LibraryTokenizer
 
 SPACE = "▁"
 NORMAL, UNKNOWN, CONTROL, DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
@@ -168,6 +172,45 @@ class SentencePiece(Tokenizer):
 
     def normalize(self, text: str) -> str:
         return self.decode(self.encode(text))
+
+    def fast(self) -> "LibraryTokenizer":
+        """The same tokenizer, run by the `tokenizers` library; raises ``TokenizerError`` where that would give other ids."""
+        from chainrule.tokenizers.library import LibraryTokenizer
+        from chainrule.tokenizers.library_pieces import bpe_model, pieces_json, unigram_model
+
+        if reasons := [reason for reason, holds in self._beyond_library().items() if holds]:
+            raise TokenizerError(
+                f"the tokenizers library gives other ids for a SentencePiece model with {' and '.join(reasons)}; use the "
+                "tokenizer as it is, without fast()"
+            )
+        names = [piece for piece, _, _ in self.pieces]
+        if self.model.algorithm == UNIGRAM:
+            # what no text yields has its own score, which counts for nothing
+            model = unigram_model([(name, self._scores.get(name, 0.0)) for name in names], self._unknown)
+        else:
+            model = bpe_model(names, self._scores, self._unknown, falls_back=bool(self._bytes))
+        special = {**self.specials, names[self._unknown]: self._unknown}
+        source = pieces_json(model, special, unknown=names[self._unknown], prefix=self.model.prefix, tidy=self.model.tidy)
+        return LibraryTokenizer(source, bos=self.bos, eos=self.eos, config=self._config)
+
+    def _beyond_library(self) -> dict[str, bool]:
+        """What the library does otherwise, and whether this model has it."""
+        names, unigram = [piece for piece, _, _ in self.pieces], self.model.algorithm == UNIGRAM
+        joined = [piece for piece in self._scores if len(piece) > 1]
+        return {
+            # there a table replaces whole graphemes, by the shortest beginning that it knows
+            "a table of replacements (a normalisation such as nmt_nfkc)": self._table is not None,
+            # there a text that spells <0x41> is that byte
+            "byte fallback in a unigram model": unigram and bool(self._bytes),
+            "user-defined symbols in a model that merges": not unigram and bool(self._defined),
+            "tokens added beside the file": bool(self._apart),
+            "legacy: false": self.model.prefix and not self._always,
+            "unused pieces": any(kind == UNUSED for _, _, kind in self.pieces),
+            "two pieces of one name": len(set(names)) < len(names),
+            "no <unk>": self.pieces[self._unknown][2] != UNKNOWN,
+            "merges of equal score": not unigram and len({self._scores[piece] for piece in joined}) < len(joined),
+            "pieces of characters that are none": not unigram and any(not self._ids.keys() >= set(piece) for piece in joined),
+        }
 
     def save(self, folder: Path) -> None:
         with whole_file(folder / "tokenizer.model") as aside:

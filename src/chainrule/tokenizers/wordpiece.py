@@ -4,16 +4,21 @@
 
 Schuster & Nakajima 2012; Devlin et al. 2018, arXiv:1810.04805. A word that the vocabulary cannot spell becomes [UNK]. What
 is lost on the way (case, accents, spaces) stays lost, so bits per byte of such a tokenizer are refused unless forced.
+Written to be read; ``fast()`` gives the `tokenizers` library's engine behind the same interface.
 """
 
 import json
 import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from chainrule.core.errors import TokenizerError
 from chainrule.core.files import read_json_object, read_text, write_text
 from chainrule.core.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from chainrule.tokenizers.library import LibraryTokenizer
 
 UNKNOWN = "[UNK]"
 NAMES = ("[PAD]", "[CLS]", "[SEP]", "[MASK]")
@@ -80,6 +85,18 @@ class WordPiece(Tokenizer):
 
     def normalize(self, text: str) -> str:
         return " ".join(UNKNOWN if self.cut(word) == [UNKNOWN] else word for word in self.words(text))
+
+    def fast(self) -> "LibraryTokenizer":
+        """The same tokenizer, run by the `tokenizers` library.
+
+        Its tables are of Unicode 8: a younger mark or character of format, and one that is assigned to nothing, it may keep.
+        """
+        from chainrule.tokenizers.library import LibraryTokenizer
+        from chainrule.tokenizers.library_pieces import wordpiece_json
+
+        source = wordpiece_json(self._ids, self.specials, unknown=UNKNOWN, longest=LONGEST, lower=self.lower)
+        config = {"do_lower_case": self.lower}
+        return LibraryTokenizer(source, bos=self.bos, eos=self.eos, config=config)
 
     def save(self, folder: Path) -> None:
         write_text(folder / "vocab.txt", "\n".join(self.pieces) + "\n")
