@@ -1,6 +1,7 @@
 """BPE: merges a reader can follow by hand, then the same merges and ids as the libraries that published them."""
 
 import json
+import shutil
 
 import pytest
 
@@ -131,6 +132,10 @@ def test_tok512_of_llama2c_round_trips(material):
     tokenizer = load(material / "stories260K" / "tok512.bin")
     for text in ("Once upon a time, there was a little girl.", "今天 😀", "two  spaces"):
         assert tokenizer.decode(tokenizer.encode(text)) == text
+    golden = json.loads((material / "stories260K" / "golden.json").read_text(encoding="utf-8"))
+    said = golden["greedy_ids"][1:]  # the first is BOS
+    assert tokenizer.decode(said) == golden["text"]
+    assert tokenizer.encode(golden["text"]) == said
 
 
 def test_a_saved_tokenizer_is_the_same_tokenizer(tmp_path):
@@ -161,8 +166,22 @@ def test_what_is_no_tokenizer_is_refused_with_what_was_found(tmp_path):
     with pytest.raises(TokenizerError, match=r"readme\.txt"):
         load(tmp_path)
     (tmp_path / "strange.tiktoken").write_text("YQ== 0")
-    with pytest.raises(TokenizerError, match="split pattern"):
+    with pytest.raises(TokenizerError, match=r"split pattern.*cl100k_base.*qwen2.*pattern='cl100k'.*--pattern cl100k"):
         load(tmp_path / "strange.tiktoken")
+
+
+def test_a_tiktoken_file_of_any_name_is_cut_by_the_pattern_that_is_named(material, tmp_path):
+    published = material / "tokenizers" / "openai" / "cl100k_base.tiktoken"
+    theirs = tmp_path / "theirs.tiktoken"
+    shutil.copy(published, theirs)
+    known, named = load(published), load(theirs, pattern="cl100k")
+    assert named.encode(TEXT) == load(tmp_path, pattern="cl100k").encode(TEXT) == known.encode(TEXT)
+    assert (named.specials, named.eos) == ({}, ())  # a file of ranks names no special tokens
+    assert len(load(theirs, pattern="qwen2").encode("1234")) == 4
+    with pytest.raises(TokenizerError, match=r"'cl200k'; did you mean 'cl100k'"):
+        load(theirs, pattern="cl200k")
+    with pytest.raises(TokenizerError, match=r"\.tiktoken file alone"):
+        load(material / "tokenizers" / "gpt2", pattern="gpt2")
 
 
 def test_half_a_surrogate_pair_is_no_text():

@@ -16,6 +16,7 @@ def arguments(parser: ArgumentParser) -> None:
         help="runs/NAME, a folder, a tokenizer file, a .gguf, org/name, modelscope:org/name or bytes",
     )
     parser.add_argument("text", metavar="TEXT", help="the text; - reads standard input, @FILE a file")
+    parser.add_argument("--pattern", metavar="NAME", help="how a .tiktoken file cuts texts (cl100k, o200k, ...)")
     parser.add_argument("--color", choices=("auto", "always", "never"), default="auto")
     options.as_json(parser)
 
@@ -24,7 +25,7 @@ def run(args: Namespace) -> None:
     """Encode and show."""
     from chainrule.hub.tokenizer import find_tokenizer
 
-    tokenizer = find_tokenizer(args.tokenizer)
+    tokenizer = find_tokenizer(args.tokenizer, pattern=args.pattern)
     text = options.prompt(args.text)
     ids = tokenizer.encode(text)
     pieces = [tokenizer.piece(id) for id in ids]

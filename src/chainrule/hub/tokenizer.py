@@ -17,8 +17,13 @@ from chainrule.tokenizers.byte import ByteTokenizer
 from chainrule.tokenizers.published import has_tokenizer
 
 
-def find_tokenizer(name: str) -> Tokenizer:
-    """The tokenizer of that name; raises ``ChainruleError`` with what is wrong and what would be right."""
+def find_tokenizer(name: str, *, pattern: str | None = None) -> Tokenizer:
+    """The tokenizer of that name; raises ``ChainruleError`` with what is wrong and what would be right.
+
+    ``pattern`` names how a ``.tiktoken`` file cuts texts.
+    """
+    if pattern is not None:
+        return load(resolve_tokenizer(name), pattern=pattern)
     if name == "bytes":
         return ByteTokenizer()
     path = resolve_tokenizer(name)

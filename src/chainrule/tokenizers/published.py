@@ -20,7 +20,7 @@ from chainrule.tokenizers.byte import END_OF_TEXT, ByteTokenizer
 from chainrule.tokenizers.char import CharTokenizer
 from chainrule.tokenizers.library import LibraryTokenizer, library_json, puts_bos
 from chainrule.tokenizers.llama2c import Llama2cTokenizer
-from chainrule.tokenizers.patterns import split_pattern, unspell
+from chainrule.tokenizers.patterns import PATTERNS, split_pattern, unspell
 from chainrule.tokenizers.sentencepiece import SentencePiece, read_model
 from chainrule.tokenizers.wordpiece import WordPiece
 
@@ -36,11 +36,16 @@ KIMI, RESERVED = "tokenization_kimi", 256
 """The code that goes with Kimi's ``tiktoken.model``, and how many special ids follow those of the file."""
 
 
-def load(path: str | Path) -> Tokenizer:
-    """The tokenizer in a file or folder; raises ``TokenizerError`` saying what was found and what would be right."""
+def load(path: str | Path, *, pattern: str | None = None) -> Tokenizer:
+    """The tokenizer in a file or folder; raises ``TokenizerError`` saying what was found and what would be right.
+
+    ``pattern`` names how a ``.tiktoken`` file cuts texts (``cl100k``, ``o200k``, …), which it does not say itself.
+    """
     path = Path(path)
     if not exists(path):
         raise TokenizerError(f"{path} does not exist; give a tokenizer file or a folder that holds one")
+    if pattern is not None:
+        return _tiktoken(_ranks_file(path), pattern)
     return _from_folder(path) if path.is_dir() else _from_file(path)
 
 
@@ -216,12 +221,28 @@ def _added_tokens(folder: Path) -> tuple[dict[str, int], set[str]]:
     return added, specials & added.keys()
 
 
-def _tiktoken(path: Path) -> BPE:
-    if path.stem not in TIKTOKEN:
-        known = ", ".join(TIKTOKEN)
-        raise TokenizerError(f"{path.name} does not say its split pattern; the files known by name are {known}")
-    pattern, specials = TIKTOKEN[path.stem]
-    return BPE(_ranks(path), None, pattern=split_pattern(pattern), specials=specials, eos=END_OF_TEXT)
+def _tiktoken(path: Path, pattern: str | None = None) -> BPE:
+    """A file of ranks; one that is known by name has its own special tokens, another has none."""
+    if pattern is None and path.stem not in TIKTOKEN:
+        raise TokenizerError(
+            f"{path.name} does not say its split pattern, and is none of {', '.join(TIKTOKEN)}; name the pattern, one of "
+            f"{', '.join(PATTERNS)}: load(path, pattern='cl100k'), or chainrule tokenize --pattern cl100k"
+        )
+    known, specials = TIKTOKEN.get(path.stem, ("", {}))
+    split = split_pattern(known if pattern is None else pattern)
+    return BPE(_ranks(path), None, pattern=split, specials=specials, eos=END_OF_TEXT if specials else None)
+
+
+def _ranks_file(path: Path) -> Path:
+    """The one ``.tiktoken`` file that a path names, or that its folder holds: all that a pattern may be named for."""
+    found = [path] if path.suffix == ".tiktoken" else sorted(path.glob("*.tiktoken")) if path.is_dir() else []
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found) or "none"
+        raise TokenizerError(
+            f"a split pattern is named for a .tiktoken file alone; {path} is or holds {names}: leave the pattern out, or give "
+            "the file itself"
+        )
+    return found[0]
 
 
 def _kimi(path: Path) -> BPE:
