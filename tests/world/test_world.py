@@ -14,12 +14,12 @@ from chainrule import world
 from chainrule.core.errors import ChainruleError, DataError
 from chainrule.tools import calculator
 from chainrule.world import drivers, texts
-from chainrule.world.chats import ASKED, KINDS
+from chainrule.world.chats import ASKED, KINDS, _short_story
 from chainrule.world.chinese import CHINESE
 from chainrule.world.choice import Choice
 from chainrule.world.drawings import COLOURS
 from chainrule.world.english import ENGLISH
-from chainrule.world.story import ACTS, FRONTED, acts
+from chainrule.world.story import ACTS, FRONTED, MOST, State, acts, change
 from chainrule.world.words import cut_nouns, cut_words, word_types
 
 
@@ -144,6 +144,36 @@ def test_chats_end_with_a_right_answer_and_wrong_ones_are_told_apart(kind, langu
         assert world.grade(chat, chat.messages[-1]["content"])
         assert not world.grade(chat, chat.messages[-1]["content"] + " x")
         assert not world.grade(chat, "")
+
+
+@pytest.mark.parametrize("split", texts.SPLITS)
+@pytest.mark.parametrize("language", world.LANGUAGES)
+def test_of_counts_only_those_are_asked_that_the_story_changed(language, split):
+    t = texts.TONGUES[language]
+    every = {t.how_many.format(name=name, things=things).strip() for name in t.names for things in t.many}
+    for kind in ("counts", "recall"):
+        for chat in islice(world.chats(9, language=language, split=split, kind=kind), 150):
+            questions = [message["content"].split(t.ask)[-1] for message in chat.messages[::2]]
+            state = read_short_story(t, chat.messages[0]["content"].split(t.ask)[0])
+            counts = {t.how_many.format(name=t.names[who], things=t.many[what]).strip() for who, what in state.changed}
+            assert every & set(questions) <= counts
+            assert (questions[-1] in counts) == (kind == "counts")
+
+
+def test_a_gift_to_somebody_who_has_the_most_changes_only_what_the_giver_has():
+    state = State(have={0: {3: 2}, 1: {3: MOST}})
+    change(ENGLISH, state, 0, 3, -1)
+    change(ENGLISH, state, 1, 3, 1)
+    assert state.changed == [(0, 3)]
+
+
+def read_short_story(t, told):
+    """What is so after a chat's story: the grammar reads it again, whatever its number of events."""
+    for events in range(2, 6):
+        state = State()
+        if drivers.logp(_short_story(t, state, events), told) > -math.inf:
+            return state
+    raise AssertionError(told)
 
 
 def test_programs_do_what_was_asked():

@@ -213,12 +213,20 @@ def _next_subjects(t: Tongue, state: State) -> list[tuple[str, float, Any]]:
     return [(t.subject.format(name=t.names[who]), each, who) for who in state.cast]
 
 
-def _about_story(rng: random.Random, t: Tongue, words: dict[str, Any], kind: str) -> Chat:
-    """A story and one to three questions on it, the last of the kind asked for."""
+def _told(rng: random.Random, t: Tongue) -> tuple[str, State]:
+    """A short story, and what is so at its end."""
     state = State()
-    told = drivers.sample(_short_story(t, state, rng.randint(2, 5)), rng).text
+    return drivers.sample(_short_story(t, state, rng.randint(2, 5)), rng).text, state
+
+
+def _about_story(rng: random.Random, t: Tongue, words: dict[str, Any], kind: str) -> Chat:
+    """A story and one to five questions on it, the last of the kind asked for; of counts only what has changed is asked."""
+    told, state = _told(rng, t)
+    while kind == "counts" and not state.changed:
+        told, state = _told(rng, t)
+    askable = ("recall", "counts") if state.changed else ("recall",)
     last = _about(rng, state, kind)
-    before = [_about(rng, state, rng.choice(("recall", "counts"))) for _ in range(rng.choice((0, 2, 3, 4)))]
+    before = [_about(rng, state, rng.choice(askable)) for _ in range(rng.choice((0, 2, 3, 4)))]
     asked = [*dict.fromkeys(one for one in before if one != last), last]
     messages: list[dict[str, Any]] = []
     accepts: tuple[str, ...] = ()
@@ -236,10 +244,10 @@ About = tuple[str, int, int]
 
 
 def _about(rng: random.Random, state: State, kind: str) -> About:
-    """A question: of a count that has changed, if any has; of a place more often than of a job."""
+    """A question: of a count that has changed; of a place more often than of a job."""
     who = rng.choice(state.cast)
     if kind == "counts":
-        return "many", *rng.choice(state.changed or [(who, thing) for thing in state.have[who]])
+        return "many", *rng.choice(state.changed)
     return ("where" if rng.random() < 0.7 else "job"), who, -1
 
 

@@ -283,9 +283,10 @@ def act(t: Tongue, state: State, who: int) -> Grammar:
 
 def change(t: Tongue, state: State, who: int, thing: int, by: int) -> str:
     """Change a count, never beyond ``MOST``; the sentence that says what it is now."""
-    count = min(MOST, state.have[who].get(thing, 0) + by)
+    before = state.have[who].get(thing, 0)
+    count = min(MOST, before + by)
     state.have[who][thing] = count
-    if (who, thing) not in state.changed:
+    if count != before and (who, thing) not in state.changed:
         state.changed.append((who, thing))
     return t.now.format(name=t.names[who], things=t.things(count, thing))
 

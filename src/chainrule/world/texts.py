@@ -23,7 +23,11 @@ from chainrule.world.story import State, leads, story
 from chainrule.world.sums import page as sum_page
 from chainrule.world.tongue import Tongue
 
-VERSION = 1
+VERSION = 2
+"""Raised where the same seeds tell other texts than before. 2: a chat's questions of counts ask what has changed."""
+SPLIT_SALT = "world 1"
+"""What the facts are hashed with. It has not followed ``VERSION`` since documents are as they were: another salt would move
+facts from one side to the other, and a model of world 1 would be judged on what it was trained on."""
 LANGUAGES = ("en", "zh")
 TONGUES = {tongue.code: tongue for tongue in (ENGLISH, CHINESE)}
 KINDS = {"story": 0.82, "sums": 0.11, "programs": 0.07}
@@ -54,7 +58,7 @@ class Document:
 
 def held_out(facts: str) -> bool:
     """Whether training leaves these facts out."""
-    digest = hashlib.sha256(f"world {VERSION}: {facts}".encode()).digest()
+    digest = hashlib.sha256(f"{SPLIT_SALT}: {facts}".encode()).digest()
     return int.from_bytes(digest[:8], "big") < HELD_OUT * 2**64
 
 
