@@ -40,7 +40,9 @@ def test_logp_is_that_of_the_draws_and_the_reader_agrees_byte_by_byte():
         assert math.isclose(total, document.logp, abs_tol=1e-6)
 
 
-@pytest.mark.parametrize("text", ["", "hello", "今天我来到了", "Today I came to the moon. ", "The end."])
+@pytest.mark.parametrize(
+    "text", ["", "hello", "今天我来到了", "Today I came to the moon. ", "The end.", "\ud800", "今天\udfff"]
+)
 def test_outside_the_language_logp_is_minus_infinity(text):
     assert world.logp(text) == -math.inf
 

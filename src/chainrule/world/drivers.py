@@ -45,7 +45,7 @@ def sample(grammar: Grammar, rng: random.Random) -> Sample:
 
 def logp(grammar: Grammar, text: str) -> float:
     """log p(text), in nats, the certainty that it ends there included; −inf outside the language."""
-    data, at, total = text.encode(), 0, 0.0
+    data, at, total = text.encode(errors="surrogatepass"), 0, 0.0  # half a surrogate pair is bytes that no phrase has
     try:
         choice = next(grammar)
         while True:
