@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import re
 import subprocess
@@ -140,7 +141,13 @@ def test_the_package_runs_as_the_command():
 def test_eval_compare_and_ladder_on_a_text(capsys, text):
     code, out, _ = run(capsys, "eval", f"ngram3:{text}", "--text", text, "--json")
     assert code == 0
-    assert json.loads(out)["bits_per_byte"]["all"] < 1
+    found = json.loads(out)
+    assert found["bits_per_byte"]["all"] < 1
+    assert found["judged_tokens"] == found["bytes"] + found["documents"]  # bytes, and an end for each document
+    nats = found["bits_per_byte"]["all"] * math.log(2) * found["bytes"]
+    assert found["perplexity"] == pytest.approx(math.exp(nats / found["judged_tokens"]))
+    _, out, _ = run(capsys, "eval", f"ngram3:{text}", "--text", text)
+    assert f"perplexity {found['perplexity']:.4g} per token, over {found['judged_tokens']:,} judged tokens\n" in out
     code, out, _ = run(capsys, "compare", f"ngram1:{text}", f"ngram3:{text}", "--text", text)
     assert code == 0
     assert "is better than" in out

@@ -11,7 +11,7 @@ from chainrule.layers.init import Normal
 from chainrule.layers.mlp import Gated
 from chainrule.layers.rope import Rope
 from chainrule.layers.scaling import Dynamic, LongRope
-from chainrule.logprobs.measures import judged_ids
+from chainrule.logprobs.measures import judged_ids, perplexity
 from chainrule.models.blocks import Block
 from chainrule.models.decoder import Decoder, DecoderConfig
 
@@ -34,6 +34,20 @@ def test_the_end_of_a_document_is_paid_for(toys) -> None:
     measured = measure(toys.Uniform(257), toys.Bytes(), ["abcd"])
     assert measured.bits_per_byte == pytest.approx(5 / 4 * math.log2(257))
     assert measure_logp(uniform_logp, ["abcd"], name="uniform").nats == pytest.approx(measured.nats)
+
+
+def test_perplexity_is_per_judged_token(toys) -> None:
+    assert measure(toys.Uniform(257), toys.Bytes(), ["abcd", "é"]).perplexity == pytest.approx(257)
+    for tokenizer, judged in ((toys.Bytes(), 5 + 3), (toys.Bytes(ends=False), 3 + 1)):  # with both ends, and with neither
+        measured = measure(toys.Reader(257), tokenizer, ["abcd", "é"])
+        assert measured.judged_tokens == judged
+        assert measured.perplexity == pytest.approx(math.exp(sum(measured.nats) / judged))
+    assert measure_logp(uniform_logp, ["abcd"], name="uniform").perplexity is None
+
+
+def test_perplexity_beyond_a_float_is_infinite() -> None:
+    assert perplexity(math.log(4) * 3, 3) == pytest.approx(4)
+    assert perplexity(math.inf, 3) == perplexity(1e6, 3) == math.inf
 
 
 def test_without_a_token_to_begin_with_the_first_byte_is_neither_judged_nor_counted(toys) -> None:

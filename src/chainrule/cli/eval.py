@@ -1,4 +1,4 @@
-"""``chainrule eval MODEL``: bits per byte of any text under any model; or how often an encoder–decoder translates exactly."""
+"""``chainrule eval MODEL``: bits per byte and perplexity of any text; or how often an encoder–decoder translates exactly."""
 
 import math
 import sys
@@ -35,14 +35,19 @@ def run(args: Namespace) -> None:
     for note in found.notes:
         print(f"note: {note}", file=sys.stderr)
     bits = {**found.by_language, "all": found.bits_per_byte}
+    perplexity = found.perplexity
+    assert perplexity is not None  # a model judges token by token
     if args.json:
         by = {key: value if math.isfinite(value) else None for key, value in bits.items()}
-        options.dump({"model": lm.name, "bits_per_byte": by, "documents": len(texts), "bytes": sum(found.size_bytes),
+        options.dump({"model": lm.name, "bits_per_byte": by,
+                      "perplexity": perplexity if math.isfinite(perplexity) else None,
+                      "judged_tokens": found.judged_tokens, "documents": len(texts), "bytes": sum(found.size_bytes),
                       "tokens": found.tokens, "seconds": round(found.seconds, 3), "notes": list(found.notes)})  # fmt: skip
         return
     size = sum(found.size_bytes)
     for language, value in bits.items() if len(bits) > 2 else [("all", found.bits_per_byte)]:
         print(f"{language:<5} {value:.4f} bits per byte")
+    print(f"perplexity {perplexity:.4g} per token, over {found.judged_tokens:,} judged tokens")
     print(f"{len(texts):,} documents, {size:,} bytes, {found.tokens:,} tokens, {found.tokens / found.seconds:,.0f} tokens/s")
 
 

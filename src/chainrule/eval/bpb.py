@@ -20,7 +20,7 @@ from chainrule.core.datum import Batch, Layout
 from chainrule.core.errors import DataError
 from chainrule.core.model import LanguageModel
 from chainrule.core.tokenizer import Tokenizer
-from chainrule.logprobs.measures import Judged, loses, refuse_lossy
+from chainrule.logprobs.measures import Judged, loses, perplexity, refuse_lossy
 from chainrule.logprobs.scoring import token_logprobs
 
 TOKENS_AT_ONCE = 8192
@@ -29,7 +29,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What documents cost under one model: nats and judged bytes of each, and what the measuring took."""
+    """What documents cost under one model: nats and judged bytes of each, and what the measuring took.
+
+    ``judged_tokens`` are those that the nats are of, the ends of documents among them; ``tokens`` are those of the texts.
+    """
 
     name: str
     nats: tuple[float, ...]
@@ -37,6 +40,7 @@ class Measured:
     languages: tuple[str, ...]
     tokens: int
     seconds: float
+    judged_tokens: int = 0
     notes: tuple[str, ...] = ()
 
     @property
@@ -51,6 +55,11 @@ class Measured:
             language: self._over([i for i, spoken in enumerate(self.languages) if spoken == language])
             for language in dict.fromkeys(self.languages)
         }
+
+    @property
+    def perplexity(self) -> float | None:
+        """Per judged token, over all documents; None where the judged tokens were not counted."""
+        return perplexity(sum(self.nats), self.judged_tokens) if self.judged_tokens else None
 
     @property
     def tokens_per_s(self) -> float | None:
@@ -103,6 +112,7 @@ def measure(
         languages=spoken,
         tokens=sum(map(len, ids)),
         seconds=time.perf_counter() - started,
+        judged_tokens=sum(max(0, len(document.ids) - 1) for document in judged),
         notes=_notes(tokenizer, model, judged, len(rows) - len(texts), lossy=force and loses(tokenizer, texts)),
     )
 

@@ -7,6 +7,7 @@ its first token unjudged; that token's bytes are then not counted either, and ``
 """
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -67,9 +68,10 @@ def bits_per_byte(nats: float, n_bytes: int) -> float:
 
 
 def perplexity(nats: float, n_tokens: int) -> float:
-    """e to the mean negative log-probability of a token.
+    """e to the mean negative log-probability of a token; infinite where that is beyond a float.
 
     >>> round(perplexity(math.log(4) * 3, 3), 6)
     4.0
     """
-    return math.exp(nats / n_tokens)
+    mean = nats / n_tokens
+    return math.exp(mean) if mean < math.log(sys.float_info.max) else math.inf
