@@ -7,6 +7,10 @@ BIN := .venv/bin
 USE := .venv/.installed
 DEVELOP := .venv/.installed-tests
 ARGS ?=
+# The tested versions; where a torch works already, without its line, or pip would replace the build that was chosen.
+LIMITS := .venv/constraints.txt
+LIMIT = if $(BIN)/python -c 'import torch' 2>/dev/null; then grep -v '^torch==' constraints.txt; \
+	else cat constraints.txt; fi > $(LIMITS)
 
 .PHONY: quickstart test check prove clean
 
@@ -29,12 +33,14 @@ $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
 $(USE): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install -q -c constraints.txt torch
-	$(BIN)/python -m pip install -q -c constraints.txt -e .
+	@$(LIMIT)
+	$(BIN)/python -m pip install -q -c $(LIMITS) torch
+	$(BIN)/python -m pip install -q -c $(LIMITS) -e .
 	touch $@
 
 $(DEVELOP): pyproject.toml constraints.txt $(USE)
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[test]'
+	@$(LIMIT)
+	$(BIN)/python -m pip install -q -c $(LIMITS) -e '.[test]'
 	touch $@
 
 clean:
