@@ -98,11 +98,37 @@ def test_a_dynamic_rope_at_its_declared_capacity_equals_transformers(tmp_path):
     rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
     theirs = published("dynamic", tmp_path, rope_parameters=rope, max_position_embeddings=16)
     ours = load(tmp_path).model
-    tokens = torch.randint(61, (1, 40), generator=torch.Generator().manual_seed(5))
+    tokens = torch.randint(61, (3, 40), generator=torch.Generator().manual_seed(5))
     expected = theirs(tokens).logits  # transformers stretches to the 40 tokens it sees
-    cache = ours.cache(1, 40)
+    cache = ours.cache(3, 40)
     close(torch.cat([ours(tokens[:, :13], cache), ours(tokens[:, 13:], cache)], 1), expected)
     close(ours(tokens[:, :15]), theirs(tokens[:, :15]).logits)
+
+    lengths = torch.tensor([40, 23, 1])  # left padding, every row declared to be as long as the longest
+    mask = torch.arange(40) >= 40 - lengths[:, None]
+    padded = theirs(tokens, attention_mask=mask.long(), position_ids=(mask.cumsum(1) - 1).clamp(min=0)).logits
+    close(ours(tokens, ours.cache(3, 40), layout=Layout.lengths(lengths, 40, left=True))[mask], padded[mask])
+
+    row = torch.cat([tokens[0, :22], tokens[1, :17], tokens[2, :1]])[None]  # packing: each document by its own length
+    layout = Layout(torch.tensor([[*range(22), *range(17), 0]]), torch.tensor([[0] * 22 + [1] * 17 + [2]]))
+    for i, document in enumerate(ours(row, layout=layout)[0].split([22, 17, 1])):
+        theirs(tokens[:1, :1])  # transformers stays stretched until it sees a short row
+        close(document, theirs(tokens[i : i + 1, : len(document)]).logits[0])
+
+
+@torch.no_grad()
+def test_a_dynamic_rope_is_still_one_after_it_was_saved(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    published("dynamic", tmp_path / "theirs", rope_parameters=rope, max_position_embeddings=16)
+    ours = load(tmp_path / "theirs").model
+    save(tmp_path / "ours", ours)
+    config = llama.to_published(ours.config)
+    assert llama.to_parts(config) == ours.config
+    tokens = torch.randint(61, (2, 40), generator=torch.Generator().manual_seed(7))
+    again = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "ours")
+    close(again(tokens).logits, ours(tokens))
+    assert torch.equal(load(tmp_path / "ours").model(tokens), ours(tokens))
 
 
 @torch.no_grad()
