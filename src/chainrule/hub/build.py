@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from chainrule.core.errors import ChainruleError, CheckpointError, nearest
+from chainrule.core.errors import ChainruleError, CheckpointError, ConfigError, nearest
 from chainrule.core.schema import dump, parse
 from chainrule.hub.pictures import TEXT_MODELS, text_alone, unwrapping
 from chainrule.models.families import FAMILIES
@@ -115,10 +115,26 @@ def published_config(model: Any) -> dict[str, Any]:
     if not is_dataclass(config) or config.kind not in OWN:  # type: ignore[attr-defined]
         raise CheckpointError(f"a {type(model).__name__} has no files to be saved as")
     kind: str = config.kind  # type: ignore[attr-defined]
+    said = _own_words(config)
     if kind in SHAPES:
         with suppress(CheckpointError):
             return family(SHAPES[kind]).to_published(config)
-    return {"model_type": kind, "chainrule": dump(config)}
+    return {"model_type": kind, "chainrule": said}
+
+
+def _own_words(config: Any) -> dict[str, Any]:
+    """A config of ours as it stands in a file; raises ``CheckpointError`` where a part of it would not be read back."""
+    said = dump(config)
+    try:
+        back, why = parse(type(config), said), "a part of it would be read back as another"
+    except ConfigError as error:
+        back, why = None, str(error)
+    if back != config:
+        raise CheckpointError(
+            f"no config.json can say what this {config.kind} is made of ({why}); "
+            "keep its weights with torch.save(model.state_dict(), FILE) beside the code of its parts"
+        )
+    return said
 
 
 def moves(config: Mapping[str, Any]) -> Sequence[Move]:
