@@ -4,6 +4,8 @@ import ast
 import json
 import subprocess
 import sys
+import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -73,3 +75,14 @@ def test_every_module_says_its_idea(file: Path) -> None:
 def test_light_modules_import_no_torch(module: str) -> None:
     code = f"import sys, chainrule.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_is_no_python_ships_in_the_package_too() -> None:
+    """The wheel is the whole folder but for what git ignores."""
+    root = SOURCE.parents[1]
+    build = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]
+    assert build == {"targets": {"wheel": {"packages": ["src/chainrule"]}}}
+    data = [file for file in SOURCE.rglob("*") if file.suffix in (".json", ".yaml", ".typed")]
+    assert {file.parent.relative_to(SOURCE).as_posix() for file in data} >= {"recipes", "hub/configs"}
+    ignored = [line for line in (root / ".gitignore").read_text(encoding="utf-8").split() if not line.startswith("/")]
+    assert not [file for file in data for line in ignored if fnmatch(file.name, line) or line.strip("/") in file.parts[-3:-1]]
