@@ -8,10 +8,13 @@ import pytest
 from chainrule.cli import main
 from chainrule.core.errors import ChainruleError, CheckpointError
 from chainrule.hub.build import parts
+from chainrule.hub.export import export
 from chainrule.hub.fresh import fresh
 from chainrule.hub.load import load
 from chainrule.hub.save import save
+from chainrule.hub.tokenizer import find_tokenizer
 from chainrule.tokenizers.byte import ByteTokenizer
+from tests.models.parity import checkpoint
 
 LLAMA = {
     "model_type": "llama", "vocab_size": 257, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
@@ -55,14 +58,78 @@ def test_a_config_value_of_a_wrong_kind_is_a_clear_error(folder, values, capsys)
         assert "chainrule: " in capsys.readouterr().err or not reads
 
 
+def lead_out(path, tmp_path):
+    """Put a link in the place of a file, to the same one outside of its folder."""
+    outside = tmp_path / f"outside-{path.name}"
+    outside.write_text(path.read_text() if path.exists() else "{}")
+    path.unlink(missing_ok=True)
+    path.symlink_to(outside)
+
+
 @pytest.mark.parametrize("name", ["chat_template.jinja", "tokenizer_config.json", "generation_config.json", "config.json"])
 def test_a_link_out_of_the_folder_is_refused_whatever_it_stands_for(folder, tmp_path, name):
-    outside = tmp_path / f"outside-{name}"
-    outside.write_text((folder / name).read_text() if (folder / name).exists() else "{}")
-    (folder / name).unlink(missing_ok=True)
-    (folder / name).symlink_to(outside)
+    lead_out(folder / name, tmp_path)
     with pytest.raises(CheckpointError, match="leads out of its folder"):
         load(folder, device="cpu")
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.txt", "tokenizer_config.json"])
+def test_a_tokenizer_alone_may_not_lie_outside_its_folder_either(folder, tmp_path, name, capsys):
+    assert find_tokenizer(str(folder)).encode("a") == [97]
+    lead_out(folder / name, tmp_path)
+    with pytest.raises(CheckpointError, match="leads out of its folder"):
+        find_tokenizer(str(folder))
+    assert main(["tokenize", str(folder), "a"]) == 2
+    assert "leads out of its folder" in capsys.readouterr().err
+
+
+def test_a_tokenizer_beside_a_file_of_llm_c_may_not_lie_elsewhere(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    checkpoint(tmp_path / "hf", transformers.GPT2Config(vocab_size=61, n_embd=16, n_layer=1, n_head=2, n_positions=32))
+    export(load(tmp_path / "hf", device="cpu"), tmp_path / "here" / "x.bin", to="llmc", kind="f32")
+    assert load(tmp_path / "here" / "x.bin", device="cpu").tokenizer is None
+    lead_out(tmp_path / "here" / "tokenizer.json", tmp_path)
+    with pytest.raises(CheckpointError, match="leads out of its folder"):
+        load(tmp_path / "here" / "x.bin", device="cpu")
+
+
+@pytest.fixture
+def sentences(folder):
+    """A model in the layout of sentence-transformers, its Transformer in a folder of its own."""
+    home = folder.parent / "sentences"
+    home.mkdir()
+    folder.rename(home / "0_Transformer")
+    (home / "1_Pooling").mkdir()
+    (home / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode": "mean"}))
+    modules = [{"path": path, "type": path.partition("_")[2]} for path in ("0_Transformer", "1_Pooling")]
+    (home / "modules.json").write_text(json.dumps(modules))
+    return home
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "modules.json", "1_Pooling/config.json", "0_Transformer/config.json", "0_Transformer/tokenizer_config.json",
+        "0_Transformer/sentence_bert_config.json",
+    ],
+)  # fmt: skip
+def test_a_link_out_of_a_sentence_models_folder_is_refused(sentences, tmp_path, name):
+    assert load(sentences, device="cpu").next("a", 1)
+    lead_out(sentences / name, tmp_path)
+    with pytest.raises(CheckpointError, match="leads out of its folder"):
+        load(sentences, device="cpu")
+
+
+def test_the_links_of_the_cache_are_followed_in_its_folders_too(sentences, tmp_path):
+    snapshot = tmp_path / "models--org--sentences" / "snapshots" / "abc"
+    (snapshot.parent.parent / "blobs").mkdir(parents=True)
+    for i, file in enumerate(sorted(path for path in sentences.rglob("*") if path.is_file())):
+        blob, place = snapshot.parent.parent / "blobs" / str(i), snapshot / file.relative_to(sentences)
+        blob.write_bytes(file.read_bytes())
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(os.path.relpath(blob, place.parent))
+    assert load(snapshot, device="cpu").next("a", 1)
+    assert find_tokenizer(str(snapshot / "0_Transformer")).encode("a") == [97]
 
 
 def test_a_link_within_the_folder_is_followed(folder):

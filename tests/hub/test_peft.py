@@ -363,6 +363,15 @@ def test_a_damaged_adapter_is_refused_and_leaves_the_model_as_it_was(tmp_path):
         read_adapter(lm.model, adapter)
 
 
+@pytest.mark.parametrize("name", [CONFIG, WEIGHTS])
+def test_an_adapters_link_out_of_its_folder_is_refused(tmp_path, name):
+    folder, _, adapter = theirs(tmp_path, "llama", r=2)
+    (adapter / name).rename(tmp_path / name)
+    (adapter / name).symlink_to(tmp_path / name)
+    with pytest.raises(CheckpointError, match=rf"{name} leads out of its folder, to .*; copy the file itself into {adapter}"):
+        load(folder, adapter=adapter)
+
+
 def test_an_adapter_is_neither_model_nor_saved_beside_one(tmp_path):
     folder, _, adapter = theirs(tmp_path, "llama", r=2)
     changed(adapter, base_model_name_or_path=str(folder))

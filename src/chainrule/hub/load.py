@@ -25,6 +25,7 @@ from chainrule.core.schema import dump
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.hub.build import build, moves, shapes, with_heads
 from chainrule.hub.encoder import MaskedLM
+from chainrule.hub.links import inside, refuse_links_out
 from chainrule.hub.llama2c import read_llama2c
 from chainrule.hub.llmc import is_llmc, read_llmc
 from chainrule.hub.lm import LM
@@ -33,17 +34,15 @@ from chainrule.hub.peft import read_adapter
 from chainrule.hub.pictures import has_pictures
 from chainrule.hub.sentences import read_pooling, transformer_folder
 from chainrule.hub.trace import Stopwatch, Trace
-from chainrule.hub.weights import Wish, fill, in_memory, inside, open_weights, weight_files
+from chainrule.hub.weights import Wish, fill, in_memory, open_weights, weight_files
 from chainrule.models.ngram import NGram
 from chainrule.tokenizers import load as load_tokenizer
 from chainrule.tokenizers.byte import ByteTokenizer
-from chainrule.tokenizers.chat import MORE_TEMPLATES, TOOL_USE, ChatTemplate, find_templates
+from chainrule.tokenizers.chat import TOOL_USE, ChatTemplate, find_templates
 from chainrule.tokenizers.llama2c import Llama2cTokenizer
 from chainrule.tokenizers.published import has_tokenizer
 
 NGRAM = re.compile(r"ngram(\d*):(.+)", re.DOTALL)
-READ_HERE = {".json", ".jinja", ".txt", ".model", ".bin", ".bpe", ".tiktoken"}
-"""What a file ends in that may be read as settings, tokenizer or template; weights are looked at where they are opened."""
 FORMATS = ("auto", *DTYPES, "int4")
 TIED = "the readout is the embedding table itself"
 
@@ -171,6 +170,8 @@ def _bin(path: Path, llmc: bool, wish: Wish, watch: Stopwatch) -> LM:
         watch.lap("tie", TIED)
     model.requires_grad_(True)
     if beside is None:
+        if has_tokenizer(path.parent):
+            refuse_links_out(path.parent)
         tokenizer = load_tokenizer(path.parent) if has_tokenizer(path.parent) else None
     else:
         tokenizer = _one_that_fits(beside, model.vocab_size, path)
@@ -207,9 +208,7 @@ def _folder(folder: Path, wish: Wish, pickle: bool, watch: Stopwatch) -> LM | Ma
     watch.lap("config", f"model_type {config.get('model_type')!r}", file=folder / "config.json", made=config)
     if has_pictures(config):
         print(f"note: {name} reads pictures too; here it is its text model alone, without their weights", file=sys.stderr)
-    for path in [*folder.iterdir(), *folder.glob(f"{MORE_TEMPLATES}/*")]:
-        if (path.is_symlink() or path.parent != folder) and path.suffix in READ_HERE:
-            inside(folder, str(path.relative_to(folder)))
+    refuse_links_out(folder)
     try:
         model = shapes(config)
     except CheckpointError as error:

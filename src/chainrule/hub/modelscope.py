@@ -21,8 +21,9 @@ from urllib.parse import quote
 from chainrule.core.errors import CheckpointError
 from chainrule.hub.fetch import TIMEOUT_S, fetch
 from chainrule.hub.huggingface import ADAPTER, SMALL, first_line, offline_by
+from chainrule.hub.links import inside
 from chainrule.hub.trace import Stopwatch
-from chainrule.hub.weights import INDEX, PICKLED, PICKLED_INDEX, SINGLE, inside, is_whole
+from chainrule.hub.weights import INDEX, PICKLED, PICKLED_INDEX, SINGLE, is_whole
 from chainrule.tokenizers.published import has_tokenizer
 
 File = Mapping[str, Any]

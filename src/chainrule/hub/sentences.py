@@ -18,7 +18,7 @@ from chainrule.core.datum import Layout
 from chainrule.core.errors import CheckpointError, nearest
 from chainrule.core.files import read_json, write_text
 from chainrule.core.shapes import Float, Tensor
-from chainrule.hub.weights import inside
+from chainrule.hub.links import inside
 
 MODULES = "modules.json"
 POOLINGS = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}
@@ -60,8 +60,8 @@ def read_pooling(folder: Path) -> Pooling:
         )
     if tuple(modules) not in (KNOWN, KNOWN[:2]):
         raise CheckpointError(f"{folder / MODULES} lists {', '.join(modules)}; known is the order {', '.join(KNOWN)}")
-    limit = _json(transformer_folder(folder) / "sentence_bert_config.json").get("max_seq_length")
-    how = _how(_json(inside(folder, modules["Pooling"]["path"]) / "config.json"), folder)
+    limit = _json(transformer_folder(folder), "sentence_bert_config.json").get("max_seq_length")
+    how = _how(_json(folder, Path(modules["Pooling"]["path"], "config.json")), folder)
     return Pooling(how, "Normalize" in modules, limit)
 
 
@@ -94,7 +94,7 @@ def _how(config: dict[str, Any], folder: Path) -> Literal["mean", "cls"]:
 
 
 def _modules(folder: Path) -> list[dict[str, Any]]:
-    modules = _json(folder / MODULES)
+    modules = _json(folder, MODULES)
     if not isinstance(modules, list) or not all(isinstance(row, dict) and {"type", "path"} <= set(row) for row in modules):
         raise CheckpointError(f"{folder / MODULES} is no list of modules with a type and a path; copy it again")
     return modules
@@ -104,5 +104,6 @@ def _kind(module: dict[str, Any]) -> str:
     return module["type"].rpartition(".")[2]
 
 
-def _json(path: Path) -> Any:
+def _json(folder: Path, name: str | Path) -> Any:
+    path = inside(folder, name)
     return read_json(path, error=CheckpointError) if path.exists() else {}

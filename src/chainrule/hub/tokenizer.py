@@ -11,6 +11,7 @@ from pathlib import Path
 
 from chainrule.core.errors import TokenizerError
 from chainrule.core.tokenizer import Tokenizer
+from chainrule.hub.links import refuse_links_out
 from chainrule.hub.names import resolve_tokenizer
 from chainrule.tokenizers import load
 from chainrule.tokenizers.byte import ByteTokenizer
@@ -30,7 +31,10 @@ def find_tokenizer(name: str, *, pattern: str | None = None) -> Tokenizer:
     if path.suffix == ".gguf":
         return _of_gguf(path)
     places = (path, path / "model", path / "tokenizer")  # a run keeps it with its model, or before that is there beside it
-    return load(next((place for place in places if place.is_dir() and has_tokenizer(place)), path))
+    place = next((place for place in places if place.is_dir() and has_tokenizer(place)), path)
+    if place.is_dir():
+        refuse_links_out(place)
+    return load(place)
 
 
 def _of_gguf(path: Path) -> Tokenizer:

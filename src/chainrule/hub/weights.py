@@ -18,6 +18,7 @@ from torch import nn
 from chainrule.adapt.int4 import GROUP, Int4Linear, Int4Stack
 from chainrule.core.errors import CheckpointError
 from chainrule.core.shapes import Tensor
+from chainrule.hub.links import inside
 from chainrule.hub.safetensors import Mapped
 from chainrule.hub.trace import Stopwatch, Way
 from chainrule.layers.moe import Experts
@@ -128,21 +129,6 @@ def shard_names(index: Path, cure: str) -> list[str]:
         return sorted({str(name) for name in files})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index} is damaged ({type(error).__name__}: {error}); {cure}") from error
-
-
-def inside(folder: Path, name: str) -> Path:
-    """``folder/name``, unless that leads out of the folder.
-
-    The cache of huggingface_hub is the one exception: a file in ``models--ORG--NAME/snapshots/COMMIT`` there is a link into
-    ``blobs`` beside ``snapshots``, or from there on into the ``blobs`` that all models share.
-    """
-    home, target = folder.resolve(), (folder / name).resolve()
-    homes = [home]
-    if home.parent.name == "snapshots" and home.parent.parent.name.startswith("models--"):
-        homes += [above / "blobs" for above in home.parents[1:3]]
-    if not any(target.is_relative_to(home) for home in homes):
-        raise CheckpointError(f"{folder / name} leads out of its folder, to {target}; copy the file itself into {folder}")
-    return folder / name
 
 
 def open_weights(files: Sequence[Path], watch: Stopwatch) -> dict[str, Stored]:

@@ -15,10 +15,11 @@ from chainrule.core.errors import CheckpointError, nearest
 from chainrule.core.files import read_json_object
 from chainrule.core.shapes import Tensor
 from chainrule.hub.build import moves, published_config
+from chainrule.hub.links import inside
 from chainrule.hub.peft.layout import CONFIG, HEAD, STEM, TABLE, WEIGHTS, is_tied, rows_here
 from chainrule.hub.peft.tables import merged_tables, split_tables
 from chainrule.hub.safetensors import Mapped
-from chainrule.hub.weights import inside, some
+from chainrule.hub.weights import some
 from chainrule.models.moves import Move, loaded
 
 NO_EFFECT = {
