@@ -208,6 +208,14 @@ def test_bad_requests_are_refused(capsys, checkpoint, argv, because):
     refused(capsys, *(str(checkpoint) if word == "MODEL" else word for word in argv), because=because)
 
 
+def test_a_device_that_is_not_here_is_refused_with_what_is_missing(capsys):
+    import torch
+
+    name, missing = ("cuda", "CUDA") if torch.backends.mps.is_available() else ("mps", "MPS needs a Mac")
+    refused(capsys, "next", "world", "a", "--device", name, because=f"device '{name}' is not here: ")
+    refused(capsys, "next", "world", "a", "--device", name, because=missing)
+
+
 @pytest.mark.parametrize(
     ("content", "because"),
     [(b"", "is empty"), (b"a\x00b" * 9, "binary"), (b"\xff\xfe\xfa" * 9, "not UTF-8"), (b"short", "less than one context")],
