@@ -1,6 +1,7 @@
 """Every published family against transformers, on tiny random configurations that exercise what is special about it."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -85,6 +86,7 @@ FAMILIES = {
             "plain": {},
             "biases": {"attention_bias": True},
             "windows": {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 0},
+            "windows-of-none": {"use_sliding_window": True, "sliding_window": None, "max_window_layers": 0},
             "tied": {"tie_word_embeddings": True, "num_key_value_heads": 4, "head_dim": 4},
             "linear": {"rope_parameters": LINEAR},
         },
@@ -97,6 +99,8 @@ FAMILIES = {
             "every-other": {"decoder_sparse_step": 2, "num_hidden_layers": 4},
             "some-dense": {"mlp_only_layers": [0], "num_hidden_layers": 3},
             "tied": {"tie_word_embeddings": True, "num_experts": 8},
+            "windows": {"use_sliding_window": True, "sliding_window": 5},
+            "windows-of-none": {"use_sliding_window": True, "sliding_window": None},
         },
     ),
     "Gemma2": (
@@ -256,6 +260,21 @@ def test_a_family_equals_transformers_there_and_back(family, name, tmp_path):
     there_and_back(ours, tmp_path / "ours")
 
 
+@torch.no_grad()
+def test_the_temperature_of_llama_4_counts_from_where_a_padded_row_begins(tmp_path):
+    """Every row beside its padding, left or right, as transformers reads it alone."""
+    transformers = pytest.importorskip("transformers")
+    base, variants = FAMILIES["Llama4Text"]
+    theirs = checkpoint(tmp_path, transformers.Llama4TextConfig(**(base | variants["temperature"])))
+    ours, lengths = load(tmp_path).model, torch.tensor([17, 9, 1])
+    tokens = torch.randint(61, (3, 17), generator=torch.Generator().manual_seed(3))
+    for left in (True, False):
+        found = ours(tokens, layout=Layout.lengths(lengths, 17, left=left))
+        for row, logits, n in zip(tokens, found, lengths.tolist(), strict=True):
+            real = slice(17 - n, None) if left else slice(n)
+            close(logits[real], theirs(row[None, real]).logits[0])
+
+
 KIMI = {
     "model_type": "kimi_k2", "scoring_func": "sigmoid", "topk_method": "noaux_tc", "moe_layer_freq": 1, "ep_size": 1,
     "auto_map": {"AutoConfig": "configuration_deepseek.DeepseekV3Config"},
@@ -408,6 +427,67 @@ def test_a_false_that_turns_off_what_a_family_does_is_refused(model_type, more, 
         parts(smallest(model_type) | more)
 
 
+@pytest.mark.parametrize(
+    ("model_type", "key", "value"),
+    [
+        ("minimax_m2", "layernorm_full_attention_beta", 3.5),
+        ("minimax_m2", "layernorm_linear_attention_beta", 0.5),
+        ("minimax_m2", "layernorm_mlp_beta", 0),
+        ("phi3", "full_attn_mod", 2),
+        ("phi3", "interpolate_factor", 4),
+        ("deepseek_v3", "mlp_bias", True),
+        ("deepseek_v3", "num_key_value_heads", 2),
+        ("deepseek_v2", "num_key_value_heads", 1),
+    ],
+)
+def test_a_key_that_would_mean_another_model_has_the_one_value_that_does_not(model_type, key, value):
+    config, usual = smallest(model_type), {"mlp_bias": False, "num_key_value_heads": 4}.get(key, 1)
+    assert parts(config | {key: usual}) == parts(config | {key: None})
+    with pytest.raises(CheckpointError, match=f"{key}={value} is not supported"):
+        parts(config | {key: value})
+
+
+def test_qwen3_moe_has_windows_in_every_layer_or_in_none():
+    config, window = smallest("qwen3_moe"), {"use_sliding_window": True, "sliding_window": 5}
+    full, sliding = ["full_attention"] * 2, ["sliding_attention"] * 2
+    assert parts(config | {"layer_types": full, "max_window_layers": 1}) == parts(config)
+    assert parts(config | window | {"layer_types": sliding, "max_window_layers": 1}) == parts(config | window)
+    for more in (window | {"layer_types": [full[0], sliding[0]]}, window | {"layer_types": full}, {"layer_types": sliding}):
+        with pytest.raises(CheckpointError, match=r"layer_types holds '(full|sliding)_attention'"):
+            parts(config | more)
+
+
+FACTORS = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+
+
+@pytest.mark.parametrize(
+    ("rope", "key"),
+    [
+        ({"rope_type": "default", "factor": 8}, "factor=8, .* 'default' does not read; say the type that does"),
+        ({"factor": 8.0}, "factor=8.0"),
+        ({"type": "linear", "factor": 4.0, "attention_factor": 0.5}, "attention_factor=0.5"),
+        ({"rope_type": "dynamic", "factor": 2.0, "beta_fast": 32}, "beta_fast=32"),
+        (LLAMA3 | {"mscale": 0.7}, "mscale=0.7"),
+        (YARN | {"low_freq_factor": 1.0}, "low_freq_factor=1.0"),
+        (YARN | FACTORS, "short_factor="),
+        (FACTORS | {"rope_type": "su", "truncate": False}, "truncate=False"),
+    ],
+)
+def test_what_the_type_of_rope_does_not_read_is_refused(rope, key):
+    for style in ("rope_scaling", "rope_parameters"):
+        with pytest.raises(CheckpointError, match=f"the rope parameters say {key}"):
+            parts(smallest("llama") | {style: rope})
+
+
+def test_what_asks_for_nothing_of_a_rope_is_read():
+    config, nothing = smallest("llama"), {"low_freq_factor": None, "high_freq_factor": None, "attention_factor": 1.0}
+    plain = nothing | {"rope_type": "default", "factor": 1.0, "original_max_position_embeddings": 16}
+    assert parts(config | {"rope_scaling": plain}) == parts(config)
+    linear = {"type": "linear", "factor": 4.0}
+    scaled = parts(config | {"rope_scaling": linear})
+    assert parts(config | {"rope_scaling": linear | nothing | {"original_max_position_embeddings": 16}}) == scaled
+
+
 @torch.no_grad()
 def test_gpt2_knows_its_sizes_by_the_names_of_other_families_too(tmp_path):
     transformers = pytest.importorskip("transformers")
@@ -430,5 +510,6 @@ def test_gpt2_knows_its_sizes_by_the_names_of_other_families_too(tmp_path):
 
 def test_an_unknown_family_is_named_with_the_nearest(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "mistrall"}))
-    with pytest.raises(CheckpointError, match="did you mean 'mistral'"):
+    with pytest.raises(CheckpointError, match="did you mean 'mistral'") as raised:
         load(tmp_path)
+    assert set(KNOWN) <= set(re.findall(r"\w+", str(raised.value).partition("(all: ")[2]))

@@ -117,6 +117,7 @@ TOLD = {
     ("Qwen3", "windows"): "attention.window is 5",
     ("Qwen3Moe", "every-other"): "mlp.kind is 'gated'",
     ("Qwen3Moe", "some-dense"): "mlp.kind is 'gated'",
+    ("Qwen3Moe", "windows"): "attention.window is 5",
     ("Gemma2", "no-caps"): "attention.soft_cap is None",
     ("Gemma2", "untied"): "its head is not tied",
     ("DeepseekV2", "no-query-rank"): "only if it has 26 or 27 layers",

@@ -29,9 +29,12 @@ def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
     c = Reading(config, "DeepSeek-V3" if v3 else "DeepSeek-V2")
     c.only("pretraining_tp", 1, why="the result is the same without it")
     c.only("moe_layer_freq", 1)
-    c.ignore("num_nextn_predict_layers", "qk_head_dim", "head_dim", "num_key_value_heads", "mlp_bias")
+    c.only("num_key_value_heads", c("num_attention_heads"), why="every head has keys of its own, made of the latent")
+    c.ignore("num_nextn_predict_layers", "qk_head_dim", "head_dim")
+    if v3:
+        c.only("mlp_bias", False)
     attention, position = _attention(c, v3)
-    bias = not v3 and c("mlp_bias", False)
+    bias = c("mlp_bias", False)
     norm, dense = c.rms_norm(), c.gated(bias=bias)
     mixture = MixtureOfExperts(
         n_experts=c("n_routed_experts", 64, "num_local_experts", "num_experts"),

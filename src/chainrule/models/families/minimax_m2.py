@@ -22,8 +22,9 @@ def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
     for key, value in (("scoring_func", "sigmoid"), ("use_qk_norm", True), ("qk_norm_type", "per_layer"),
                        ("use_routing_bias", True), ("shared_intermediate_size", 0), ("norm_topk_prob", True)):  # fmt: skip
         c.only(key, value)
-    c.ignore("use_mtp", "num_mtp_modules", "mtp_transformer_layers", "mlp_intermediate_size", "shared_moe_mode",
-             "layernorm_full_attention_beta", "layernorm_linear_attention_beta", "layernorm_mlp_beta")  # fmt: skip
+    for part in ("full_attention", "linear_attention", "mlp"):
+        c.only(f"layernorm_{part}_beta", 1.0)
+    c.ignore("use_mtp", "num_mtp_modules", "mtp_transformer_layers", "mlp_intermediate_size", "shared_moe_mode")
     if any(kind != 1 for kind in c("attn_type_list", [])):
         c.only("attn_type_list", [], why="every layer attends with a softmax")
     norm, n = c.rms_norm(), c("num_hidden_layers")

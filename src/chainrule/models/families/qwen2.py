@@ -27,8 +27,12 @@ def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
 
 def windows(c: Reading) -> list[int | None]:
     """The window of every layer: none, or from ``max_window_layers`` on where ``use_sliding_window`` says so."""
-    n, first = c("num_hidden_layers"), c("max_window_layers", 28)
-    c.ignore("sliding_window")
-    window = c("sliding_window", 4096) if c("use_sliding_window", False) else None
+    n, first, window = c("num_hidden_layers"), c("max_window_layers", 28), width(c)
     default = ["sliding_attention" if window is not None and i >= first else "full_attention" for i in range(n)]
     return c.layer_types(default, full_attention=None, sliding_attention=window)
+
+
+def width(c: Reading) -> int | None:
+    """How many tokens a window holds where ``use_sliding_window`` asks for windows; null is none, left out is 4096."""
+    c.ignore("sliding_window")
+    return c.config.get("sliding_window", 4096) if c("use_sliding_window", False) else None

@@ -194,19 +194,23 @@ class Reading:
         return config
 
 
-ROPE_KEYS = {
-    "rope_type", "type", "rope_theta", "factor", "original_max_position_embeddings", "low_freq_factor", "high_freq_factor",
-    "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "attention_factor", "truncate", "short_factor", "long_factor",
-    "partial_rotary_factor",
-}  # fmt: skip
+ROPE_KEYS: dict[str, set[str]] = {
+    "default": set(),
+    "linear": {"factor"},
+    "dynamic": {"factor"},
+    "llama3": {"factor", "low_freq_factor", "high_freq_factor"},
+    "yarn": {"factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "attention_factor", "truncate"},
+    "longrope": {"factor", "attention_factor", "short_factor", "long_factor"},
+}
+"""The kinds of rope, and what each reads beside what all do."""
+ROPE_ALWAYS = {"rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings"}
+ROPE_NEUTRAL = {"factor": 1, "attention_factor": 1}
+"""Keys with the one value, beside null, that asks for nothing where the kind does not read them."""
 
 
 def _scaling(scaling: Mapping[str, Any], original: int, context: int) -> Scaling | None:
-    for key in scaling:
-        if key not in ROPE_KEYS:
-            raise CheckpointError(f"the rope parameters have an unknown key {key!r}{nearest(key, ROPE_KEYS)}")
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
-    if kind in ("default", None):
+    kind = _rope_kind(scaling)
+    if kind == "default":
         return None
     if kind == "linear":
         return Linear(factor=float(scaling["factor"]))
@@ -217,10 +221,26 @@ def _scaling(scaling: Mapping[str, Any], original: int, context: int) -> Scaling
         return Llama3(factor=float(scaling["factor"]), low=low, high=high, original=original)
     if kind == "yarn":
         return _yarn(scaling, original, context)
-    if kind in ("longrope", "su"):
-        return _longrope(scaling, original, context)
-    kinds = ["default", "linear", "dynamic", "llama3", "yarn", "longrope"]
-    raise CheckpointError(f"rope scaling {kind!r} is not supported{nearest(str(kind), kinds)} (all: {', '.join(kinds)})")
+    return _longrope(scaling, original, context)
+
+
+def _rope_kind(scaling: Mapping[str, Any]) -> str:
+    """The kind of rope; what another kind would read is refused, since without that kind it would be dropped."""
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    kind = {"None": "default", "su": "longrope"}.get(str(kind), str(kind))
+    if kind not in ROPE_KEYS:
+        raise CheckpointError(f"rope scaling {kind!r} is not supported{nearest(kind, ROPE_KEYS)} (all: {', '.join(ROPE_KEYS)})")
+    known = ROPE_ALWAYS.union(*ROPE_KEYS.values())
+    for key, value in scaling.items():
+        if key not in known:
+            raise CheckpointError(f"the rope parameters have an unknown key {key!r}{nearest(key, known)}")
+        if key not in ROPE_ALWAYS | ROPE_KEYS[kind] and value not in (None, ROPE_NEUTRAL.get(key)):
+            readers = " or ".join(other for other, keys in ROPE_KEYS.items() if key in keys)
+            raise CheckpointError(
+                f"the rope parameters say {key}={value!r}, which rope of type {kind!r} does not read; say the type that does "
+                f"({readers}), or remove it"
+            )
+    return kind
 
 
 def _yarn(scaling: Mapping[str, Any], original: int, context: int) -> Yarn:
