@@ -1,11 +1,14 @@
 """BPE: merges a reader can follow by hand, then the same merges and ids as the libraries that published them."""
 
+import base64
 import json
 import shutil
 
 import pytest
 
+from chainrule.cli import main
 from chainrule.core.errors import TokenizerError
+from chainrule.hub.tokenizer import find_tokenizer
 from chainrule.tokenizers import load
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.patterns import PATTERNS, compiled, spell, split_pattern
@@ -182,6 +185,18 @@ def test_a_tiktoken_file_of_any_name_is_cut_by_the_pattern_that_is_named(materia
         load(theirs, pattern="cl200k")
     with pytest.raises(TokenizerError, match=r"\.tiktoken file alone"):
         load(material / "tokenizers" / "gpt2", pattern="gpt2")
+
+
+def test_the_verb_names_a_pattern_too(tmp_path, capsys):
+    lines = [
+        f"{base64.b64encode(symbol).decode()} {id}" for id, symbol in enumerate([*(bytes([i]) for i in range(256)), b"12"])
+    ]
+    (tmp_path / "mine.tiktoken").write_text("\n".join(lines))
+    for pattern, pieces in (("cl100k", "a|12"), ("qwen2", "a|1|2")):
+        assert main(["tokenize", str(tmp_path / "mine.tiktoken"), "a12", "--pattern", pattern]) == 0
+        assert capsys.readouterr().out.splitlines()[0] == pieces
+    with pytest.raises(TokenizerError, match="cut by no pattern"):
+        find_tokenizer("bytes", pattern="qwen2")
 
 
 def test_half_a_surrogate_pair_is_no_text():

@@ -24,6 +24,8 @@ def find_tokenizer(name: str, *, pattern: str | None = None) -> Tokenizer:
     ``pattern`` names how a ``.tiktoken`` file cuts texts.
     """
     if pattern is not None:
+        if name == "bytes":
+            raise TokenizerError(f"bytes are cut by no pattern, so {pattern!r} would change nothing; leave it out")
         return load(resolve_tokenizer(name), pattern=pattern)
     if name == "bytes":
         return ByteTokenizer()
