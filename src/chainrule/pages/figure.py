@@ -11,7 +11,7 @@ from typing import Protocol
 
 from chainrule.pages.scale import Scale
 from chainrule.pages.svg import LEADING, SIZE, figure, legend, tag, words
-from chainrule.pages.text import clip, compact, ems, fixed
+from chainrule.pages.text import clip, compact, ems, fixed, scientific
 
 WIDE, NARROW = 720.0, 350.0
 TRUTH = 0
@@ -151,7 +151,15 @@ class _Plot:
 
 
 def tick_labels(ticks: Sequence[float]) -> list[str]:
-    """One way of writing all numbers of an axis: as many decimals as the finest needs, compact above a thousand."""
+    """One way of writing all numbers of an axis: as many decimals as the finest needs, compact above a thousand.
+
+    Where some are too small for decimals, each is written for itself.
+
+    >>> tick_labels([1e-9, 3e-5, 0.1]), tick_labels([0.25, 1])
+    (['10⁻⁹', '3·10⁻⁵', '0.1'], ['0.25', '1.00'])
+    """
+    if any(0 < abs(tick) < 1e-4 for tick in ticks):
+        return [scientific(tick) if 0 < abs(tick) < 1e-3 else compact(tick) for tick in ticks]
     if ticks and max(abs(tick) for tick in ticks) >= 1e4:
         return [compact(tick) for tick in ticks]
     digits = max((len(f"{tick:.10g}".partition(".")[2]) for tick in ticks if "e" not in f"{tick:.10g}"), default=0)

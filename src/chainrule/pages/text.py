@@ -14,6 +14,7 @@ _UNPRINTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff
 _HAN = re.compile("[\u3400-\u9fff\uf900-\ufaff]")
 _NARROW = frozenset("ijlIt.,:;'|!()[]fr ")
 _BROAD = frozenset("mwMWQO@%—…")
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def escape(text: str) -> str:
@@ -104,6 +105,17 @@ def compact(value: float | None, digits: int = 3) -> str:
     if abs(rounded) == 1000 and power < 4:
         rounded, power = rounded / 1000, power + 1
     return _with_unit(f"{rounded:g}".replace("-", "−"), ("", "k", "M", "G", "T")[power])
+
+
+def scientific(value: float) -> str:
+    """One digit times a power of ten, for what is too small or too large to write out.
+
+    >>> scientific(1e-9), scientific(-3e-5)
+    ('10⁻⁹', '−3·10⁻⁵')
+    """
+    digit, _, power = f"{value:.0e}".replace("-", "−").partition("e")
+    raised = f"10{str(int(power.replace('−', '-'))).translate(_RAISED)}"
+    return raised if digit == "1" else f"−{raised}" if digit == "−1" else f"{digit}·{raised}"
 
 
 def size(size_bytes: float | None, digits: int = 3) -> str:
