@@ -381,7 +381,7 @@ def test_a_fault_of_our_own_is_not_told_as_the_users(monkeypatch):
 
     for fault in (OSError(5, "Input/output error"), ZeroDivisionError()):
 
-        def find(name, fault=fault):
+        def find(name, fault=fault, **settings):
             raise fault
 
         monkeypatch.setattr(tokenizer, "find_tokenizer", find)

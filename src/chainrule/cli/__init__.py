@@ -102,7 +102,10 @@ def _run(argv: list[str]) -> int:
         prog=f"chainrule {verb}", description=_sentence(VERBS[verb]), formatter_class=argparse.RawTextHelpFormatter,
         add_help=False,
     )  # fmt: skip
-    parser.add_argument("-h", "--help", action=_Help, nargs=0, help="show this help message and exit")
+    nowhere = argparse.SUPPRESS
+    parser.add_argument(
+        "-h", "--help", action=_Help, nargs=0, dest=nowhere, default=nowhere, help="show this help message and exit"
+    )
     module.arguments(parser)
     try:
         args = parser.parse_intermixed_args(rest)
