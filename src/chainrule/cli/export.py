@@ -35,9 +35,10 @@ def run(args: Namespace) -> None:
     out = named(Path(args.out))
     from chainrule.adapt.lora import merge
     from chainrule.hub.export import export
+    from chainrule.hub.load import load_any
 
     to = args.to or FORMATS.get(out.suffix, "hf")
-    lm = options.load(args)
+    lm = load_any(args.model, **options.loading(args)) if to == "hf" else options.load(args)  # an encoder has a folder alone
     if args.adapter:
         merge(lm.model)  # no such file holds an adapter beside its weights
         print(f"note: {args.adapter} was added to the weights", file=sys.stderr)

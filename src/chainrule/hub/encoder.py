@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -73,11 +73,11 @@ class MaskedLM:
             found |= dict(zip(here, self._pooled([rows[i] for i in here]), strict=True))
         return [found[i] for i in range(len(rows))]
 
-    def save(self, folder: str | Path, *, force: bool = False) -> Path:
-        """Write the Hugging Face layout, and that of sentence-transformers beside it."""
+    def save(self, folder: str | Path, *, force: bool = False, **how: Any) -> Path:
+        """Write the Hugging Face layout, and that of sentence-transformers; ``how`` may say ``shard_bytes``."""
         from chainrule.hub.save import save
 
-        folder = save(folder, self.model, self.tokenizer, force=force)
+        folder = save(folder, self.model, self.tokenizer, force=force, **how)
         if self.pooling != Pooling():
             write_pooling(self.pooling, self.model.width, folder)
         return folder

@@ -7,6 +7,7 @@ import torch
 
 from chainrule.core.errors import CheckpointError, ConfigError, nearest
 from chainrule.hub.build import moves, published_config
+from chainrule.hub.encoder import MaskedLM
 from chainrule.hub.gguf.mix import ALIASES, KINDS
 from chainrule.hub.gguf.model import write_model
 from chainrule.hub.llama2c import write_llama2c
@@ -23,7 +24,7 @@ TYPES = {"gguf": tuple(KINDS), "llama2c": ("f32", "int8"), "llmc": ("f32", "bf16
 
 
 def export(
-    lm: LM,
+    lm: LM | MaskedLM,
     path: Path,
     *,
     to: str,
@@ -55,6 +56,8 @@ def export(
     if to == "hf":
         lm.save(path, force=force, **({} if shard_gb is None else {"shard_bytes": max(1, round(shard_gb * 1e9))}))
         return []
+    if not isinstance(lm, LM):
+        raise CheckpointError(f"{lm.name} is an encoder, which no program of --to {to} runs; export it as a folder (--to hf)")
     beside = [path.with_name("Modelfile")] if modelfile else []
     if to == "llama2c" and _llama2c_tokenizer(lm) and not _beside(lm, path):
         beside.append(path.with_name("tokenizer.bin"))
