@@ -1,4 +1,4 @@
-"""The truth's speed: bytes of the world a second, read through the model's own interface, and what the grammar alone takes, on one thread.
+"""The truth's speed on one thread: bytes of the world a second through the model's own interface, and by the grammar alone.
 
 python benchmarks/oracle.py
 """
