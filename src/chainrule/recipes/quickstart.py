@@ -252,11 +252,11 @@ class _Quickstart:
         self.asked = chat_eval.questions(self.plan.questions, LANGUAGES, seed=self.plan.seed + 1000)
         self.chat_scores += chat_eval.score("majority answer", "majority", chat_eval.majority(known), self.asked)
         template = ChatTemplate(CHATML, self.tokenizer)
-        few = chat_eval.questions(max(4, self.plan.questions // 4), LANGUAGES, seed=self.plan.seed + 1000)
         ids = [template.encode(chat.messages).ids for chat in known]
         ngrams = {f"{ngram.config.order}-gram of the chats": ngram for ngram in counted_ids(ids, self.tokenizer)}
         answers = {name: chat_eval.answering(LM(ngram, self.tokenizer, template)) for name, ngram in ngrams.items()}
-        self.chat_scores += chat_eval.best([chat_eval.score(name, "ngram", answer, few) for name, answer in answers.items()])
+        scores = [chat_eval.score(name, "ngram", answer, self.asked) for name, answer in answers.items()]
+        self.chat_scores += chat_eval.best(scores)
 
     # training
 
