@@ -7,15 +7,19 @@ The dense step is that of the one loop: backward through the loss, the norm of a
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.optim import Optimizer
 
 from chainrule.models.word2vec import cbow, cbow_loss, skip_gram, skip_gram_loss
-from chainrule.models.word2vec_places import Places
+from chainrule.models.word2vec_places import Epoch, Places
 
 WIDTH, STEPS = 100, 10
+Tables = Sequence[Tensor]
 METHODS = {"skip-gram": (skip_gram, skip_gram_loss), "CBOW": (cbow, cbow_loss)}
 
 
@@ -28,6 +32,20 @@ def milliseconds(step: Callable[[int], None]) -> float:
     return (time.perf_counter() - began) / STEPS * 1e3
 
 
+def dense(tables: Tables, optimizer: Optimizer, loss: Callable[..., Tensor], epoch: Epoch, i: int) -> None:
+    """A step on the i-th blocks as the one loop takes it."""
+    optimizer.zero_grad()
+    loss(*tables, epoch[i]).backward()
+    torch.nn.utils.clip_grad_norm_(tables, 1.0)
+    optimizer.step()
+
+
+@torch.inference_mode()
+def in_place(tables: Tables, step: Callable[..., None], epoch: Epoch, i: int) -> None:
+    """A step on the i-th blocks as word2vec takes it."""
+    step(*tables, epoch[i], 0.025)
+
+
 def main(words: int) -> None:
     torch.set_num_threads(1)
     text = np.minimum(np.random.default_rng(0).zipf(1.1, 200_000) - 1, words - 1)
@@ -35,18 +53,10 @@ def main(words: int) -> None:
     tables = [torch.nn.Parameter(torch.randn(words, WIDTH, generator=torch.Generator().manual_seed(i)) / 100) for i in (0, 1)]
     optimizers = {"SGD": torch.optim.SGD(tables, lr=1e-3), "AdamW": torch.optim.AdamW(tables, lr=1e-3)}
     for name, (step, loss) in METHODS.items():
-        with torch.inference_mode():
-            plain = [table.detach().clone() for table in tables]
-            print(f"{name}, in place: {milliseconds(lambda i: step(*plain, epoch[i], 0.025)):.1f} ms")  # noqa: B023
+        plain = [table.detach().clone() for table in tables]
+        print(f"{name}, in place: {milliseconds(partial(in_place, plain, step, epoch)):.1f} ms")
         for called, optimizer in optimizers.items():
-
-            def dense(i: int) -> None:
-                optimizer.zero_grad()  # noqa: B023
-                loss(*tables, epoch[i]).backward()  # noqa: B023
-                torch.nn.utils.clip_grad_norm_(tables, 1.0)
-                optimizer.step()  # noqa: B023
-
-            print(f"{name}, dense with {called}: {milliseconds(dense):.1f} ms")
+            print(f"{name}, dense with {called}: {milliseconds(partial(dense, tables, optimizer, loss, epoch)):.1f} ms")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ T = 9
 class Sine(Plain):
     """A part of somebody else's; it says that it is an mlp, which is what blocks are declared to take."""
 
-    kind: Literal["sine"] = "sine"  # type: ignore[assignment]
+    kind: Literal["sine"] = "sine"
     d_ff: int = 16
 
     def build(self, d_model: int) -> nn.Module:

@@ -113,7 +113,8 @@ def published_config(model: Any) -> dict[str, Any]:
         return dict(came_with)
     config = getattr(model, "config", None)
     if not is_dataclass(config) or config.kind not in OWN:  # type: ignore[attr-defined]
-        raise CheckpointError(f"a {type(model).__name__} has no files to be saved as")
+        name = type(model).__name__
+        raise CheckpointError(f"{name} has no files to be saved as; give a model that was read from files or trained here")
     kind: str = config.kind  # type: ignore[attr-defined]
     said = _own_words(config)
     if kind in SHAPES:

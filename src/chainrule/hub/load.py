@@ -170,9 +170,10 @@ def _bin(path: Path, llmc: bool, wish: Wish, watch: Stopwatch) -> LM:
         watch.lap("tie", TIED)
     model.requires_grad_(True)
     if beside is None:
+        tokenizer = None
         if has_tokenizer(path.parent):
             refuse_links_out(path.parent)
-        tokenizer = load_tokenizer(path.parent) if has_tokenizer(path.parent) else None
+            tokenizer = load_tokenizer(path.parent)
     else:
         tokenizer = _one_that_fits(beside, model.vocab_size, path)
     _fits(model, tokenizer, path)

@@ -89,7 +89,8 @@ class WordPiece(Tokenizer):
     def fast(self) -> "LibraryTokenizer":
         """The same tokenizer, run by the `tokenizers` library.
 
-        Its tables are of Unicode 8: a younger mark or character of format, and one that is assigned to nothing, it may keep.
+        Its tables are of Unicode 8: around characters that are younger (marks, punctuation, a block of Chinese characters), or
+        assigned to nothing, its ids may differ.
         """
         from chainrule.tokenizers.library import LibraryTokenizer
         from chainrule.tokenizers.library_pieces import wordpiece_json
