@@ -44,6 +44,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "phi3": ("Phi3", {"pad_token_id": 0, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}),
     "phi3-longrope": ("Phi3", {"pad_token_id": 0, "max_position_embeddings": 256, "original_max_position_embeddings": 4,
                                "rope_parameters": LONGROPE}),
+    "glm": ("Glm", {"head_dim": 16, "attention_bias": True, "pad_token_id": 0}),
+    "glm-no-biases": ("Glm", {"head_dim": 16, "attention_bias": False, "pad_token_id": 0}),
     "glm4": ("Glm4", {"head_dim": 16, "attention_bias": True, "pad_token_id": 0}),
     "olmo2": ("Olmo2", {}),
     "smollm3": ("SmolLM3", {"num_hidden_layers": 5, "pad_token_id": 0, "tie_word_embeddings": True}),

@@ -76,6 +76,7 @@ def test_where_llama_cpp_wants_a_head_of_its_own_a_tied_one_is_written_twice(nam
     ("name", "more", "words"),
     [
         ("gemma2", {"tie_word_embeddings": False}, "its head is not tied"),
+        ("glm", {"head_dim": 32}, "they are 128 wide in a model of 64"),
         ("olmo2", {"rope_parameters": LLAMA3}, "reads no factors of rope"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "attention.scale is"),
         ("ernie-moe", {"moe_norm_min": 0.9}, "mlp.router.norm_min is 0.9"),
@@ -162,6 +163,23 @@ def test_an_old_file_of_deepseek_holds_keys_and_values_in_one(tmp_path):
         "deepseek2.attention.head_count_kv": 4,
     }
     write_gguf(tmp_path / "y.gguf", old, tensors, dict.fromkeys(tensors, "F32"))
+    assert torch.equal(logits(cr.load(tmp_path / "y.gguf")), logits(lm))
+
+
+@pytest.mark.parametrize("name", ["glm", "glm-no-biases"])
+def test_a_file_of_glm_may_hold_queries_keys_and_values_apart(name, tmp_path):
+    """As it is converted from a folder that holds them apart, without a key for the width of a head."""
+    published(name, tmp_path / "hf")
+    lm = cr.load(tmp_path / "hf")
+    export(lm, tmp_path / "x.gguf", to="gguf", kind="f32")
+    file = GGUF(tmp_path / "x.gguf")
+    tensors = {one: file.tensor(one) for one in file.slots}
+    for fused in [one for one in tensors if "attn_qkv" in one]:
+        for part, rows in zip("qkv", tensors.pop(fused).split((64, 32, 32)), strict=True):
+            tensors[fused.replace("qkv", part)] = rows
+    assert "blk.0.attn_k.weight" in tensors
+    keys = {key: value for key, value in file.metadata.items() if not key.endswith(("key_length", "value_length"))}
+    write_gguf(tmp_path / "y.gguf", keys, tensors, dict.fromkeys(tensors, "F32"))
     assert torch.equal(logits(cr.load(tmp_path / "y.gguf")), logits(lm))
 
 

@@ -127,8 +127,7 @@ TOLD = {
     ("DeepseekV3", "no-query-rank"): "only if it has 26 or 27 layers",
     ("DeepseekV3", "halves"): "position.pairs is 'halves'",
     ("DeepseekV3", "one-group"): "attention.bias is True",
-    **{("Glm", variant): "no GGUF is written here of a model of type 'glm'" for variant in FAMILIES["Glm"][1]},
-    ("Glm4", "all-turned"): "position.d_rotary is None",
+    ("Glm", "wide-heads"): "64 wide in a model of 32",
     ("Ernie4_5", "biases"): "attention.qkv_bias is True",
     ("Ernie4_5_Moe", "biases"): "attention.qkv_bias is True",
     ("Ernie4_5_Moe", "middle"): "mlp.kind is 'gated'",
@@ -192,7 +191,7 @@ def converter(llama):
     return script
 
 
-OWN_TOKENIZER = ("gemma2", "phi3", "phi3-longrope", "glm4", "glm4-moe", "ernie", "ernie-moe")
+OWN_TOKENIZER = ("gemma2", "phi3", "phi3-longrope", "glm", "glm-no-biases", "glm4", "glm4-moe", "ernie", "ernie-moe")
 """For these the converter wants the publisher's own tokenizer, which is not at hand."""
 
 

@@ -59,7 +59,7 @@ def published(arch: str, metadata: Mapping[str, Any], shapes: Shapes, tables: Ta
     keys.ignore("nextn_predict_layers")
     config["vocab_size"] = shapes["token_embd.weight"][0]
     config["tie_word_embeddings"] = "output.weight" not in shapes
-    config |= {key: tensor in shapes for key, tensor in table.seen.items()}
+    config |= {key: any(name in shapes for name in tensors) for key, tensors in table.seen.items()}
     config |= _own(arch, config, keys)
     for key, value in table.written.items():
         keys.only(key, config[value] if isinstance(value, str) else value)
@@ -136,6 +136,8 @@ def _own(arch: str, config: Config, keys: Keys) -> Config:
         return _gemma(arch, config, keys)
     if arch == "deepseek2":
         return _deepseek2(config, keys)
+    if arch == "chatglm":
+        return {"head_dim": config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]}
     if arch == "glm4moe":
         keys.ignore("rope.dimension_sections")  # of pictures: the positions of a text token are all the same
         return {

@@ -39,7 +39,7 @@ from chainrule.models.families.gpt2 import spelled
 from chainrule.models.moves import saved
 from chainrule.tokenizers.chat import ChatTemplate
 
-EMBEDDING, HEAD = "token_embd.weight", "output.weight"
+EMBEDDING, HEAD, OUTPUT = "token_embd.weight", "output.weight", "blk.0.attn_output.weight"
 
 
 def read_model(path: Path, wish: Wish, watch: Stopwatch) -> LM:
@@ -132,6 +132,12 @@ def _check_loadable(arch: str, tensors: Mapping[str, Tensor]) -> None:
     table = TABLES[arch]
     if FREQS in tensors and not table.factors:
         raise CheckpointError(f"llama.cpp reads no factors of rope (LLaMA 3's scaling) for {arch}; export it with --to hf")
+    heads, d = tensors[OUTPUT].shape[::-1] if table.square else (0, 0)
+    if heads != d:
+        raise CheckpointError(
+            f"llama.cpp takes the heads of {arch} together to be as wide as the model, and here they are {heads} wide "
+            f"in a model of {d}; export it with --to hf"
+        )
     if table.head == "tied" and HEAD in tensors:
         raise CheckpointError(
             f"llama.cpp ties the head of {arch} to its embedding, and here its head is not tied; export it with --to hf"

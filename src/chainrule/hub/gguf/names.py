@@ -38,6 +38,11 @@ PHI3 = NORM | {
     "ffn_up": "mlp.gate_up_proj",
     "ffn_down": "mlp.down_proj",
 }
+CHATGLM = ATTENTION | NORM | {
+    "attn_qkv": "self_attn.qkv_proj",
+    "ffn_up": "mlp.gate_up_proj",
+    "ffn_down": "mlp.down_proj",
+}  # fmt: skip
 GLM4 = ATTENTION | NORM | {
     "post_attention_norm": "post_self_attn_layernorm",
     "ffn_up": "mlp.gate_up_proj",
@@ -167,6 +172,17 @@ def _gpt_oss(config: Config) -> tuple[Move, ...]:
     return (*map(Inverse, moves), Transpose(r"experts\.(gate_up|down)_proj$"))
 
 
+def _chatglm(config: Config) -> tuple[Move, ...]:
+    """Queries, keys and values may be one tensor in the file."""
+    d, h = config["head_dim"], config["num_attention_heads"]
+    n = config.get("num_key_value_heads") or h
+    ends = ("weight", "bias") if config.get("attention_bias", True) else ("weight",)
+    parts = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+    return tuple(
+        Split(f"self_attn.qkv_proj.{end}", tuple(f"{part}.{end}" for part in parts), (h * d, n * d, n * d)) for end in ends
+    )
+
+
 def _gemma(config: Config) -> tuple[Move, ...]:
     return (Shift(r"norm\.weight$", 1.0),)
 
@@ -185,6 +201,7 @@ ARCHS = {
     "gemma3": Arch(Names(GEMMA | QK_NORM), _gemma),
     "deepseek2": Arch(Names(DEEPSEEK2), _deepseek2),
     "phi3": Arch(Names(PHI3)),
+    "chatglm": Arch(Names(CHATGLM), _chatglm),
     "glm4": Arch(Names(GLM4)),
     "glm4moe": Arch(Names(GLM4_MOE), _one_by_one),
     "ernie4_5": Arch(Names(LLAMA)),

@@ -19,6 +19,8 @@ from chainrule.layers.scaling import Llama3, LongRope
 Config = dict[str, Any]
 Tables = Mapping[str, Tensor]
 FREQS, LONG, SHORT = "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"
+HALF_TURNED = ("chatglm", "glm4", "glm4moe")
+"""Architectures whose configs mean half of each head where they do not say how much of it turns."""
 YARN = {"yarn_beta_fast": "beta_fast", "yarn_beta_slow": "beta_slow"}
 
 
@@ -27,7 +29,7 @@ def rope_of(arch: str, keys: Keys, width: int, tables: Tables) -> Config:
     theta = keys.number("rope.freq_base") or 10000.0
     turned = keys.number("rope.dimension_count") or width
     rope: Config = {"rope_type": "default", "rope_theta": theta} | _scaling_of(arch, keys, theta, turned, tables)
-    if turned != width:
+    if turned != width or arch in HALF_TURNED:
         rope["partial_rotary_factor"] = turned / width
     near = keys.number("rope.freq_base_swa")
     if arch == "gemma3":
@@ -151,7 +153,7 @@ def _turned(arch: str, config: Config, rope: Config, width: int) -> int:
     if config.get("rotary_dim"):
         return config["rotary_dim"]
     share = rope.get("partial_rotary_factor", config.get("partial_rotary_factor"))
-    return int(width * (share if share is not None else 0.5 if arch in ("glm4", "glm4moe") else 1.0))
+    return int(width * (share if share is not None else 0.5 if arch in HALF_TURNED else 1.0))
 
 
 def rope_parameters(config: Mapping[str, Any]) -> Config:

@@ -57,8 +57,8 @@ class Table:
     keys: Mapping[str, str] = field(default_factory=lambda: SIZES)
     always: Mapping[str, Any] = field(default_factory=dict)
     """What the architecture always means, as the config says it; a model for which it is otherwise cannot be written."""
-    seen: Mapping[str, str] = field(default_factory=dict)
-    """Keys of the config that are true where a tensor is there: key → tensor."""
+    seen: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Keys of the config that are true where one of some tensors is there: key → tensors."""
     written: Mapping[str, Any] = field(default_factory=dict)
     """Keys that llama.cpp wants and that say nothing new: a value, or the name of the config's key that has it."""
     rope: bool = True
@@ -66,11 +66,13 @@ class Table:
     """Whether llama.cpp reads LLaMA 3's ``rope_freqs`` for it."""
     head: Literal["either", "own", "tied"] = "either"
     """Whether llama.cpp wants a tensor for the head, wants none, or takes both."""
+    square: bool = False
+    """Whether llama.cpp takes for granted that the heads together are as wide as the model."""
 
 
-BIAS = {"attention_bias": "blk.0.attn_q.bias"}
+BIAS = {"attention_bias": ("blk.0.attn_q.bias", "blk.0.attn_qkv.bias")}
 TABLES = {
-    "llama": Table(model_type="llama", factors=True, seen=BIAS | {"mlp_bias": "blk.0.ffn_up.bias"}),
+    "llama": Table(model_type="llama", factors=True, seen=BIAS | {"mlp_bias": ("blk.0.ffn_up.bias",)}),
     "mixtral": Table(model_type="mixtral", factors=True, keys=SIZES | LOCAL),
     "qwen2": Table(model_type="qwen2"),
     "qwen3": Table(model_type="qwen3"),
@@ -92,11 +94,12 @@ TABLES = {
         seen=BIAS,
     ),
     "phi3": Table(model_type="phi3", keys=SIZES | {"attention.sliding_window": "sliding_window"}),
+    "chatglm": Table(model_type="glm", seen=BIAS, square=True),
     "glm4": Table(model_type="glm4", seen=BIAS),
     "glm4moe": Table(
         model_type="glm4_moe",
         keys=SIZES | ROUTED,
-        seen=BIAS | {"use_qk_norm": "blk.0.attn_q_norm.weight"},
+        seen=BIAS | {"use_qk_norm": ("blk.0.attn_q_norm.weight",)},
         written={"expert_gating_func": SIGMOID},
     ),
     "ernie4_5": Table(model_type="ernie4_5"),
