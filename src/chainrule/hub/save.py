@@ -19,6 +19,7 @@ from chainrule.core.tokenizer import Tokenizer
 from chainrule.hub.build import moves, parts, published_config
 from chainrule.hub.safetensors import shards, write_tensors
 from chainrule.hub.weights import INDEX, SINGLE, format_name
+from chainrule.models.families import glm
 from chainrule.models.moves import saved
 from chainrule.tokenizers.chat import MORE_TEMPLATES, TOOL_USE
 
@@ -26,6 +27,7 @@ SHARD_BYTES = 50 * 10**9
 """Weights beyond this go into several files, as with transformers 5."""
 ALSO_SAID: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "gpt2": lambda config: {"n_ctx": parts(config).context},
+    "glm": glm.also_said,
     "deepseek_v3": lambda config: {"scoring_func": "sigmoid", "topk_method": "noaux_tc"},
     "minimax_m2": lambda config: {
         "scoring_func": "sigmoid",

@@ -6,11 +6,14 @@ GLM Team 2024, arXiv:2406.12793. Gate and up are one matrix. The later GLM-4-041
 from collections.abc import Mapping
 from typing import Any
 
+from chainrule.layers.rope import Rope
 from chainrule.models.blocks import Block, SandwichBlock
 from chainrule.models.decoder import DecoderConfig
 from chainrule.models.families import llama
 from chainrule.models.families.reading import Reading
 from chainrule.models.moves import Move, Split
+
+EPS, CONTEXT = 1.5625e-07, 131072
 
 
 def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
@@ -21,10 +24,28 @@ def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
 def decoder(c: Reading, part: type[Block | SandwichBlock]) -> DecoderConfig:
     """The decoder of either release: they differ in where the norms stand."""
     attention = c.attention(d_head=128, qkv_bias=c("attention_bias", True))
-    norm = c.rms_norm(1.5625e-07)
+    norm, position = c.rms_norm(EPS), _position(c)
     block = part(attention=attention, mlp=c.gated(), norm=norm)
-    position = c.rope(attention.d_head, context=131072, pairs="neighbours", share=0.5)
-    return c.decoder([block] * c("num_hidden_layers"), norm=norm, position=position, context=131072)
+    for key, value in _once_more(c).items():
+        c.only(key, value)
+    return c.decoder([block] * c("num_hidden_layers"), norm=norm, position=position, context=CONTEXT)
+
+
+def _position(c: Reading) -> Rope:
+    return c.rope(c("head_dim", 128), context=CONTEXT, pairs="neighbours", share=0.5)
+
+
+def also_said(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a config says once more for programs that know the keys of the first release's own code alone."""
+    return _once_more(Reading(config, "GLM"))
+
+
+def _once_more(c: Reading) -> dict[str, Any]:
+    return {
+        "layernorm_epsilon": c.rms_norm(EPS).eps,
+        "seq_length": c("max_position_embeddings", CONTEXT),
+        "rope_ratio": _position(c).theta / 10000,
+    }
 
 
 def moves(config: Mapping[str, Any]) -> tuple[Move, ...]:
