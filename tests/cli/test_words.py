@@ -1,6 +1,7 @@
 """``chainrule words``: vectors learned, saved, looked at and scored from the command line."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,20 @@ def test_vectors_are_learned_saved_and_looked_at(capsys, tmp_path, text):
     code, again, _ = run(capsys, saved, "--near", "cat", "-k", "3")
     assert code == 0
     assert again == out
+
+
+def test_places_are_read_one_by_one_where_it_is_asked_for(capsys, text, monkeypatch):
+    pytest.importorskip("numba")
+    asked = (f"word2vec:{text}", "d_model=8", "epochs=2", "method=cbow", "by=place", "--near", "cat")
+    code, out, err = run(capsys, *asked)
+    assert code == 0
+    assert out.startswith("11 words, 8 numbers each; the first: ")
+    assert "epoch 2 of 2: loss" in err
+    monkeypatch.setitem(sys.modules, "numba", None)
+    monkeypatch.delitem(sys.modules, "chainrule.models.word2vec_compiled")
+    code, out, err = run(capsys, *asked)
+    assert (code, out) == (2, "")
+    assert err == "chainrule: by=place needs the package 'numba'; install it with: pip install 'chainrule[words]'\n"
 
 
 def test_vectors_are_scored_for_machines_too(capsys, tmp_path, text):

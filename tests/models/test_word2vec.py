@@ -1,6 +1,7 @@
 """word2vec: losses by hand and by loops, steps by autograd, the published recipe's numbers, and what is learned."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,13 @@ from chainrule.models.word2vec_places import BLOCK, Places
 
 METHODS = {"skip_gram": (skip_gram, skip_gram_loss), "cbow": (cbow, cbow_loss)}
 V, D = 12, 6
+
+
+@pytest.fixture(params=["block", "place"])
+def by(request) -> str:
+    if request.param == "place":
+        pytest.importorskip("numba")
+    return request.param
 
 
 def documents(n: int = 9, seed: int = 0) -> list[np.ndarray]:
@@ -109,8 +117,11 @@ def test_steps_that_would_overshoot_are_cut():
     """A vocabulary of two words, read at a rate that plain sums of steps do not survive: they would double at every turn."""
     settings = Word2Vec(d_model=4, min_count=1, sample=0.0, epochs=2, lr=1e6)
     assert learn_vectors([np.array([0, 1] * 100)], 2, settings).abs().max() < 100
+
+
+def test_vectors_that_grow_without_bound_are_refused(by):
     with pytest.raises(ConfigError, match="grew without bound; lower lr=inf"):
-        learn_vectors(documents(), V, Word2Vec(d_model=4, min_count=1, lr=math.inf))
+        learn_vectors(documents(), V, Word2Vec(by=by, d_model=4, min_count=1, lr=math.inf))
 
 
 def test_frequent_words_are_left_out_and_drawn_as_published():
@@ -153,23 +164,23 @@ def unpacked(bags) -> list[list[int]]:
     return [part.tolist() for part in bags.items.tensor_split(bags.starts[1:])]
 
 
-def test_the_same_seed_gives_the_same_vectors():
-    settings = Word2Vec(d_model=8, min_count=1, epochs=1)
+def test_the_same_seed_gives_the_same_vectors(by):
+    settings = Word2Vec(by=by, d_model=8, min_count=1, epochs=1)
     threads = torch.get_num_threads()
     one, two = (learn_vectors(documents(30), V, settings) for _ in range(2))
     assert torch.equal(one, two)
-    assert not torch.equal(one, learn_vectors(documents(30), V, Word2Vec(d_model=8, min_count=1, epochs=1, seed=1)))
+    assert not torch.equal(one, learn_vectors(documents(30), V, replace(settings, seed=1)))
     assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("threads", [1, 2])
-def test_words_used_alike_come_to_lie_together(method, threads):
+def test_words_used_alike_come_to_lie_together(method, threads, by):
     """Two topics of forty words, each line about one of them."""
     rng = np.random.default_rng(0)
     lines = [[f"{'ab'[i % 2]}{word}" for word in rng.integers(0, 40, 8)] for i in range(300)]
     heard: list[float] = []
-    settings = Word2Vec(method=method, d_model=16, sample=0.0, lr=0.05, epochs=4, threads=threads)
+    settings = Word2Vec(method=method, by=by, d_model=16, sample=0.0, lr=0.05, epochs=4, threads=threads)
     found = learn_words(lines, settings, lambda epoch, loss: heard.append(loss))
     near = [(word, other) for word in found.words for other, _ in found.near(word, 5)]
     assert np.mean([word[0] == other[0] for word, other in near]) > 0.95
@@ -186,6 +197,7 @@ def test_words_below_the_minimum_have_no_vector_and_the_most_frequent_come_first
     ("settings", "because"),
     [
         ({"method": "glove"}, "'skip_gram', 'cbow'"),
+        ({"by": "line"}, "'block', 'place'"),
         ({"windows": 3}, "did you mean 'window'"),
         ({"negatives": 0}, "'negatives' is 0"),
         ({"seed": -1}, "'seed' is -1"),

@@ -17,6 +17,8 @@ where T is 1 at neighbours and W says how often each score counts: 1 at neighbou
 drawn words, 0 elsewhere. So one pass is a few matrix products instead of a dot product at a time. CBOW scores a place once, so
 only its drawn words are such a product; means of what is near, and what comes back to it, are sums of rows. A step that this
 makes longer than it would be one word after another is cut by the curvature that H gives (``descend``).
+
+``by="place"`` takes the steps one after another instead, in a compiled loop (``word2vec_compiled``): CBOW is faster so.
 """
 
 from collections import Counter
@@ -31,7 +33,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from chainrule.core.errors import ConfigError, DataError
+from chainrule.core.errors import ConfigError, DataError, MissingExtra
 from chainrule.core.shapes import Float, Int, Tensor
 from chainrule.models.word2vec_places import Blocks, Epoch, Ints, Places
 from chainrule.models.word_vectors import WordVectors
@@ -42,6 +44,8 @@ class Word2Vec:
     """How vectors are learned; the defaults are those of the published program."""
 
     method: Literal["skip_gram", "cbow"] = "skip_gram"
+    by: Literal["block", "place"] = "block"
+    """Whether places take their steps in blocks, as products of matrices, or alone, in a loop that numba compiles."""
     d_model: int = 100
     window: int = 5
     negatives: int = 5
@@ -98,12 +102,12 @@ def learn_vectors(
     v = (torch.rand(vocab_size, settings.d_model, generator=generator) - 0.5) / settings.d_model
     u = torch.zeros_like(v)
     loss = skip_gram_loss if settings.method == "skip_gram" else cbow_loss
+    learn, reading = steps(settings), {"window": settings.window, "negatives": settings.negatives, "sample": settings.sample}
     with one_thread_each(), ThreadPoolExecutor(settings.threads) as pool:
         for number in range(settings.epochs):
-            seed = (settings.seed, number)
-            epoch = places.epoch(seed, window=settings.window, negatives=settings.negatives, sample=settings.sample)
+            epoch = places.epoch((settings.seed, number), **reading, alone=settings.by == "place")
             # threads change the tables without waiting for each other: Hogwild (Niu et al. 2011, arXiv:1106.5730)
-            list(pool.map(partial(learn_blocks, v, u, settings, epoch, number), range(len(epoch))))
+            list(pool.map(partial(at_rate, learn, v, u, settings, epoch, number), range(len(epoch))))
             if heard is not None:
                 heard(number + 1, float(loss(v, u, epoch[len(epoch) - 1])))
     if not v.isfinite().all():
@@ -111,14 +115,29 @@ def learn_vectors(
     return v
 
 
+Steps = Callable[[Tensor, Tensor, Epoch, int, float], None]
+"""Takes the steps of the i-th places of an epoch on v and u, in place, at a rate."""
+
+
+def steps(settings: Word2Vec) -> Steps:
+    """What takes the steps; raises ``MissingExtra`` where they are to be compiled and numba is not there."""
+    if settings.by == "block":
+        step = skip_gram if settings.method == "skip_gram" else cbow
+        return lambda v, u, epoch, i, lr: step(v, u, epoch[i], lr)
+    try:
+        from chainrule.models.word2vec_compiled import learn_places
+    except ImportError as error:
+        raise MissingExtra("numba", "words", "by=place") from error
+    return partial(learn_places, cbow=settings.method == "cbow")
+
+
 @torch.inference_mode()
-def learn_blocks(
-    v: Float[Tensor, "v d"], u: Float[Tensor, "v d"], settings: Word2Vec, epoch: Epoch, number: int, i: int
+def at_rate(
+    learn: Steps, v: Float[Tensor, "v d"], u: Float[Tensor, "v d"], settings: Word2Vec, epoch: Epoch, number: int, i: int
 ) -> None:
-    """One step on the i-th blocks of the epoch ``number``, at the rate of that moment."""
+    """The steps of the i-th places of the epoch ``number``, at the rate of that moment."""
     done = (number + i / len(epoch)) / settings.epochs
-    step = skip_gram if settings.method == "skip_gram" else cbow
-    step(v, u, epoch[i], max(settings.last_lr, settings.lr * (1 - done)))
+    learn(v, u, epoch, i, max(settings.last_lr, settings.lr * (1 - done)))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ that all its scores are one matrix product. Which words are near a place is said
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from chainrule.core.errors import DataError
 from chainrule.core.shapes import Bool, Float, Int, Tensor
 
-Ints = NDArray[np.integer]
+Ints, Reals = NDArray[np.integer], NDArray[np.float64]
 BLOCK, SHARED, AT_ONCE = 32, 16, 64
 """Places in a block, drawn words that a block shares, blocks that take their steps together (at most)."""
+ALONE = 128 * BLOCK
+"""Places that a thread reads in one go where each takes its step alone."""
 
 
 class Blocks(NamedTuple):
@@ -129,20 +131,29 @@ class Places:
             raise DataError(f"the documents hold ids from {ids.min()} to {ids.max()}; the vocabulary has {vocab_size}")
         return cls(ids, np.repeat(np.arange(len(documents), dtype=np.int32), lengths), np.bincount(ids, minlength=vocab_size))
 
-    def kept(self, sample: float) -> NDArray[np.float64]:
+    def kept(self, sample: float) -> Reals:
         """The probability that an occurrence of each word is kept: √(s/f) + s/f, at most 1."""
         if not sample:
             return np.ones(len(self.count))
         ratio = sample * self.count.sum() / np.maximum(self.count, 1)
         return np.minimum(1.0, np.sqrt(ratio) + ratio)
 
-    def noise(self) -> NDArray[np.float64]:
+    def noise(self) -> Reals:
         """The distribution of drawn words, ∝ count^¾."""
         weight = self.count**0.75
         return weight / weight.sum()
 
-    def epoch(self, seed: Sequence[int], *, window: int, negatives: int, sample: float) -> "Epoch":
-        """One reading of the corpus: which words stay is drawn now, all else as it is read, so that threads share the work."""
+    def summed_noise(self) -> Reals:
+        """The same summed up: number x of [0, 1) draws the first word whose sum is greater."""
+        summed = self.noise().cumsum()
+        summed[-1] = 1.0  # rounding leaves it a little below, or above
+        return summed
+
+    def epoch(self, seed: Sequence[int], *, window: int, negatives: int, sample: float, alone: bool = False) -> "Epoch":
+        """One reading of the corpus: which words stay is drawn now, all else as it is read, so that threads share the work.
+
+        ``alone``: a place takes its step alone, not together with others, of which there must be no more than there are words.
+        """
         rng = np.random.default_rng(seed)
         stays = rng.random(len(self.ids), np.float32) < self.kept(sample).astype(np.float32)[self.ids]
         if not stays.any():
@@ -152,11 +163,11 @@ class Places:
         return Epoch(
             ids=F.pad(torch.from_numpy(ids), (window, empty + window)),
             line=F.pad(torch.from_numpy(line), (window, empty + window), value=-1),
-            drawn=self.noise().cumsum(),
+            drawn=self.summed_noise(),
             seed=seed,
             window=window,
-            weight=negatives / SHARED,
-            at_once=BLOCK * min(AT_ONCE, max(1, len(self.count) // BLOCK)),  # no more places than there are words
+            negatives=negatives,
+            at_once=ALONE if alone else BLOCK * min(AT_ONCE, max(1, len(self.count) // BLOCK)),
         )
 
 
@@ -169,21 +180,33 @@ class Epoch:
 
     ids: Int[Tensor, "r"]
     line: Int[Tensor, "r"]
-    drawn: NDArray[np.float64]
+    drawn: Reals
     seed: Sequence[int]
     window: int
-    weight: float
+    negatives: int
     at_once: int
+
+    @cached_property
+    def first(self) -> Ints:
+        """For each i of n words the first that a number from i/n on can draw: where to begin to look for one."""
+        return np.searchsorted(self.drawn, np.arange(len(self.drawn)) / len(self.drawn), "right")
 
     def __len__(self) -> int:
         return -(-(len(self.ids) - 2 * self.window) // self.at_once)
 
+    def here(self, i: int) -> slice:
+        """Where the i-th places stand, with ``window`` more at both ends."""
+        return slice(i * self.at_once, (i + 1) * self.at_once + 2 * self.window)
+
+    def rng(self, i: int) -> np.random.Generator:
+        """What is drawn at the i-th places; 0 would be the numbers that chose which words stay."""
+        return np.random.default_rng((*self.seed, i + 1))
+
     def __getitem__(self, i: int) -> Blocks:
-        rng = np.random.default_rng((*self.seed, i + 1))  # 0 would be the numbers that chose which words stay
-        here = slice(i * self.at_once, (i + 1) * self.at_once + 2 * self.window)
+        rng, here = self.rng(i), self.here(i)
         row, around = self.ids[here], self.line[here].unfold(0, 2 * self.window + 1, 1)
         middle = around[:, self.window]
         reach = torch.from_numpy(rng.integers(1, self.window + 1, len(around))) * (middle >= 0)
         near = (around == middle[:, None]).logical_and_(_within(self.window)[reach])
         draws = np.searchsorted(self.drawn, rng.random((len(around) // BLOCK, SHARED)), "right")
-        return Blocks(row, near, torch.from_numpy(draws).clamp_(max=len(self.drawn) - 1), self.weight)
+        return Blocks(row, near, torch.from_numpy(draws), self.negatives / SHARED)
