@@ -102,10 +102,11 @@ def learn_vectors(
     v = (torch.rand(vocab_size, settings.d_model, generator=generator) - 0.5) / settings.d_model
     u = torch.zeros_like(v)
     loss = skip_gram_loss if settings.method == "skip_gram" else cbow_loss
-    learn, reading = steps(settings), {"window": settings.window, "negatives": settings.negatives, "sample": settings.sample}
+    learn, alone = steps(settings), settings.by == "place"
     with one_thread_each(), ThreadPoolExecutor(settings.threads) as pool:
         for number in range(settings.epochs):
-            epoch = places.epoch((settings.seed, number), **reading, alone=settings.by == "place")
+            seed, sample = (settings.seed, number), settings.sample
+            epoch = places.epoch(seed, window=settings.window, negatives=settings.negatives, sample=sample, alone=alone)
             # threads change the tables without waiting for each other: Hogwild (Niu et al. 2011, arXiv:1106.5730)
             list(pool.map(partial(at_rate, learn, v, u, settings, epoch, number), range(len(epoch))))
             if heard is not None:
