@@ -18,6 +18,7 @@ BY_HAND = {
     "wise": "智慧的", "sweet": "可爱的", "merry": "活泼的", "loyal": "忠诚的", "modest": "谦虚的", "quickly": "很快", "again": "又",
     "went to": "去了", "rode to": "骑车去了", "borrowed": "借了", "broke": "打碎了", "gave": "送给", "became a": "当上了",
     "praised": "表扬了", "There was a": "从前有一位", "I know a": "我认识一位", "Now": "现在",
+    "So": "这样", "stays in": "待在", "owns": "拥有", "works as": "的工作是", "started work as a": "改行做了", "works out": "算一算",
 }  # fmt: skip
 
 

@@ -19,6 +19,10 @@ GOLDEN = {
         "en": {"documents": "e4c335e4498b7fbc", "logp": -4131.276643486768, "chats": "c1a94d5fb6b83e8f"},
         "zh": {"documents": "9a7a5db36385e1de", "logp": -4029.769764900796, "chats": "4ab9859c49d58f3b"},
     },
+    3: {
+        "en": {"documents": "ee984fabc434c3ed", "logp": -4638.2422033696475, "chats": "ce30a151a1d96bc4"},
+        "zh": {"documents": "85c4531f81b0f620", "logp": -4409.95744790602, "chats": "b37a0132fa95691e"},
+    },
 }
 
 
@@ -35,13 +39,6 @@ def test_a_version_of_the_world_tells_what_it_always_told(language):
         f"world {world.VERSION} tells other texts than it did: what was measured on it is no longer comparable. If that is "
         "meant, raise world.VERSION and put what is found here beside it in GOLDEN; else undo the change"
     )
-
-
-def test_version_two_changed_chats_alone():
-    for language in world.LANGUAGES:
-        assert {name for name in ("documents", "logp", "chats") if GOLDEN[1][language][name] != GOLDEN[2][language][name]} == {
-            "chats"
-        }
 
 
 def fingerprint(told: list) -> str:

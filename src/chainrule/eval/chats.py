@@ -96,9 +96,9 @@ def _frames(language: str) -> dict[str, re.Pattern[str]]:
     t = TONGUES[language]
     number = r"(?P<value>\d+)"
     return {
-        "place": _frame(t.is_at, place="(?P<value>.+)"),
-        "job": _frame(t.has_job, job="(?P<value>.+)"),
-        "count": _frame(t.holds, things=f"{number}.+"),
+        "place": _frame(t.is_at[0], place="(?P<value>.+)"),
+        "job": _frame(t.has_job[0], job="(?P<value>.+)"),
+        "count": _frame(t.holds[0], things=f"{number}.+"),
         "sum": _frame(t.plus + t.result, c=number),
         "difference": _frame(t.minus + t.result, c=number),
     }

@@ -62,8 +62,7 @@ def _sentences(t: Tongue, key: tuple[str, int, int], value: int) -> tuple[str, .
     kind, who, thing = key
     name = t.names[who]
     if kind == "place":
-        return (t.is_at.format(name=name, place=t.places[value]),)
+        return tuple(way.format(name=name, place=t.places[value]) for way in t.is_at)
     if kind == "job":
-        return (t.has_job.format(name=name, job=t.jobs[value]),)
-    things = t.things(value, thing)
-    return (t.holds.format(name=name, things=things), t.now.format(name=name, things=things))
+        return tuple(way.format(name=name, job=t.jobs[value]) for way in t.has_job)
+    return tuple(way.format(name=name, things=t.things(value, thing)) for way in (*t.holds, *t.now))

@@ -13,7 +13,7 @@ from chainrule.world import drivers
 from chainrule.world.choice import Choice
 from chainrule.world.drivers import Grammar
 from chainrule.world.programs import MOST_TIMES, adding, repeating
-from chainrule.world.story import MOST, RESTATED, State, act, answer, arrivals, arrive, people, question
+from chainrule.world.story import MOST, RESTATED, State, act, answer, arrivals, arrive, people, wordings
 from chainrule.world.sums import SUMS, value
 from chainrule.world.texts import LANGUAGES, SPLITS, TONGUES, Split, check, held_out
 from chainrule.world.tongue import Tongue
@@ -152,7 +152,7 @@ def _several(t: Tongue, kind: str, asked: list[Asked], rng: random.Random) -> Ch
 
 
 def _arithmetic(rng: random.Random, t: Tongue, words: dict[str, Any]) -> Chat:
-    """One to four sums, each asked in one of several ways; a way of asking for a sum is held out."""
+    """One to four sums, each asked in one of several ways; sums are held out, not ways of asking."""
     return _several(t, "arithmetic", [_sum(rng, t, words) for _ in range(rng.randint(1, 4))], rng)
 
 
@@ -160,7 +160,7 @@ def _sum(rng: random.Random, t: Tongue, words: dict[str, Any]) -> Asked:
     a, sign, b = rng.choice(SUMS)
     question = rng.choice(words["sum"]).format(t.sum(a, sign, b).rstrip(" =等于"))
     right, wrong = (_styles(t, t.sum(a, sign, b) + t.result.format(c=c)) for c in (value(a, sign, b), value(a, sign, b) + 1))
-    return Asked(question, right, question, wrong)
+    return Asked(question, right, f"sum {a}{sign}{b}", wrong)
 
 
 def _calculator(rng: random.Random, t: Tongue, words: dict[str, Any]) -> Chat:
@@ -203,7 +203,8 @@ def _short_story(t: Tongue, state: State, events: int) -> Grammar:
         who = yield people(t, tuple(state.cast), t.subject)
         restated = yield from act(t, state, who)
         if restated:
-            next_subject = yield Choice([(restated, RESTATED, True), *_next_subjects(t, state)])
+            again = [(phrase, RESTATED / len(restated), True) for phrase in restated]
+            next_subject = yield Choice([*again, *_next_subjects(t, state)])
             if next_subject is not True:
                 yield from act(t, state, next_subject)
 
@@ -213,7 +214,7 @@ def _next_subjects(t: Tongue, state: State) -> list[tuple[str, float, Any]]:
     return [(t.subject.format(name=t.names[who]), each, who) for who in state.cast]
 
 
-def _told(rng: random.Random, t: Tongue) -> tuple[str, State]:
+def tell(rng: random.Random, t: Tongue) -> tuple[str, State]:
     """A short story, and what is so at its end."""
     state = State()
     return drivers.sample(_short_story(t, state, rng.randint(2, 5)), rng).text, state
@@ -221,9 +222,9 @@ def _told(rng: random.Random, t: Tongue) -> tuple[str, State]:
 
 def _about_story(rng: random.Random, t: Tongue, words: dict[str, Any], kind: str) -> Chat:
     """A story and one to five questions on it, the last of the kind asked for; of counts only what has changed is asked."""
-    told, state = _told(rng, t)
+    told, state = tell(rng, t)
     while kind == "counts" and not state.changed:
-        told, state = _told(rng, t)
+        told, state = tell(rng, t)
     askable = ("recall", "counts") if state.changed else ("recall",)
     last = _about(rng, state, kind)
     before = [_about(rng, state, rng.choice(askable)) for _ in range(rng.choice((0, 2, 3, 4)))]
@@ -232,7 +233,7 @@ def _about_story(rng: random.Random, t: Tongue, words: dict[str, Any], kind: str
     accepts: tuple[str, ...] = ()
     wrong: tuple[str, ...] = ()
     for i, about in enumerate(asked):
-        asks, accepts = question(t, *about).strip(), _styles(t, answer(t, state, *about))
+        asks, accepts = rng.choice(wordings(t, *about)).strip(), _styles(t, answer(t, state, *about))
         wrong = _styles(t, answer(t, _falsified(t, state, *about), *about))
         lead = told + t.ask if i == 0 else ""
         messages += _turn(lead + asks, rng.choice(accepts))

@@ -1,59 +1,83 @@
-"""Pictures of the world: two to four shapes on a plain ground, 64 × 64 pixels, with the words that describe them.
+"""Pictures of the world: how things stand at the end of a story, 64 × 64 pixels, with the words that say it.
 
-A picture is drawn from the same kind of draws as a text: every shape has a colour, a size and a cell of a three by three grid,
-and all of them are said. So the description of a picture is exact, and one picture has one description. NumPy only.
+Two people stand side by side, each in a half of the picture. Whatever it says has a look of its own and can be read back:
+
+    where      the place's sky and ground: 4 × 4 colours
+    who        everybody in the world is known by their clothes: 5 colours of hair × 6 of a shirt
+    what       a form and a colour: 6 × 4, each in its own rows, the first that somebody got on top
+    how many   as often as it is drawn, five to a row
+
+What they work as cannot be seen, and neither can what nobody has; so the description does not speak of it, and one picture
+has one description. NumPy only.
 """
 
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chainrule.world.texts import LANGUAGES, SPLITS, Split, check, held_out
+from chainrule.world.chats import tell
+from chainrule.world.story import State
+from chainrule.world.texts import LANGUAGES, SPLITS, TONGUES, Split, check, held_out
 
-SIDE = 64
-CELL = SIDE // 3
-GROUND = (245, 245, 240)
-COLOURS = {
-    "red": (214, 39, 40),
-    "blue": (31, 100, 200),
-    "green": (44, 140, 60),
-    "yellow": (240, 200, 40),
-    "black": (20, 20, 20),
-}
-SHAPES = ("circle", "square", "triangle", "cross")
-RADII = {"small": 4.5, "big": 8.5}
-ROWS, COLUMNS = ("top", "middle", "bottom"), ("left", "centre", "right")
-CHINESE = {
-    "red": "红色", "blue": "蓝色", "green": "绿色", "yellow": "黄色", "black": "黑色", "circle": "圆形", "square": "正方形",
-    "triangle": "三角形", "cross": "十字", "small": "小", "big": "大", "top": "上", "middle": "中", "bottom": "下",
-    "left": "左", "centre": "中", "right": "右",
-}  # fmt: skip
+SIDE, HALF = 64, 32
+HORIZON = 18
+"""Above it the sky, below it the ground, on which the things lie."""
+ICON, STEP, IN_A_ROW = 5, 6, 5
+"""Pixels of a thing, pixels from one to the next, and how many stand beside each other."""
+KINDS_AT_MOST = 3
+"""So many kinds of things have room below a person, two rows each."""
+
+Colour = tuple[int, int, int]
+SKIES: tuple[Colour, ...] = ((186, 222, 250), (250, 214, 190), (206, 206, 222), (88, 96, 150))
+GROUNDS: tuple[Colour, ...] = ((196, 228, 176), (240, 228, 188), (214, 196, 178), (232, 232, 232))
+HAIRS: tuple[Colour, ...] = ((40, 30, 20), (150, 90, 40), (226, 186, 80), (190, 60, 30), (140, 140, 140))
+SHIRTS: tuple[Colour, ...] = ((200, 30, 60), (30, 90, 200), (20, 130, 70), (240, 160, 20), (120, 50, 150), (250, 250, 250))
+PAINTS: tuple[Colour, ...] = ((214, 39, 40), (31, 80, 180), (20, 110, 40), (20, 20, 20))
+SKIN: Colour = (244, 200, 164)
+LEGS: Colour = (70, 60, 60)
+
+FORMS = tuple(
+    np.array([[pixel == "#" for pixel in row] for row in form.split()])
+    for form in (
+        "##### ##### ##### ##### #####",
+        ".###. ##### ##### ##### .###.",
+        "..#.. ..#.. ##### ..#.. ..#..",
+        "#...# .#.#. ..#.. .#.#. #...#",
+        "..#.. ..#.. .###. .###. #####",
+        "##### #...# #...# #...# #####",
+    )
+)
+"""A square, a disc, a cross, a saltire, a triangle, a frame."""
+PLACES = tuple(product(SKIES, GROUNDS))
+LOOKS = tuple(product(HAIRS, SHIRTS))
+THINGS = tuple(product(range(len(FORMS)), PAINTS))
 
 
 @dataclass(frozen=True)
-class Shape:
-    """One shape: its look, and its cell counted row by row from the top left."""
+class Seen:
+    """What is seen of one person: who, in which place, and how many of which things, as (thing, count)."""
 
-    form: str
-    colour: str
-    size: str
-    cell: int
+    who: int
+    place: int
+    have: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A scene, its pixels (``64 64 3``, 0 to 255) and its description."""
+    """A scene: who is seen from left to right, the language it is described in, and the story at whose end it stands."""
 
-    shapes: tuple[Shape, ...]
+    people: tuple[Seen, ...]
     language: str
+    story: str
 
     @property
     def facts(self) -> str:
         """What the split hashes."""
-        return ";".join(f"{s.form},{s.colour},{s.size},{s.cell}" for s in self.shapes)
+        return ";".join(f"{one.who}@{one.place}:" + ",".join(f"{n}*{what}" for what, n in one.have) for one in self.people)
 
     @property
     def split(self) -> Split:
@@ -62,50 +86,58 @@ class Picture:
 
     @property
     def text(self) -> str:
-        """The description, cell by cell."""
-        said = [_say(shape, self.language) for shape in self.shapes]
-        return "。".join(said) + "。" if self.language == "zh" else " ".join(f"{one}." for one in said)
+        """The description, in the world's own plain sentences: where each one is and what they have."""
+        t = TONGUES[self.language]
+        said: list[str] = []
+        for one in self.people:
+            name = t.names[one.who]
+            said.append(t.is_at[0].format(name=name, place=t.places[one.place]))
+            said += [t.holds[0].format(name=name, things=t.things(n, what)) for what, n in one.have]
+        return "".join(said).strip()
 
     def pixels(self) -> NDArray[np.uint8]:
-        """The picture."""
-        image = np.empty((SIDE, SIDE, 3), np.uint8)
-        image[:] = GROUND
-        for shape in self.shapes:
-            image[_covers(shape)] = COLOURS[shape.colour]
+        """The picture, ``64 64 3``, 0 to 255."""
+        image = np.zeros((SIDE, SIDE, 3), np.uint8)
+        for i, one in enumerate(self.people):
+            _draw(image[:, i * HALF : (i + 1) * HALF], one)
         return image
 
 
 def pictures(seed: int, *, split: Split = "train", language: str | None = None) -> Iterator[Picture]:
-    """Pictures without end, the i-th a function of (seed, i) alone."""
+    """Pictures without end, the i-th a function of (seed, i) alone; stories whose people have too much to draw are left out."""
     check("pictures", split=(split, SPLITS), language=(language, LANGUAGES))
     i = 0
     while True:
         rng = random.Random(f"picture {seed} {i}")
-        cells = sorted(rng.sample(range(9), rng.randint(2, 4)))
-        shapes = tuple(Shape(rng.choice(SHAPES), rng.choice(list(COLOURS)), rng.choice(list(RADII)), cell) for cell in cells)
-        picture = Picture(shapes, language or rng.choice(LANGUAGES))
-        if picture.split == split:
+        spoken = language or rng.choice(LANGUAGES)
+        story, state = tell(rng, TONGUES[spoken])
+        picture = Picture(tuple(_seen(state, who) for who in state.cast), spoken, story)
+        if picture.split == split and all(len(one.have) <= KINDS_AT_MOST for one in picture.people):
             yield picture
         i += 1
 
 
-def _say(shape: Shape, language: str) -> str:
-    row, column = ROWS[shape.cell // 3], COLUMNS[shape.cell % 3]
-    if language == "en":
-        return f"A {shape.size} {shape.colour} {shape.form} at the {row} {column}"
-    z = CHINESE
-    return f"{z[row]}{z[column]}有一个{z[shape.size]}{z[shape.colour]}{z[shape.form]}"
+def _seen(state: State, who: int) -> Seen:
+    return Seen(who, state.place[who], tuple((what, n) for what, n in state.owned(who) if n))
 
 
-def _covers(shape: Shape) -> NDArray[np.bool_]:
-    """Which pixels a shape covers."""
-    y, x = np.mgrid[:SIDE, :SIDE].astype(np.float64)
-    dy, dx = y - (shape.cell // 3 + 0.5) * CELL, x - (shape.cell % 3 + 0.5) * CELL
-    r = RADII[shape.size]
-    inside = {
-        "circle": dx**2 + dy**2 <= r**2,
-        "square": np.maximum(abs(dx), abs(dy)) <= r * 0.9,
-        "triangle": (dy <= r) & (dy >= 2 * abs(dx) - r),
-        "cross": (np.minimum(abs(dx), abs(dy)) <= r * 0.3) & (np.maximum(abs(dx), abs(dy)) <= r),
-    }
-    return inside[shape.form]
+def _draw(panel: NDArray[np.uint8], one: Seen) -> None:
+    """One person in their place, over their things, into half a picture (``64 32 3``)."""
+    panel[:HORIZON], panel[HORIZON:] = PLACES[one.place]
+    hair, shirt = LOOKS[one.who]
+    middle = HALF // 2
+    panel[3:5, middle - 3 : middle + 3] = hair
+    panel[5:9, middle - 2 : middle + 2] = SKIN
+    panel[9:16, middle - 4 : middle + 4] = shirt
+    panel[16:22, middle - 3 : middle - 1] = panel[16:22, middle + 1 : middle + 3] = LEGS
+    for row, (what, count) in enumerate(one.have):
+        form, paint = THINGS[what]
+        for i in range(count):
+            y, x = corner(row, i)
+            panel[y : y + ICON, x : x + ICON][FORMS[form]] = paint
+
+
+def corner(kind: int, i: int) -> tuple[int, int]:
+    """Where in a half the i-th thing of the so manieth kind has its top left pixel (row, column)."""
+    line, column = divmod(i, IN_A_ROW)
+    return HORIZON + 7 + STEP * (2 * kind + line), 2 + STEP * column

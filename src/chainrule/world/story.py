@@ -5,8 +5,10 @@ which work follows from the words alone. Later sentences draw from the people an
 a model that can look back, expensive for one that cannot.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
+from typing import Any
 
 from chainrule.world.choice import Choice
 from chainrule.world.drivers import Grammar
@@ -25,6 +27,8 @@ WEATHER_ODDS = (34.0, 24.0, 16.0, 10.0, 7.0, 4.0, 3.0, 2.0)
 FRONTED = 1 / 20
 """How likely the fronted order of words is against the usual one, for every place."""
 CAME, WEATHER, COURSE = 0.55, 0.35, 0.10
+USUAL = 0.8
+"""How likely the lecture's own wording of the weather and of the course is; the other one has the rest."""
 PLAIN = 6.0
 """How much likelier no manner is than any one manner."""
 TODAY = 0.8
@@ -97,9 +101,11 @@ def today_rest(t: Tongue) -> Choice:
     odds = list(zip(t.places, PLACE_ODDS, strict=True))
     options = [(t.came.format(place=place), CAME * p / places, None) for place, p in odds]
     options += [(t.fronted.format(place=place), CAME * p * FRONTED / places, None) for place, p in odds]
-    skies = zip(t.weathers, WEATHER_ODDS, strict=True)
-    options += [(t.weather.format(weather=weather), WEATHER * p / weathers, None) for weather, p in skies]
-    return Choice([*options, (t.course, COURSE, None)])
+    skies = list(zip(t.weathers, WEATHER_ODDS, strict=True))
+    for usual, weather_is, course in zip((USUAL, 1 - USUAL), t.weather, t.course, strict=True):
+        options += [(weather_is.format(weather=weather), WEATHER * usual * p / weathers, None) for weather, p in skies]
+        options.append((course, COURSE * usual, None))
+    return Choice(options)
 
 
 @cache
@@ -136,28 +142,35 @@ def newcomers(t: Tongue, cast: tuple[int, ...]) -> Choice:
 @cache
 def work(t: Tongue, who: int) -> Choice:
     """What a newcomer works as."""
-    return Choice.even([t.has_job.format(name=t.names[who], job=job) for job in t.jobs])
+    return ways(t.has_job, [{"name": t.names[who], "job": job} for job in t.jobs])
 
 
 @cache
 def somewhere(t: Tongue, who: int) -> Choice:
     """Where a newcomer is."""
-    return Choice.even([t.is_at.format(name=t.names[who], place=place) for place in t.places])
+    return ways(t.is_at, [{"name": t.names[who], "place": place} for place in t.places])
 
 
 @cache
 def first_things(t: Tongue, who: int) -> Choice:
     """What a newcomer has: one to five of one thing."""
     pairs = [(count, thing) for count in range(1, 6) for thing in range(len(t.one))]
-    return Choice.even([t.holds.format(name=t.names[who], things=t.things(*pair)) for pair in pairs], pairs)
+    return ways(t.holds, [{"name": t.names[who], "things": t.things(*pair)} for pair in pairs], pairs)
+
+
+def ways(patterns: tuple[str, ...], words: Sequence[dict[str, str]], outcomes: Sequence[Any] | None = None) -> Choice:
+    """The same said in several ways, each of the ``words`` in each of the ways, all equally likely."""
+    meant = range(len(words)) if outcomes is None else outcomes
+    return Choice((way.format(**one), 1.0, what) for way in patterns for one, what in zip(words, meant, strict=True))
 
 
 def events(t: Tongue, state: State) -> Grammar:
     """Sentence after sentence; then questions, or the ending at once."""
-    restate, kind = "", ""
+    restate: tuple[str, ...] = ()
+    kind = ""
     for _ in range(LONGEST):
         kind, who = yield sentences(t, tuple(state.cast), restate)
-        restate = ""
+        restate = ()
         if kind in ("ask", "end"):
             break
         if kind == "arrive":
@@ -173,17 +186,18 @@ def events(t: Tongue, state: State) -> Grammar:
 
 
 @lru_cache(maxsize=8192)
-def sentences(t: Tongue, cast: tuple[int, ...], restate: str) -> Choice:
+def sentences(t: Tongue, cast: tuple[int, ...], restate: tuple[str, ...]) -> Choice:
     """How the next sentence begins."""
     room = ODDS["arrive"] if len(cast) < CROWD else 0.0
     act = (ODDS["act"] + ODDS["arrive"] - room) / len(cast)
     options = [(t.subject.format(name=t.names[who]), act, ("act", who)) for who in cast]
     options += [(phrase, room / len(t.arrivals), ("arrive", -1)) for phrase in t.arrivals]
     options += [(phrase, ODDS["end"] / len(t.endings), ("end", -1)) for phrase in t.endings]
-    options += [(t.scene, ODDS["scene"], ("scene", -1)), (t.ask, ODDS["ask"], ("ask", -1))]
+    options += [(phrase, ODDS["scene"] / len(t.scenes), ("scene", -1)) for phrase in t.scenes]
+    options.append((t.ask, ODDS["ask"], ("ask", -1)))
     if restate:
         options = [(phrase, p * (1 - RESTATED), outcome) for phrase, p, outcome in options]
-        options.append((restate, RESTATED, ("restate", -1)))
+        options += [(phrase, RESTATED / len(restate), ("restate", -1)) for phrase in restate]
     return Choice(options)
 
 
@@ -193,11 +207,11 @@ def questions(t: Tongue, state: State) -> Grammar:
     left += [("many", who, thing) for who in state.cast for thing in state.have[who]]
     first = True
     while left:
-        asked = yield asking(t, tuple(left), first)
-        if asked is None:
+        one = yield asking(t, tuple(left), first)
+        if one is None:
             return
-        yield certain(answer(t, state, *asked))
-        left.remove(asked)
+        yield certain(answer(t, state, *one))
+        left.remove(one)
         first = False
     yield endings(t)
 
@@ -209,16 +223,16 @@ def asking(t: Tongue, left: tuple[tuple[str, int, int], ...], first: bool) -> Ch
     odds = [QUESTIONS[kind] / kinds.count(kind) for kind in kinds]
     go_on = (1.0 if first else 1 - ENOUGH) / sum(odds)
     options: list[tuple[str, float, tuple[str, int, int] | None]] = [
-        (question(t, *one), go_on * p, one) for one, p in zip(left, odds, strict=True)
+        (way, go_on * p / len(wordings(t, *one)), one) for one, p in zip(left, odds, strict=True) for way in wordings(t, *one)
     ]
     return Choice(options if first else [*options, *((ending, ENOUGH / len(t.endings), None) for ending in t.endings)])
 
 
-def question(t: Tongue, kind: str, who: int, thing: int) -> str:
-    """A question as it is asked."""
+def wordings(t: Tongue, kind: str, who: int, thing: int) -> tuple[str, ...]:
+    """A question in each of the ways in which it is asked."""
     if kind == "many":
-        return t.how_many.format(name=t.names[who], things=t.many[thing])
-    return (t.where if kind == "where" else t.what_job).format(name=t.names[who])
+        return tuple(way.format(name=t.names[who], things=t.many[thing]) for way in t.how_many)
+    return tuple(way.format(name=t.names[who]) for way in (t.where if kind == "where" else t.what_job))
 
 
 @cache
@@ -246,17 +260,17 @@ def certain(phrase: str) -> Choice:
 
 
 def answer(t: Tongue, state: State, kind: str, who: int, thing: int) -> str:
-    """The true answer to a question, as a sentence."""
+    """The true answer to a question, as a sentence in its plain wording."""
     name = t.names[who]
     if kind == "where":
-        return t.is_at.format(name=name, place=t.places[state.place[who]])
+        return t.is_at[0].format(name=name, place=t.places[state.place[who]])
     if kind == "job":
-        return t.has_job.format(name=name, job=t.jobs[state.job[who]])
-    return t.holds.format(name=name, things=t.things(state.have[who][thing], thing))
+        return t.has_job[0].format(name=name, job=t.jobs[state.job[who]])
+    return t.holds[0].format(name=name, things=t.things(state.have[who][thing], thing))
 
 
 def act(t: Tongue, state: State, who: int) -> Grammar:
-    """Somebody does something; returns how a changed count may be said again, or nothing."""
+    """Somebody does something; returns the ways in which a changed count may be said again, or none."""
     others = tuple(other for other in state.cast if other != who)
     kind = yield acts(t, any(count for _, count in state.owned(who)))
     if kind == "moves":
@@ -277,18 +291,19 @@ def act(t: Tongue, state: State, who: int) -> Grammar:
     else:
         other = yield people(t, others, t.to_whom)
         count, thing = yield losses(t, state.owned(who))
-        return change(t, state, who, thing, -count) + change(t, state, other, thing, count)
-    return ""
+        taken, given = change(t, state, who, thing, -count), change(t, state, other, thing, count)
+        return tuple(map("".join, zip(taken, given, strict=True)))
+    return ()
 
 
-def change(t: Tongue, state: State, who: int, thing: int, by: int) -> str:
-    """Change a count, never beyond ``MOST``; the sentence that says what it is now."""
+def change(t: Tongue, state: State, who: int, thing: int, by: int) -> tuple[str, ...]:
+    """Change a count, never beyond ``MOST``; the ways of saying what it is now."""
     before = state.have[who].get(thing, 0)
     count = min(MOST, before + by)
     state.have[who][thing] = count
     if count != before and (who, thing) not in state.changed:
         state.changed.append((who, thing))
-    return t.now.format(name=t.names[who], things=t.things(count, thing))
+    return tuple(way.format(name=t.names[who], things=t.things(count, thing)) for way in t.now)
 
 
 @cache

@@ -23,11 +23,12 @@ from chainrule.world.story import State, leads, story
 from chainrule.world.sums import page as sum_page
 from chainrule.world.tongue import Tongue
 
-VERSION = 2
-"""Raised where the same seeds tell other texts than before. 2: a chat's questions of counts ask what has changed."""
+VERSION = 3
+"""Raised where the same seeds tell other texts than before. 2: a chat's questions of counts ask what has changed. 3: whatever
+happens, is so or is asked is said in one of several ways; a chat's sums are held out as sums."""
 SPLIT_SALT = "world 1"
-"""What the facts are hashed with. It has not followed ``VERSION`` since documents are as they were: another salt would move
-facts from one side to the other, and a model of world 1 would be judged on what it was trained on."""
+"""What the facts are hashed with. It does not follow ``VERSION``: another salt would move facts from one side to the other, and
+a model of an older world would be judged on what it was trained on."""
 LANGUAGES = ("en", "zh")
 TONGUES = {tongue.code: tongue for tongue in (ENGLISH, CHINESE)}
 KINDS = {"story": 0.82, "sums": 0.11, "programs": 0.07}

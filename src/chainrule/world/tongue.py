@@ -1,7 +1,8 @@
 """A language of the world: its words, and how each event is said.
 
 Both languages make the same draws in the same order, so one grammar (``world.story``) tells the stories of both; only
-the words differ. A field with ``{name}`` or the like in it is a pattern to fill.
+the words differ. A field with ``{name}`` or the like in it is a pattern to fill; where there are several, they say the same,
+and the first is the plain one, in which questions are answered.
 """
 
 from dataclasses import dataclass
@@ -26,16 +27,17 @@ class Tongue:
     today: str
     came: str
     fronted: str
-    weather: str
-    course: str
+    weather: tuple[str, ...]
+    course: tuple[str, ...]
     # somebody enters the story
     arrivals: tuple[str, ...]
     described: str
     called: str
-    is_at: str
-    holds: str
+    is_at: tuple[str, ...]
+    has_job: tuple[str, ...]
+    holds: tuple[str, ...]
     # what animals do meanwhile, of which nothing follows
-    scene: str
+    scenes: tuple[str, ...]
     sizes: tuple[str, ...]
     colours: tuple[str, ...]
     animals: tuple[str, ...]
@@ -56,13 +58,12 @@ class Tongue:
     to_whom: str
     a_job: str
     whom: str
-    now: str
+    now: tuple[str, ...]
     # questions
     ask: str
-    where: str
-    how_many: str
-    what_job: str
-    has_job: str
+    where: tuple[str, ...]
+    how_many: tuple[str, ...]
+    what_job: tuple[str, ...]
     # counting
     none: str
     some: str

@@ -18,7 +18,7 @@ from chainrule.core.errors import DataError
 from chainrule.world.chinese import CHINESE
 from chainrule.world.drivers import Grammar
 from chainrule.world.english import ENGLISH
-from chainrule.world.story import State, act, arrivals, arrive, certain, people
+from chainrule.world.story import State, act, any_of, arrivals, arrive, people
 from chainrule.world.texts import SPLITS, Split, check, held_out
 from chainrule.world.tongue import Tongue
 
@@ -114,4 +114,4 @@ def _beginning(t: Tongue, state: State, cast: int, events: int) -> Grammar:
         who = yield people(t, tuple(state.cast), t.subject)
         restated = yield from act(t, state, who)
         if restated:
-            yield certain(restated)
+            yield any_of(restated)
