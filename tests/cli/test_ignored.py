@@ -86,9 +86,9 @@ def test_a_number_of_translations_that_cannot_be_is_refused(capsys, tmp_path):
 
 def test_languages_with_one_document_are_compared_together(capsys, files):
     asked = ("compare", files["MODEL"], "ngram1:" + files["TEXT"])
-    code, out, err = run(capsys, *asked, "--documents", "8")  # the last one is the first in Chinese
+    code, out, err = run(capsys, *asked, "--documents", "5")  # the last one is the first in Chinese
     assert code == 0, err
     assert [line.split(": ")[0] for line in out.splitlines()[1:]] == ["en"]
     assert err == "note: one document in zh is too few to compare on; give more --documents\n"
-    code, out, err = run(capsys, *asked, "--documents", "6", "--seed", "3")
+    code, out, err = run(capsys, *asked, "--documents", "6", "--seed", "2")
     assert (code, len(out.splitlines()), err) == (0, 3, "")

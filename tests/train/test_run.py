@@ -494,7 +494,7 @@ def test_beginnings_are_the_first_tokens_of_further_documents(tmp_path):
     from chainrule.train.material import BEGINNING, prepare
     from chainrule.train.recipe import Bpe, Start, World, WorldChats
 
-    tiny = {"steps": 1, "context": 256, "batch_rows": 2, "threads": 1, "precision": "fp32"}
+    tiny = {"steps": 1, "context": 512, "batch_rows": 2, "threads": 1, "precision": "fp32"}
     tokenizer = Bpe(vocab_size=700, pattern="world", sample_bytes=20_000)
     run_recipe(Recipe(model=Fresh(**TINY), tokenizer=tokenizer, data=World(documents=30), **tiny), "base", runs=tmp_path)
     start = Start(path=str(tmp_path / "base"))
