@@ -228,6 +228,7 @@ def asking(t: Tongue, left: tuple[tuple[str, int, int], ...], first: bool) -> Ch
     return Choice(options if first else [*options, *((ending, ENOUGH / len(t.endings), None) for ending in t.endings)])
 
 
+@cache
 def wordings(t: Tongue, kind: str, who: int, thing: int) -> tuple[str, ...]:
     """A question in each of the ways in which it is asked."""
     if kind == "many":
