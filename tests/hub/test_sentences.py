@@ -15,6 +15,7 @@ import chainrule as cr
 from chainrule.core.chat import Embedder
 from chainrule.core.errors import CheckpointError, RequestError
 from chainrule.hub.sentences import Pooling, read_pooling
+from tests.measured import keep_measured
 
 TEXTS = [
     "A man is playing a guitar.", "x", "", "Ein Mann spielt Gitarre, naïve café!", "今天天气很好，我们去公园吧。",
@@ -106,6 +107,7 @@ def test_the_whole_of_sts_dev_gives_the_published_correlation(lm, reference, mat
     pairs, judged = sts(material, 1500)
     ours = spearman(similarity(lm.embed, pairs), judged)
     theirs = spearman(similarity(lambda texts: [reference(text).numpy() for text in texts], pairs), judged)
+    keep_measured("sts-b dev", torch.get_num_threads(), {"pairs": len(pairs), "spearman": round(ours, 5)})
     assert ours == pytest.approx(theirs, abs=1e-5)
     assert ours == pytest.approx(0.867, abs=2e-3)
 

@@ -3,23 +3,21 @@
 Keeps its numbers in docs/results.json.
 """
 
-from pathlib import Path
-
 import pytest
+import torch
 
 from chainrule.core.schema import dump
 from chainrule.eval.findings import above_truth
 from chainrule.eval.history import average, chosen, slips
-from chainrule.eval.record import keep
 from chainrule.recipes.history import Plan, history
-
-ROOT = Path(__file__).parents[2]
+from tests.measured import keep_measured
 
 
 @pytest.mark.prove
 def test_the_ladder_of_history_is_in_order(tmp_path):
     found = history(Plan(runs=tmp_path))
-    keep(ROOT / "docs" / "results.json", "ladder", {one.key: dump(one.rung) for one in found.milestones})
+    rungs = {one.key: dump(one.rung) for one in found.milestones}
+    keep_measured("ladder", torch.get_num_threads(), {"rungs": rungs}, on_world=True)
     assert [one.key for one in found.milestones] == list(chosen(None))
     assert [str(slip) for slip in slips(found) if slip.in_mean] == []
     lstm, transformer = found.milestone("lstm"), found.milestone("transformer")

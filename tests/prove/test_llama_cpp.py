@@ -28,10 +28,12 @@ from chainrule.tokenizers.chat import CHATML, IM_END, IM_START, ChatTemplate
 from tests.hub.gguf_cases import CASES, published
 from tests.measured import keep_measured
 from tests.models.parity import checkpoint
-from tests.models.test_families import CASES as VARIANTS
-from tests.models.test_families import FAMILIES
+from tests.models.test_families import FAMILIES as OTHERS
+from tests.models.test_llama import BASE, CONFIGS
 
 pytestmark = pytest.mark.prove
+FAMILIES = {"Llama": (BASE, CONFIGS)} | OTHERS
+VARIANTS = [(family, variant) for family, (_, variants) in FAMILIES.items() for variant in variants]
 SAMPLE = Path(__file__).parents[2] / "docs" / "sample.txt"
 TEXTS = (
     "Tom went to the park. It's 10:45!",
@@ -106,6 +108,7 @@ SUITED = {
 }
 """What llama.cpp takes for granted in a family."""
 TOLD = {
+    ("Llama", "other-theta-eps-act"): "mlp.activation",
     ("GPT2", "relu"): "mlp.activation",
     ("GPT2", "scaled-by-layer"): "attention.scale is",
     ("Mistral", "window"): "the file's context is the window: 5 tokens",

@@ -1,4 +1,4 @@
-"""What is said of speed: how fast the truth reads, and how soon n-grams are counted. Keeps its numbers in docs/results.json.
+"""What is said of speed: how fast the truth reads, how soon n-grams are counted and a verb says what it takes. Keeps its numbers in docs/results.json.
 
 Each in a process of its own, on one thread: no signature is checked there, which would take its time. The best of three counts,
 since what else a machine does only ever takes time.
@@ -8,10 +8,12 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from chainrule.cli import VERBS
 from tests.measured import keep_measured
 
 pytestmark = pytest.mark.prove
@@ -42,7 +44,7 @@ def test_the_truth_reads_at_least_50_kb_of_the_world_a_second():
         )
         assert found is not None
         rates.append(int(found[1].replace(",", "")))
-    keep_measured("oracle", 1, {"kb_per_second": max(rates)})
+    keep_measured("oracle", 1, {"kb_per_second": max(rates)}, on_world=True)
     assert max(rates) >= 50
 
 
@@ -54,3 +56,18 @@ def test_a_4_gram_over_two_megabytes_is_counted_within_ten_seconds(material):
     keep_measured("counting", 1, kept)
     assert int(size) > 2e6
     assert float(seconds) < 10
+
+
+def test_every_verb_says_within_half_a_second_what_it_takes():
+    """As a user waits for it: a process from its start to its end."""
+    start = "import sys; from chainrule.cli import main; sys.exit(main())"
+    seconds = {verb: min(taken(["-c", start, verb, "--help"]) for _ in range(3)) for verb in VERBS}
+    slowest = max(seconds, key=lambda verb: seconds[verb])
+    keep_measured("help", 1, {"slowest": slowest, "seconds": round(seconds[slowest], 3)})
+    assert seconds[slowest] < 0.5
+
+
+def taken(argv: list[str]) -> float:
+    began = time.perf_counter()
+    said(*argv)
+    return time.perf_counter() - began
