@@ -1,8 +1,10 @@
 """What the docs say is so: their console examples run, their Python compiles, their links lead somewhere, in both languages."""
 
+import json
 import re
 import shlex
 from pathlib import Path
+from statistics import mean
 
 import pytest
 
@@ -65,3 +67,18 @@ def test_every_page_for_users_exists_in_both_languages():
 def test_the_readme_names_every_verb(readme):
     text = (ROOT / readme).read_text(encoding="utf-8")
     assert all(f"`{verb}`" in text or f"chainrule {verb}" in text for verb in VERBS)
+
+
+def test_the_readmes_say_what_was_measured():
+    """The minutes by the clock, the best n-gram, the distance to the truth and the share of right answers, in both languages."""
+    measured = json.loads((ROOT / "docs" / "results.json").read_text(encoding="utf-8"))["quickstart"]
+    bits = measured["bits_per_byte"]
+    above = {name: mean(bits[name][one] / bits["truth"][one] - 1 for one in ("en", "zh")) for name in bits}
+    ngram = min(value for name, value in above.items() if name.endswith("gram"))
+    answered = [kind for language in measured["chats"]["after"].values() for kind in language.values()]
+    right, asked = (sum(kind[what] for kind in answered) for what in ("right", "asked"))
+    minutes, seconds = divmod(round(measured["wall_seconds"]), 60)
+    for page, time in (("README.md", f"{minutes} min {seconds} s"), ("README.zh-CN.md", f"{minutes} 分 {seconds} 秒")):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for number in (time, f"{above['Transformer']:.0%}", f"{ngram:.0%}", f"{right / asked:.0%}", f"{asked}"):
+            assert number.replace("%", " %") in text, f"{page} does not say {number}"
