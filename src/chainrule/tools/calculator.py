@@ -32,11 +32,13 @@ def calculator(expression: str) -> str:
     >>> calculator("37 * 48")
     '1776'
     """
+    if not isinstance(expression, str):
+        raise RequestError(f"the expression is {str(expression)[:60]!r}, no text; write it as text, such as '37 * 48'")
     if len(expression) > LONGEST:
         raise RequestError(f"the expression is {len(expression)} characters long; a calculator reads at most {LONGEST}")
     try:
         value = _value(ast.parse(expression.strip(), mode="eval").body)
-    except (SyntaxError, ZeroDivisionError, OverflowError, RecursionError) as error:
+    except (SyntaxError, UnicodeError, ZeroDivisionError, OverflowError, RecursionError) as error:
         raise RequestError(f"{expression!r} cannot be worked out: {error}") from error
     return str(int(value)) if value == int(value) else f"{value:.10g}"
 

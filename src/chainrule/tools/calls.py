@@ -30,9 +30,10 @@ def read_calls(reply: str) -> tuple[str, tuple[ToolCall, ...]]:
 
 
 def _call(text: str) -> ToolCall | None:
+    """The call that a text is, or None; half a surrogate pair in it, which no tokenizer reads, becomes a question mark."""
     try:
-        data = json.loads(text)
-    except json.JSONDecodeError:
+        data = json.loads(json.dumps(json.loads(text), ensure_ascii=False).encode(errors="replace"))
+    except (ValueError, RecursionError):  # a number of 5000 digits is a ValueError, no JSONDecodeError
         return None
     if not isinstance(data, dict) or not isinstance(data.get("name"), str) or not isinstance(data.get("arguments"), dict):
         return None
@@ -40,10 +41,17 @@ def _call(text: str) -> ToolCall | None:
 
 
 def run_call(call: ToolCall, tools: Mapping[str, Callable[..., str]]) -> str:
-    """What the tool answers; a mistake in the call is an answer too, so that the model can mend it."""
+    """What the tool answers; a mistake in the call is an answer too, so that the model can mend it: none is raised."""
     if call.name not in tools:
         return f"error: there is no tool {call.name!r}; known are {', '.join(sorted(tools))}"
     try:
         return tools[call.name](**call.arguments)
     except (ChainruleError, TypeError) as error:
-        return f"error: {error}"
+        return _text(f"error: {error}")
+    except Exception as error:  # what a model may put into the arguments has no end, nor what a tool may do about it
+        return _text(f"error: {type(error).__name__}: {error}")
+
+
+def _text(words: str) -> str:
+    """Words that quote a model, with half a surrogate pair, which is no text, written as its escape."""
+    return words.encode(errors="backslashreplace").decode()

@@ -1,0 +1,66 @@
+"""Whatever a model asks of a tool, what comes of it is an answer that the model can read."""
+
+import json
+
+import pytest
+
+from chainrule.core.chat import ToolCall
+from chainrule.tools import TOOLS
+from chainrule.tools.calls import read_calls, run_call
+
+EXPRESSIONS = (
+    [],
+    {},
+    None,
+    3,
+    True,
+    float("nan"),
+    [[1]],
+    "",
+    " ",
+    "1/0",
+    "a\x00b",
+    "9" * 201,
+    "(" * 150,
+    "'\\ud800'",
+    "\ud800",
+)
+
+
+def answered(arguments, name="calculator"):
+    answer = run_call(ToolCall(name=name, arguments=arguments), TOOLS)
+    answer.encode()  # half a surrogate pair would be refused here, as by a tokenizer
+    return answer
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS, ids=ascii)
+def test_an_expression_of_any_kind_is_answered_with_an_error(expression):
+    assert answered({"expression": expression}).startswith("error: ")
+
+
+def test_an_error_says_what_would_be_right():
+    assert answered({"expression": []}) == "error: the expression is '[]', no text; write it as text, such as '37 * 48'"
+    assert "no tool 'calc'; known are calculator" in answered({}, "calc")
+    assert "missing 1 required positional argument: 'expression'" in answered({})
+    assert "unexpected keyword argument '\\ud800'" in answered({"expression": "1", "\ud800": 1})
+    assert answered({"expression": "37 * 48"}) == "1776"
+
+
+def test_a_tool_that_fails_in_its_own_way_answers_with_that():
+    def broken(**arguments):
+        raise LookupError("no such town")
+
+    assert run_call(ToolCall(name="weather", arguments={}), {"weather": broken}) == "error: LookupError: no such town"
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 100_000, "{"])
+def test_a_call_that_is_no_json_stays_text(value):
+    reply = f'<tool_call>{{"name": "calculator", "arguments": {{"expression": {value}}}}}</tool_call>'
+    assert read_calls(reply) == (reply, ())
+
+
+def test_half_a_surrogate_pair_in_a_call_becomes_text():
+    reply = '<tool_call>{"name": "calculator", "arguments": {"expression": "\\ud800 \\ud83d\\ude00"}}</tool_call>'
+    _, (call,) = read_calls(reply)
+    assert call.arguments == {"expression": "? 😀"}
+    json.dumps(call.as_dict(), ensure_ascii=False).encode()
