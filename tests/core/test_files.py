@@ -1,9 +1,13 @@
 """Files are complete or absent; what cannot be read or written says why."""
 
+import errno
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
+from chainrule.core import files
 from chainrule.core.errors import CheckpointError, DataError
 from chainrule.core.files import read_json, read_json_object, read_text, whole_file, whole_folder, write_text
 
@@ -26,6 +30,77 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         with whole_folder(folder) as aside:
             (aside / content).write_text(content)
     assert [file.name for file in folder.iterdir()] == ["2"]
+
+
+def content(folder: Path) -> list[str]:
+    return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*"))
+
+
+@pytest.fixture
+def step(tmp_path: Path) -> Path:
+    """A folder that is to be replaced."""
+    (tmp_path / "step").mkdir()
+    (tmp_path / "step" / "old").touch()
+    return tmp_path / "step"
+
+
+@pytest.fixture
+def no_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system that cannot let two names change places in one step."""
+    monkeypatch.setattr(files, "_exchange", lambda one, other: False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems replace a folder in two steps")
+def test_an_old_folder_and_a_new_one_change_places_in_one_step(step: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*paths: Path) -> None:
+        raise AssertionError("between two renames there would be no folder")
+
+    monkeypatch.setattr(files.os, "replace", never)
+    with whole_folder(step) as aside:
+        (aside / "new").touch()
+    assert content(step.parent) == ["step", "step/new"]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_where_a_new_folder_cannot_take_its_place_the_old_one_stands(
+    step: Path, no_exchange: None, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    replace = os.replace
+
+    def fails(source: Path, target: Path) -> None:
+        if source.suffix == ".part":
+            raise error
+        replace(source, target)
+
+    monkeypatch.setattr(files.os, "replace", fails)
+    with pytest.raises((DataError, KeyboardInterrupt)), whole_folder(step) as aside:
+        (aside / "new").touch()
+    assert content(step.parent) == ["step", "step/old"]
+
+
+def test_what_a_kill_has_left_without_its_name_gets_it_back(step: Path, no_exchange: None) -> None:
+    others = step.parent / ".step.b.41.old", step.parent / ".stepb.41.old"
+    for other in others:
+        other.mkdir()
+    step.rename(step.parent / ".step.41.old")  # killed here: neither the old folder nor the new one is at its place
+    with pytest.raises(ZeroDivisionError), whole_folder(step):
+        _ = 1 / 0
+    assert content(step) == ["old"]
+    with whole_folder(step) as aside:
+        (aside / "new").touch()
+    assert content(step.parent) == [*(other.name for other in others), "step", "step/new"]
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_a_file_in_the_place_of_a_folder_is_replaced_and_leaves_nothing(
+    tmp_path: Path, exchanges: bool, request: pytest.FixtureRequest
+) -> None:
+    if not exchanges:
+        request.getfixturevalue("no_exchange")
+    (tmp_path / "step").touch()
+    with whole_folder(tmp_path / "step") as aside:
+        (aside / "new").touch()
+    assert content(tmp_path) == ["step", "step/new"]
 
 
 @pytest.mark.parametrize(

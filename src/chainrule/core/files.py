@@ -3,7 +3,9 @@
 import errno
 import json
 import os
+import re
 import shutil
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -38,25 +40,72 @@ def whole_file(path: Path) -> Generator[Path, None, None]:
 
 @contextmanager
 def whole_folder(path: Path) -> Generator[Path, None, None]:
-    """A folder to fill; it takes the name ``path``, replacing what was there, only once every file is on the disk."""
-    aside = _beside(path, "part")
+    """A folder to fill; it takes the name ``path``, replacing what was there, only once every file is on the disk.
+
+    Whenever it is killed, ``path`` is the old folder or the new one: the two change names in one step, as Linux can on most
+    file systems. Elsewhere there is a moment without either; a kill then leaves the old one beside it as ``.NAME.PID.old``,
+    and the next write gives that its name back before anything else.
+    """
+    aside, old = _beside(path, "part"), _beside(path, "old")
     try:
-        shutil.rmtree(aside, ignore_errors=True)
+        _give_back(path)
+        _clear(aside)
         aside.mkdir(parents=True)
         yield aside
         for file in sorted(aside.rglob("*")):
             sync(file)
         sync(aside)
-        old = _beside(path, "old")
-        if path.exists():
-            os.replace(path, old)
-        os.replace(aside, path)
+        if not path.exists():
+            os.replace(aside, path)
+        elif not _exchange(aside, path):
+            _replace_by_way_of(old, aside, path)
         sync(path.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        _clear(old)
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        _clear(aside)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two paths change names in one step; False where the system or the file system has no such step."""
+    if sys.platform != "linux":
+        return False
+    from ctypes import CDLL
+
+    try:
+        renameat2 = CDLL(None).renameat2
+    except AttributeError:  # a C library older than the step
+        return False
+    at_cwd, exchange = -100, 2
+    return renameat2(at_cwd, os.fsencode(one), at_cwd, os.fsencode(other), exchange) == 0
+
+
+def _replace_by_way_of(old: Path, new: Path, path: Path) -> None:
+    """Put ``new`` at ``path`` and what was there at ``old``; where that fails half-way, it is put back."""
+    _clear(old)  # of a process of the same number, whose last step was this one
+    try:
+        os.replace(path, old)
+        os.replace(new, path)
+    except BaseException:
+        if not path.exists():
+            os.replace(old, path)
+        raise
+
+
+def _give_back(path: Path) -> None:
+    """Give a folder its name again that a kill has left without one."""
+    form = re.compile(rf"\.{re.escape(path.name)}\.\d+\.old")
+    left = [one for one in path.parent.glob(".*.old") if form.fullmatch(one.name)]
+    if left and not path.exists():
+        os.replace(max(left, key=lambda one: one.stat().st_mtime), path)
+
+
+def _clear(path: Path) -> None:
+    """Remove a folder, or the file or link that stood in its place, as far as the system lets it."""
+    shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def named(path: Path) -> Path:
