@@ -281,14 +281,66 @@ def test_pickles_are_fetched_only_where_they_are_asked_for(hub, prefix):
     assert torch.equal(load(f"{prefix}org/pickled", device="cpu", pickle=True).model(TOKENS), tiny()(TOKENS))
 
 
-def test_an_index_that_names_files_elsewhere_is_refused(hub, published, tmp_path):
+@pytest.mark.parametrize("prefix", HUBS)
+@pytest.mark.parametrize("missing", ["forbidden", "unreachable", "down"])
+def test_pickles_in_the_cache_are_read_without_the_hub_where_they_are_asked_for(hub, prefix, missing, monkeypatch):
+    load(f"{prefix}org/pickled", device="cpu", pickle=True)
+    if missing == "forbidden":
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    elif missing == "unreachable":
+        monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+        monkeypatch.setenv("MODELSCOPE_DOMAIN", "http://127.0.0.1:9")
+    hub.down = missing == "down"
+    hub.requests.clear()
+    assert torch.equal(load(f"{prefix}org/pickled", device="cpu", pickle=True).model(TOKENS), tiny()(TOKENS))
+    with pytest.raises(CheckpointError, match=r"if you trust \w+, say pickle=True \(--pickle\)"):
+        load(f"{prefix}org/pickled", device="cpu")
+    assert missing == "down" or hub.requests == []
+
+
+@pytest.fixture
+def renamed(hub, tmp_path):
+    """A model in shards, as safetensors and as pickles, whose names are of no usual form."""
+    for kind, ending in (("model.safetensors", "safetensors"), ("pytorch_model.bin", "bin")):
+        folder = save(tmp_path / ending, tiny(), ByteTokenizer())
+        file = Mapped(folder / "model.safetensors")
+        names = {name: f"{'upper' if 'layers' in name else 'lower'}_half.{ending}" for name in file.slots}
+        for shard in set(names.values()):
+            part = {name: file.tensor(name).clone() for name in file.slots if names[name] == shard}
+            torch.save(part, folder / shard) if ending == "bin" else write_tensors(part, folder / shard)
+        (folder / "model.safetensors").unlink()
+        (folder / f"model-other.{ending}").write_bytes(b"never fetched")
+        (folder / f"{kind}.index.json").write_text(json.dumps({"weight_map": names}))
+        hub.models[f"org/{ending}"] = folder
+
+
+@pytest.mark.parametrize("prefix", HUBS)
+@pytest.mark.parametrize("ending", ["safetensors", "bin"])
+def test_shards_are_those_that_the_index_names(hub, renamed, prefix, ending):
+    lm = load(f"{prefix}org/{ending}", device="cpu", pickle=ending == "bin")
+    assert torch.equal(lm.model(TOKENS), tiny()(TOKENS))
+    assert not [path for _, path, _ in hub.requests if "model-other" in path]
+
+
+def test_a_shard_that_the_site_does_not_have_is_named(hub, renamed):
+    (hub.models["org/safetensors"] / "upper_half.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"org/safetensors lacks a file|lacks upper_half\.safetensors, which its model"):
+        load("org/safetensors", device="cpu")
+    with pytest.raises(
+        CheckpointError, match=r"lacks upper_half\.safetensors, which its model\.safetensors\.index\.json names"
+    ):
+        load("modelscope:org/safetensors", device="cpu")
+
+
+@pytest.mark.parametrize("prefix", HUBS)
+def test_an_index_that_names_files_elsewhere_is_refused(hub, prefix, tmp_path):
     folder = tmp_path / "evil"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../../secret"}}))
     hub.models["org/evil"] = folder
     with pytest.raises(CheckpointError, match=r"names '\.\./\.\./secret', which is no file of the model's own folder"):
-        load("org/evil")
+        load(f"{prefix}org/evil")
 
 
 def test_a_local_folder_wins_over_a_hub(hub, tmp_path):

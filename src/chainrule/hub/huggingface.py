@@ -94,18 +94,31 @@ def _small_files(hub: "_Hub", patterns: list[str], what: str, watch: Stopwatch) 
 
 
 def _weights(hub: "_Hub", folder: Path, pickle: bool) -> list[str]:
-    """The files of weights that the model is made of."""
-    for single, index in [(SINGLE, INDEX)] + [(PICKLED, PICKLED_INDEX)] * pickle:
-        if (folder / index).exists():
-            return _shards(folder / index)
-        if (folder / single).exists() or hub.has(folder, single):
-            return [single]
+    """The files of weights that the model is made of; none where the hub cannot be asked and the cache has all the pickles."""
+    try:
+        for single, index in [(SINGLE, INDEX)] + [(PICKLED, PICKLED_INDEX)] * pickle:
+            if (folder / index).exists():
+                return shards(folder / index)
+            if (folder / single).exists() or hub.has(folder, single):
+                return [single]
+    except CheckpointError as error:
+        if not is_whole(folder, pickle=True):
+            raise
+        if not pickle:
+            raise CheckpointError(f"{error}; the cache has pickles: if you trust them, say pickle=True (--pickle)") from error
+        return []
+    raise no_weights(hub.name, pickle)
+
+
+def no_weights(name: str, pickle: bool) -> CheckpointError:
+    """What to say of a model that has none of the weights that were asked for."""
     asked = "neither safetensors nor a pickle" if pickle else "no safetensors"
     hint = "" if pickle else f"; if it has {PICKLED} and you trust it, say pickle=True (--pickle)"
-    raise CheckpointError(f"{hub.name} publishes {asked}{hint}")
+    return CheckpointError(f"{name} publishes {asked}{hint}")
 
 
-def _shards(index: Path) -> list[str]:
+def shards(index: Path) -> list[str]:
+    """The files that an index which was fetched names, each in the model's own folder."""
     names = shard_names(index, "remove it, and it is fetched again")
     strange = [name for name in names if not re.fullmatch(r"[\w.-]+", name) or name.startswith(".")]
     if strange:

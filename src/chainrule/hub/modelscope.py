@@ -11,7 +11,7 @@ import json
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from chainrule.core.errors import CheckpointError
 from chainrule.hub.fetch import TIMEOUT_S, fetch
-from chainrule.hub.huggingface import ADAPTER, SMALL, first_line, offline_by
+from chainrule.hub.huggingface import ADAPTER, SMALL, first_line, no_weights, offline_by, shards
 from chainrule.hub.links import inside
 from chainrule.hub.trace import Stopwatch
 from chainrule.hub.weights import INDEX, PICKLED, PICKLED_INDEX, SINGLE, is_whole
@@ -33,29 +33,31 @@ File = Mapping[str, Any]
 def download(name: str, revision: str | None, *, pickle: bool, watch: Stopwatch) -> Path:
     """The folder of a model, complete; raises ``CheckpointError`` saying why it is not there and what to type next."""
     whole = partial(is_whole, pickle=True)  # pickles that nobody asked for are refused by who reads them
-    return _fetched(name, revision, whole, lambda files: _needed(name, files, pickle), watch)
+    return _fetched(name, revision, whole, partial(_needed, name, pickle), watch)
 
 
 def download_adapter(name: str, revision: str | None, *, watch: Stopwatch) -> Path:
     """The folder of an adapter that PEFT wrote: its config and its tensors."""
-    return _fetched(
-        name, revision, lambda folder: all((folder / file).exists() for file in ADAPTER), partial(_among, ADAPTER), watch
-    )
+
+    def whole(folder: Path) -> bool:
+        return all((folder / file).exists() for file in ADAPTER)
+
+    return _fetched(name, revision, whole, lambda files, _: _among(ADAPTER, files), watch)
 
 
 def download_tokenizer(name: str, revision: str | None, *, watch: Stopwatch) -> Path:
     """The folder of a model with its small files, the tokenizer among them."""
-    return _fetched(name, revision, has_tokenizer, partial(_among, SMALL), watch)
+    return _fetched(name, revision, has_tokenizer, lambda files, _: _among(SMALL, files), watch)
 
 
 def _fetched(
     name: str,
     revision: str | None,
     complete: Callable[[Path], bool],
-    wanted: Callable[[Sequence[File]], Sequence[File]],
+    wanted: Callable[[Sequence[File], Path], Iterable[File]],
     watch: Stopwatch,
 ) -> Path:
-    """The folder of a model with the wanted ones of its files; what is ``complete`` is used where the site cannot be asked."""
+    """The folder of a model with the ``wanted(files, folder)``; what is ``complete`` is used where the site cannot be asked."""
     branch = revision or "master"
     folder = _place(name, branch)
     there = complete(folder)
@@ -65,7 +67,7 @@ def _fetched(
         return folder
     files = _files(name, branch, folder, there)
     if files is not None:
-        _bring(name, branch, wanted(files), folder, watch)
+        _bring(name, branch, wanted(files, folder), folder, watch)
     return folder
 
 
@@ -74,8 +76,8 @@ def _among(patterns: Sequence[str], files: Sequence[File]) -> list[File]:
     return [file for file in files if any(fnmatch(str(file["Path"]), pattern) for pattern in patterns)]
 
 
-def _bring(name: str, branch: str, files: Sequence[File], folder: Path, watch: Stopwatch) -> None:
-    """Fetch those of the files that are not here yet, or are here in another size."""
+def _bring(name: str, branch: str, files: Iterable[File], folder: Path, watch: Stopwatch) -> None:
+    """Fetch those of the files that are not here yet, or are here in another size, each before the next is asked for."""
     for file in files:
         path = inside(folder, str(file["Path"]))
         if not path.exists() or path.stat().st_size != file.get("Size", path.stat().st_size):
@@ -123,16 +125,21 @@ def _files(name: str, branch: str, folder: Path, there: bool) -> list[dict[str, 
         ) from error
 
 
-def _needed(name: str, files: Sequence[File], pickle: bool) -> list[File]:
-    """The small files and one set of weights."""
-    paths = {str(file["Path"]) for file in files}
-    weights = [SINGLE] if SINGLE in paths else [INDEX, "model-*.safetensors"] if INDEX in paths else []
-    if not weights and pickle:
-        weights = [PICKLED] if PICKLED in paths else [PICKLED_INDEX, "pytorch_model-*.bin"]
-    if not weights:
-        hint = f"; if it has {PICKLED} and you trust it, say pickle=True (--pickle)"
-        raise CheckpointError(f"{name} publishes no safetensors{hint}")
-    return _among(SMALL + weights, files)
+def _needed(name: str, pickle: bool, files: Sequence[File], folder: Path) -> Iterator[File]:
+    """The small files and one set of weights: a single file, or an index and, once that is in the folder, what it names."""
+    by_path = {str(file["Path"]): file for file in files}
+    kinds = [(SINGLE, INDEX)] + [(PICKLED, PICKLED_INDEX)] * pickle
+    weights = next((path for pair in kinds for path in pair if path in by_path), None)
+    if weights is None:
+        raise no_weights(name, pickle)
+    yield from _among([*SMALL, weights], files)
+    if weights in (INDEX, PICKLED_INDEX):
+        for shard in shards(folder / weights):
+            if shard not in by_path:
+                raise CheckpointError(
+                    f"{name} lacks {shard}, which its {weights} names; give another revision: modelscope:{name}@REVISION"
+                )
+            yield by_path[shard]
 
 
 def _file(name: str, branch: str, file: File, path: Path) -> None:
