@@ -1,10 +1,12 @@
 """Loading: what is in memory while it happens, what is refused, and every step as it is told."""
 
+import io
 import json
 import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +17,7 @@ from chainrule.eval.anatomy import take_apart
 from chainrule.hub.fresh import fresh
 from chainrule.hub.gguf.model import write_model
 from chainrule.hub.load import load, size_bytes
+from chainrule.hub.pickles import read_pickle
 from chainrule.hub.safetensors import Mapped, write_tensors
 from chainrule.hub.save import save
 from chainrule.hub.trace import TensorStep
@@ -243,6 +246,37 @@ def test_a_pickle_that_would_run_code_or_is_cut_off_does_not_get_to(folder, tmp_
     torch.save([1, 2], folder / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match="holds a list that is no table"):
         load(folder, device="cpu", pickle=True)
+
+
+@pytest.fixture(scope="module")
+def legacy():
+    """A file of torch before 1.6: five pickles, one after the other, then the tensors' bytes."""
+    file = io.BytesIO()
+    torch.save({"a": torch.ones(3)}, file, _use_new_zipfile_serialization=False)
+    return file.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_a_damaged_pickle_is_one_clear_error_wherever_it_fails(legacy, tmp_path):
+    """Cut off anywhere, bytes changed anywhere, and programs that use a stack which is empty."""
+    random = np.random.default_rng(0)
+    files = [legacy[:n] for n in range(len(legacy))]
+    files += [bytes([code]) + rest for code in range(256) for rest in (b"", b"\xff" * 8)]
+    for _ in range(100):
+        broken = bytearray(legacy)
+        for at in random.integers(0, len(legacy), 3):
+            broken[at] = int(random.integers(0, 256))
+        files.append(bytes(broken))
+    refused = 0
+    for data in files:
+        (tmp_path / "old.bin").write_bytes(data)
+        try:
+            read_pickle(tmp_path / "old.bin")
+        except CheckpointError:
+            refused += 1
+    assert refused > 500
+    (tmp_path / "old.bin").write_bytes(legacy)
+    assert torch.equal(read_pickle(tmp_path / "old.bin")["a"], torch.ones(3))
 
 
 @pytest.mark.parametrize(

@@ -21,16 +21,20 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0][:200]
         raise CheckpointError(
-            f"{path} holds more than tensors, so it is not read ({reason}); convert it to safetensors"
+            f"{path} holds more than tensors, so it is not read ({_reason(error)}); convert it to safetensors"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} is damaged or cut off ({str(error).splitlines()[0][:200]}); copy it again") from error
+    except Exception as error:  # a damaged program fails wherever it happens to lead
+        raise CheckpointError(f"{path} is damaged or cut off ({_reason(error)}); copy it again") from error
     tensors = _tensors(held)
     if not isinstance(tensors, Mapping) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise CheckpointError(f"{path} holds a {type(held).__name__} that is no table of tensors; convert it to safetensors")
     return dict(tensors)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, or what it is called where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _tensors(held: Any) -> Any:
