@@ -7,11 +7,12 @@ import pytest
 
 from chainrule.cli import main
 from chainrule.core.errors import ChainruleError, CheckpointError
-from chainrule.hub.build import parts
+from chainrule.hub.build import LAYERS, parts
 from chainrule.hub.export import export
 from chainrule.hub.fresh import fresh
 from chainrule.hub.load import load
 from chainrule.hub.save import save
+from chainrule.hub.shipped import SHIPPED, shipped_config
 from chainrule.hub.tokenizer import find_tokenizer
 from chainrule.tokenizers.byte import ByteTokenizer
 from tests.models.parity import checkpoint
@@ -56,6 +57,42 @@ def test_a_config_value_of_a_wrong_kind_is_a_clear_error(folder, values, capsys)
         reads = verb[0] == "next" or values not in ({"quantization_config": [1]}, {"hidden_size": 10**12})
         assert main([*verb, "--device", "cpu" if verb[0] == "next" else "h100"]) == (2 if reads else 0)
         assert "chainrule: " in capsys.readouterr().err or not reads
+
+
+@pytest.mark.parametrize("name", [*SHIPPED, "bert", "t5"])
+def test_more_layers_than_any_model_has_are_refused_before_they_are_listed(name):
+    config = shipped_config(SHIPPED[name][0]) if name in SHIPPED else transformers_config(name)
+    keys = [key for key in LAYERS if key in config]
+    assert keys
+    parts(config)
+    for key in keys:
+        with pytest.raises(
+            CheckpointError, match=rf"'{key}' is 10001, and a model of more than 10,000 layers .* copy it again"
+        ):
+            parts(config | {key: 10_001})
+
+
+def transformers_config(model_type):
+    return pytest.importorskip("transformers").AutoConfig.for_model(model_type).to_dict()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "gpt2", "num_hidden_layers": 10_001},
+        {"model_type": "gemma3", "text_config": {"num_hidden_layers": 10_001}},
+    ],
+)
+def test_layers_are_counted_under_another_familys_word_and_in_a_text_config_too(config):
+    with pytest.raises(CheckpointError, match="'num_hidden_layers' is 10001"):
+        parts(config)
+
+
+def test_a_folder_with_too_many_layers_says_so_at_the_command_line(folder, capsys):
+    changed(folder, num_hidden_layers=10**9)
+    for verb in (["next", str(folder), "a"], ["plan", str(folder)]):
+        assert main(verb) == 2
+        assert "'num_hidden_layers' is 1000000000" in capsys.readouterr().err
 
 
 def lead_out(path, tmp_path):

@@ -35,6 +35,11 @@ they read what is saved."""
 LEFT_OUT = ("quantization_config", "auto_map")
 """What a saved config does not say: a packing, since it is unpacked; files of code, since there are none beside it."""
 
+LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "num_decoder_layers")
+"""How families spell the number of their layers."""
+
+MOST_LAYERS = 10_000
+
 HEADS_IN_WEIGHTS = {"bert"}
 """Families whose config.json does not say which heads there are: their module has ``with_heads(config, names)``."""
 
@@ -62,7 +67,19 @@ def parts(config: Mapping[str, Any]) -> Any:
             module, name, _ = OWN[model_type]
             return parse(getattr(import_module(module), name), config["chainrule"])
         alone = text_alone(config)
+        _check_layers(alone)
         return family(alone["model_type"]).to_parts(alone)
+
+
+def _check_layers(config: Mapping[str, Any]) -> None:
+    """Raise ``CheckpointError`` for more layers than any model has, before a family makes a list of them."""
+    for key in LAYERS:
+        n = config.get(key)
+        if isinstance(n, int | float) and n > MOST_LAYERS:
+            raise CheckpointError(
+                f"config.json: {key!r} is {n}, and a model of more than {MOST_LAYERS:,} layers is not built here; "
+                "copy it again from where it came"
+            )
 
 
 @contextmanager
