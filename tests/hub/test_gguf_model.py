@@ -13,8 +13,8 @@ from chainrule.hub.gguf.names import ARCHS
 from chainrule.hub.gguf.read import GGUF
 from chainrule.hub.gguf.rope import rope_tables
 from chainrule.hub.gguf.tables import TABLES
-from chainrule.hub.gguf.vocab import read_vocabulary
-from chainrule.hub.gguf.vocab_write import write_vocabulary
+from chainrule.hub.gguf.vocab import PRES, read_vocabulary
+from chainrule.hub.gguf.vocab_write import OTHER_CUTS, write_vocabulary
 from chainrule.hub.gguf.write import write_gguf
 from chainrule.hub.tokenizer import find_tokenizer
 from chainrule.tokenizers import load as load_tokenizer
@@ -22,6 +22,8 @@ from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.byte import ByteTokenizer
 from chainrule.tokenizers.char import CharTokenizer
 from chainrule.tokenizers.chat import CHATML, IM_END, IM_START, ChatTemplate
+from chainrule.tokenizers.library import LibraryTokenizer
+from chainrule.tokenizers.patterns import split_pattern, unspell
 from tests.hub.gguf_cases import CASES, LLAMA3, LONGROPE, TINY, YARN, published
 
 TEXT = "low lower lowest newer. 今天我来到了仙II-212！  x = 10_000;\n\n\tdef f(n): return n + 1 😀\r\nIt's <|im_end|> "
@@ -234,17 +236,65 @@ def through(tokenizer, tmp_path, rows=None):
 
 
 @pytest.mark.parametrize(
-    ("pattern", "pre"), [("gpt2", "gpt-2"), ("qwen2", "qwen2"), ("cl100k", "smaug-bpe"), ("o200k", "gpt-4o")]
+    ("pattern", "pre"),
+    [("gpt2", "gpt-2"), ("qwen2", "qwen2"), ("cl100k", "smaug-bpe"), ("o200k", "gpt-4o"), ("kimi", "kimi-k2")],
 )
 def test_a_trained_bpe_comes_back_from_gguf(pattern, pre, tmp_path):
     ours = BPE.train([TEXT * 3], 330, pattern=pattern, specials=("<|endoftext|>", IM_START, IM_END))
     back, note, keys = through(ours, tmp_path, rows=352)
     assert keys["tokenizer.ggml.pre"] == pre
-    assert note is None
+    assert note == OTHER_CUTS.get(pre)
     assert len(keys["tokenizer.ggml.tokens"]) == 352
     assert (back.vocab_size, back.bos, back.eos, dict(back.specials)) == (ours.vocab_size, ours.bos, ours.eos, ours.specials)
     assert back.encode(TEXT) == ours.encode(TEXT)
     assert back.decode(back.encode(TEXT)) == TEXT
+
+
+def test_kimis_tokenizer_goes_by_its_name_and_nothing_else(tmp_path):
+    learned = BPE.train([TEXT * 3], 330, pattern="kimi")
+    ours = BPE(learned.vocab, None, pattern=split_pattern("kimi"), specials={"[EOS]": 330})
+    back, note, keys = through(ours, tmp_path)
+    assert (keys["tokenizer.ggml.pre"], note) == ("kimi-k2", OTHER_CUTS["kimi-k2"])
+    assert "tokenizer.huggingface.json" not in keys
+    assert back.encode(TEXT) == ours.encode(TEXT)
+
+
+def test_deepseeks_tokenizer_is_known_as_it_is_published(tmp_path):
+    """Its file says no normalizer as a sequence of none, line ends as the characters themselves, and digits by a part."""
+    ours = json.loads(BPE.train([TEXT * 3], 330, pattern="qwen2").fast().source)
+    parts = [
+        {"type": "Split", "pattern": {"Regex": pattern.replace(r"\r\n", "\r\n")}, "behavior": "Isolated", "invert": False}
+        for pattern in PRES["deepseek-llm"].patterns[:-1]
+    ]
+    parts += [{"type": "Digits", "individual_digits": True}, ours["pre_tokenizer"]["pretokenizers"][-1]]
+    ours |= {
+        "normalizer": {"type": "Sequence", "normalizers": []},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": parts},
+    }
+    ours = LibraryTokenizer(json.dumps(ours))
+    back, note, keys = through(ours, tmp_path)
+    assert (keys["tokenizer.ggml.pre"], note) == ("deepseek-llm", None)
+    assert "tokenizer.huggingface.json" not in keys
+    assert back.encode(TEXT) == ours.encode(TEXT)
+
+
+@pytest.mark.parametrize(
+    ("pre", "pieces"),
+    [
+        ("deepseek-llm", ["It", "'", "s", " ", "1", "2", "3", "4", " ", "今天好", "！", "x", "\n"]),
+        ("deepseek-coder", ["It", "'", "s", " ", "1", "2", "3", "4", " ", "今天好", "！", "x", "\n"]),
+        ("kimi-k2", ["It's", " ", "123", "4", " ", "今天好", "！x", "\n"]),
+        ("default", ["It", "'", "s", " ", "123", "4", " 今天好", "！", "x", "\n"]),
+        (None, ["It", "'", "s", " ", "123", "4", " 今天好", "！", "x", "\n"]),
+    ],
+)
+def test_texts_are_cut_as_the_name_in_the_file_says(pre, pieces, tmp_path, capsys):
+    tokenizers = pytest.importorskip("tokenizers")
+    keys, _ = write_vocabulary(BPE.train([TEXT], 280, pattern="gpt2"), 280)
+    tokenizer = read_vocabulary(keys | {"tokenizer.ggml.pre": pre}, tmp_path / "x.gguf")
+    cuts = tokenizers.Tokenizer.from_str(tokenizer.source).pre_tokenizer.pre_tokenize_str("".join(pieces))
+    assert [unspell(piece).decode() for piece, _ in cuts] == pieces
+    assert ("does not say how its tokenizer cuts texts" in capsys.readouterr().err) == (pre in (None, "default"))
 
 
 def test_a_pattern_that_llama_cpp_does_not_know_is_kept_for_us_and_told(tmp_path):

@@ -22,9 +22,12 @@ from chainrule.adapt.blocks import FORMATS, pack, unpack
 from chainrule.core.errors import CheckpointError
 from chainrule.generate.engine import Engine, Request
 from chainrule.hub.export import export
+from chainrule.hub.gguf.vocab import PRES
 from chainrule.tokenizers import load as load_tokenizer
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.chat import CHATML, IM_END, IM_START, ChatTemplate
+from chainrule.tokenizers.library import LibraryTokenizer
+from chainrule.tokenizers.patterns import PATTERNS
 from tests.hub.gguf_cases import CASES, published
 from tests.measured import keep_measured
 from tests.models.parity import checkpoint
@@ -269,20 +272,48 @@ def test_stories260k_says_in_llama_cpp_what_llama2_c_makes_it_say(llama, materia
         assert model.tokenize(text.encode(), add_bos=True) == [1, *lm.tokenizer.encode(text)]
 
 
-@pytest.mark.parametrize("pattern", ["gpt2", "qwen2", "cl100k"])
+def cutting(pattern, vocab_size):
+    """A tokenizer that has learned from the sample: by a pattern of ours, or by those that one of llama.cpp's names stands for."""
+    names, known = ("<|endoftext|>", IM_START, IM_END), pattern in PATTERNS
+    learned = BPE.train([SAMPLE.read_text(encoding="utf-8")], vocab_size, pattern=pattern if known else "qwen2", specials=names)
+    if known:
+        return learned
+    source = json.loads(learned.fast().source)
+    splits = [
+        {"type": "Split", "pattern": {"Regex": one}, "behavior": "Isolated", "invert": False} for one in PRES[pattern].patterns
+    ]
+    source["pre_tokenizer"]["pretokenizers"][:-1] = splits
+    return LibraryTokenizer(json.dumps(source))
+
+
+@pytest.mark.parametrize(
+    "pattern", ["gpt2", "qwen2", "cl100k", "o200k", "kimi", "deepseek-llm", "deepseek-coder", "deepseek-v3", "default"]
+)
 def test_llama_cpp_cuts_texts_as_our_tokenizers_do(pattern, llama, tmp_path):
-    names = ("<|endoftext|>", IM_START, IM_END)
-    tokenizer = BPE.train([SAMPLE.read_text(encoding="utf-8")], 320, pattern=pattern, specials=names)
-    published("llama", tmp_path / "hf")
+    tokenizer = cutting(pattern, 600)
+    published("llama", tmp_path / "hf", vocab_size=600)
     lm = cr.LM(cr.load(tmp_path / "hf").model, tokenizer, ChatTemplate(CHATML, tokenizer))
     export(lm, tmp_path / "x.gguf", to="gguf", kind="f32")
     model = opened(llama, tmp_path / "x.gguf")
-    for text in TEXTS:
+    for text in (
+        *TEXTS,
+        *SAMPLE.read_text(encoding="utf-8").splitlines()[:100],
+        "camelCase HTTPServer isn'tHave 12345 ٣٤٥ «q»　。",
+    ):
         assert model.tokenize(text.encode(), add_bos=False) == tokenizer.encode(text)
     turn = f"{IM_START}user\nHi{IM_END}\n"
     wanted = [tokenizer.specials[IM_START], *tokenizer.encode("user\nHi"), tokenizer.specials[IM_END], *tokenizer.encode("\n")]
     assert model.tokenize(turn.encode(), add_bos=False, special=True) == wanted
     assert model.metadata["tokenizer.chat_template"] == CHATML
+
+
+@pytest.mark.parametrize(("pattern", "words"), [("o200k", "हिन्दी लिखना "), ("kimi", "हिन्दी लिखना "), ("kimi", "人々")])
+def test_where_llama_cpp_cuts_otherwise_the_user_is_told(pattern, words, llama, tmp_path):
+    tokenizer = BPE.train([words * 9], 300, pattern=pattern)
+    published("llama", tmp_path / "hf", vocab_size=300)
+    (note,) = export(cr.LM(cr.load(tmp_path / "hf").model, tokenizer), tmp_path / "x.gguf", to="gguf", kind="f32")
+    assert "other ids there" in note
+    assert opened(llama, tmp_path / "x.gguf").tokenize(words.encode(), add_bos=False) != tokenizer.encode(words)
 
 
 @pytest.mark.parametrize("name", ["Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"])

@@ -4,10 +4,12 @@
                            llama   pieces with scores, merged best score first, characters without a piece as bytes
     token_type             1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte, as in SentencePiece
 
-A ``pre`` that is not known here is an error: another pattern would give other ids, and nobody would notice.
+A ``pre`` that is not known here is an error: another pattern would give other ids, and nobody would notice. A file without one
+is cut as llama.cpp cuts it, and a note says so.
 """
 
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +48,8 @@ class Pre:
     adds_bos: bool = False
 
 
+DEFAULT = "default"
+"""llama.cpp's name for how it cuts texts where a file does not say."""
 _DIGITS = r"\p{N}"
 _GPT2, _LLAMA3, _QWEN2, _O200K = (PATTERNS[name] for name in ("gpt2", "llama3", "qwen2", "o200k"))
 _DEEPSEEK = (
@@ -54,6 +58,22 @@ _DEEPSEEK = (
     r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+",
 )
+_LATIN = (
+    r"A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅ"
+    r"Ὀ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯ"
+    r"ꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃"
+)
+"""The letters that DeepSeek's first tokenizer keeps together: those of scripts with an upper and a lower case."""
+_DEEPSEEK_LLM = (
+    r"[\r\n]",
+    rf"\s?[{_LATIN}]+",
+    r"\s?[!-/:-~！-／：-～‘-‟　-。]+",
+    r"\s+$",
+    r"[一-龥ࠀ-一가-퟿]+",
+    _DIGITS,
+)
+_DEEPSEEK_CODER = (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-퟿]+", _DIGITS)
+_DEFAULT = (r"[\p{P}$+<=>^~|]+", _GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")
 _TEKKEN = (
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
@@ -69,8 +89,16 @@ PRES = {
     "smollm": Pre(patterns=(_DIGITS, _GPT2)),
     "tekken": Pre(patterns=(_TEKKEN,), whole=True, adds_bos=True),
     "deepseek-v3": Pre(patterns=_DEEPSEEK),
+    "deepseek-llm": Pre(patterns=_DEEPSEEK_LLM),
+    "deepseek-coder": Pre(patterns=_DEEPSEEK_CODER),
+    "kimi-k2": Pre(patterns=(PATTERNS["kimi"],), whole=True),
+    DEFAULT: Pre(patterns=_DEFAULT),
 }
-"""llama.cpp's names of the split patterns; the first one of several that mean the same is the one written."""
+"""llama.cpp's names of the split patterns; the first one of several that mean the same is the one written.
+
+As in the publisher's own files, a digit stands alone in ``deepseek-llm``, and a piece of ``kimi-k2`` that is a token is not
+merged. llama.cpp does neither, which gives other ids only to a vocabulary that was not learned that way.
+"""
 SAME = {
     "llama3": "llama-bpe", "llama-v3": "llama-bpe", "falcon3": "llama-bpe", "dbrx": "smaug-bpe", "chatglm-bpe": "smaug-bpe",
     "deepseek-r1-qwen": "qwen2", "stablelm2": "qwen2", "llama4": "gpt-4o", "minimax-m2": "gpt-4o", "phi-2": "gpt-2",
@@ -132,7 +160,7 @@ def _ends(metadata: Metadata, n: int) -> tuple[int | None, tuple[int, ...]]:
 
 
 def _byte_level(metadata: Metadata, tokens: list[str], kinds: list[int], where: Path) -> Tokenizer:
-    name = str(metadata.get(GGML + "pre", "default"))
+    name = str(metadata.get(GGML + "pre") or DEFAULT)
     bos, eos = _ends(metadata, len(tokens))
     if isinstance(whole := metadata.get(WHOLE), str):
         adds = metadata.get(GGML + "add_bos_token", False)
@@ -141,6 +169,12 @@ def _byte_level(metadata: Metadata, tokens: list[str], kinds: list[int], where: 
     if pre is None:
         raise CheckpointError(
             f"{where}: its tokenizer cuts texts by {name!r}, which is not known here{nearest(name, [*PRES, *SAME])}"
+        )
+    if name == DEFAULT:
+        print(
+            f"note: {where} does not say how its tokenizer cuts texts; they are cut as llama.cpp does then, and the model may "
+            "have learned from other ids: a newer file of it says how",
+            file=sys.stderr,
         )
     added = {
         token: id for id, (token, kind) in enumerate(zip(tokens, kinds, strict=True)) if kind in (CONTROL, DEFINED, UNKNOWN)

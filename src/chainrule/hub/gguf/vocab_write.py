@@ -25,6 +25,14 @@ OTHER_IDS = (
     "llama.cpp has no name for all that this tokenizer does before it merges: chainrule reads the file exactly, "
     "but other programs cut texts in another way and give some of them other ids"
 )
+_MARKS = "llama.cpp cuts words at combining marks (in Hindi, in Thai, in an é of two characters)"
+_NOT_OURS = "which this tokenizer does not: such texts get other ids there"
+OTHER_CUTS = {
+    "gpt-4o": f"{_MARKS}, {_NOT_OURS}",
+    "tekken": f"{_MARKS}, {_NOT_OURS}",
+    "kimi-k2": f"{_MARKS}, and Chinese at 々 and 〇, {_NOT_OURS}",
+}
+"""Names for which llama.cpp cuts some texts otherwise than the pattern does that they stand for → what the user is told."""
 NEAREST = "qwen2"
 """The name written for a pattern that llama.cpp does not know; digits stand alone there too, as in ours."""
 
@@ -87,8 +95,8 @@ def _byte_level(source: Any, tokenizer: LibraryTokenizer) -> tuple[Metadata, str
     name, exact = _pre(source)
     keys = {GGML + "model": "gpt2", GGML + "pre": name or NEAREST, GGML + "tokens": tokens, GGML + "token_type": kinds}
     keys |= {GGML + "merges": merges} | ({} if exact else {WHOLE: json.dumps(source, ensure_ascii=False)})
-    plain = source.get("normalizer") is None and not source["model"].get("ignore_merges")
-    return keys, None if exact or (name and plain) else OTHER_IDS
+    plain = not _normalizer(source) and not source["model"].get("ignore_merges")
+    return keys, OTHER_CUTS.get(name or "") if exact or (name and plain) else OTHER_IDS
 
 
 def _in_order(vocab: Mapping[str, int]) -> list[str]:
@@ -101,18 +109,25 @@ def _pre(source: Any) -> tuple[str | None, bool]:
     """(llama.cpp's name for the pattern of a ``tokenizer.json``, whether that name says all there is to say)."""
     patterns = _patterns(source["pre_tokenizer"])
     whole = bool(source["model"].get("ignore_merges"))
-    nfc = (source.get("normalizer") or {}).get("type") == "NFC"
+    normalizer = _normalizer(source)
+    nfc = normalizer.get("type") == "NFC"
     alike = [name for name, pre in PRES.items() if pre.patterns == patterns]
     same = [name for name in alike if PRES[name].whole == whole]
-    exact = bool(same) and PRES[same[0]].nfc == nfc and (nfc or not source.get("normalizer"))
+    exact = bool(same) and PRES[same[0]].nfc == nfc and (nfc or not normalizer)
     return next(iter([*same, *alike]), None), exact
+
+
+def _normalizer(source: Any) -> Any:
+    """What is done to a text first; empty where that is nothing, of which DeepSeek writes a sequence."""
+    normalizer = source.get("normalizer") or {}
+    return {} if normalizer.get("normalizers") == [] else normalizer
 
 
 def _patterns(part: Any) -> tuple[str, ...] | None:
     found: list[str] = []
     for one in part.get("pretokenizers", [part]):
         if one["type"] == "Split" and one["behavior"] == "Isolated" and not one.get("invert") and "Regex" in one["pattern"]:
-            found.append(one["pattern"]["Regex"])
+            found.append(one["pattern"]["Regex"].replace("\r", r"\r").replace("\n", r"\n"))  # DeepSeek writes the characters
         elif one["type"] == "Digits" and one["individual_digits"]:
             found.append(r"\p{N}")
         elif one["type"] == "ByteLevel" and not one["add_prefix_space"]:
