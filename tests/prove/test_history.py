@@ -8,7 +8,7 @@ import torch
 
 from chainrule.core.schema import dump
 from chainrule.eval.findings import above_truth
-from chainrule.eval.history import average, chosen, slips
+from chainrule.eval.history import SPREAD, average, chosen, slips
 from chainrule.recipes.history import Plan, history
 from tests.measured import keep_measured
 
@@ -19,7 +19,7 @@ def test_the_ladder_of_history_is_in_order(tmp_path):
     rungs = {one.key: dump(one.rung) for one in found.milestones}
     keep_measured("ladder", torch.get_num_threads(), {"rungs": rungs}, on_world=True)
     assert [one.key for one in found.milestones] == list(chosen(None))
-    assert [str(slip) for slip in slips(found) if slip.in_mean] == []
+    assert [str(slip) for slip in slips(found) if slip.in_mean > SPREAD] == []
     lstm, transformer = found.milestone("lstm"), found.milestone("transformer")
     assert lstm.rung.parameters == pytest.approx(transformer.rung.parameters, rel=0.05)
     assert average(lstm.rung) > average(transformer.rung)

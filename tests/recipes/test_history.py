@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from chainrule.core.errors import CheckpointError, ConfigError
-from chainrule.eval.history import BRANCHES, ERAS, NEURAL, chosen, notes, read, slips, verdict
+from chainrule.eval.history import BRANCHES, ERAS, NEURAL, average, chosen, notes, read, slips, verdict
 from chainrule.hub.load import load, load_any
+from chainrule.pages.text import percent
 from chainrule.recipes import history as recipe
 from chainrule.recipes.eras import Shape, recipes, size
 from chainrule.recipes.history import Plan, history
@@ -168,8 +169,31 @@ def test_a_ladder_out_of_order_says_so(done):
     assert slips(ordered) == []
     assert verdict(ordered).startswith("In order: ")
     worse = replace(found, milestones=(uniform, bigram, unigram))
-    assert [str(slip) for slip in slips(worse)] == ["unigram pays more than bigram in English and 中文"]
-    assert verdict(worse) == "Not in order: unigram pays more than bigram in English and 中文."
+    (slip,) = slips(worse)
+    more = average(unigram.rung) / average(bigram.rung) - 1
+    assert str(slip) == f"unigram pays more than bigram in English and 中文, {percent(more)} in the mean"
+    assert verdict(worse) == f"Not in order: {slip}."
+
+
+@pytest.mark.parametrize(
+    ("bits", "said"),
+    [
+        ({"en": 0.9, "zh": 1.0}, "In order: every rung pays at most as much as the one before it, in every language."),
+        ({"en": 0.9, "zh": 1.1}, "In order in the mean of the languages: b pays more than a in 中文."),
+        (
+            {"en": 0.99, "zh": 1.04},
+            "In order up to what two trainings of one model differ by, 2.0 %: b pays more than a in 中文, 1.5 % in the mean.",
+        ),
+        ({"en": 1.0, "zh": 1.1}, "Not in order: b pays more than a in 中文, 5.0 % in the mean."),
+    ],
+)
+def test_the_order_is_told_as_finely_as_trainings_allow(bits, said, done):
+    _, found = done
+    a, b = (
+        replace(one, rung=replace(one.rung, name=name, bits_per_byte=paid))
+        for one, name, paid in zip(found.milestones[1:], "ab", ({"en": 1.0, "zh": 1.0}, bits), strict=False)
+    )
+    assert verdict(replace(found, milestones=(a, b))).replace("\u202f", " ") == said
 
 
 def test_rungs_are_chosen_by_name_in_the_order_of_history():
