@@ -238,6 +238,47 @@ def sum_in(question: str) -> str:
     return a + {"加": "+", "减": "-"}.get(sign, sign) + b
 
 
+@pytest.mark.parametrize("language", world.LANGUAGES)
+@pytest.mark.parametrize("kind", ["recall", "counts"])
+def test_no_story_of_a_held_out_chat_is_told_in_training(kind, language):
+    """The facts of a chat are those that its story tells: of which people, doing what, being where, having what at first."""
+    t = texts.TONGUES[language]
+    told = {}
+    for split in texts.SPLITS:
+        drawn = list(islice(world.chats(4, split=split, language=language, kind=kind), 200))
+        for chat in drawn[:30]:
+            state = read_short_story(t, chat.messages[0]["content"].split(t.ask)[0])
+            assert chat.facts == ";".join(state.facts)
+        told[split] = {chat.facts for chat in drawn}
+        assert {texts.held_out(facts) for facts in told[split]} == {split == "heldout"}
+        assert len(told[split]) > 150
+    assert not told["train"] & told["heldout"]
+
+
+@pytest.mark.parametrize("language", world.LANGUAGES)
+def test_a_held_out_program_is_never_asked_for_in_training(language):
+    """In a held-out chat it is the last one that is held out."""
+    asked = {split: set() for split in texts.SPLITS}
+    for split in texts.SPLITS:
+        for chat in islice(world.chats(4, split=split, language=language, kind="programs"), 300):
+            *before, last = [program_in(message["content"]) for message in chat.messages[::2]]
+            assert chat.facts == last
+            assert not any(map(texts.held_out, before))
+            assert texts.held_out(last) == (split == "heldout")
+            asked[split] |= {last, *(before if split == "train" else ())}
+    assert not asked["train"] & asked["heldout"]
+    assert len(asked["train"]) > 100
+    assert len(asked["heldout"]) >= 20
+
+
+def program_in(question: str) -> str:
+    """What a program is to print, as a fact is written: "program 3+4", "program egg*2"."""
+    if found := re.search(r"(\d) ([-+]) (\d)", question):
+        return "program " + "".join(found.groups())
+    word, times = re.search(r'"(.+)"\D*(\d)', question).groups()
+    return f"program {word}*{times}"
+
+
 def test_the_calculator_tool_is_called_with_the_question():
     for chat in islice(world.chats(4, language="zh", kind="calculator"), 10):
         call = chat.messages[1]["tool_calls"][0]["function"]
