@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 from chainrule.core.datum import Batch
 from chainrule.core.errors import ConfigError
@@ -93,6 +94,31 @@ def test_kneser_ney_equals_lmplz_on_its_own_arpa_file(counted):
             assert float(found[t]) == pytest.approx(expected, abs=2e-5)
             checked += 1
     assert checked > 100
+
+
+def test_every_ngram_and_every_backoff_of_lmplzs_file_is_ours(counted):
+    """All but one number: of <s>, which is never predicted, lmplz writes p = 1 where we have 0.
+
+    What nobody has seen after a context is p(<unk> | context) = backoff(context) p(<unk> | context without its first word).
+    """
+    _, ids, model = counted
+    logp, backoff = read_arpa(GOLDEN / "trigram.arpa")
+    assert [sum(len(words) == k for words in logp) for k in (1, 2, 3)] == [266, 748, 1048]
+    after = {}
+    for k in (1, 2):  # what each word, and each pair of words, is followed by
+        contexts = [words for words in logp if len(words) == k]
+        read = model(torch.tensor([[ids[word] for word in words] for words in contexts]))[:, -1] / math.log(10)
+        after |= dict(zip(contexts, read, strict=True))
+    after[()] = after["<unk>",]  # no text holds <unk>: nothing is known of what follows it
+    assert logp.pop(("<s>",)) == 0
+    assert after[()][ids["<s>"]] == -math.inf
+    found = [after[words[:-1]][ids[words[-1]]] for words in logp]
+    assert_close(torch.stack(found), torch.tensor(list(logp.values()), dtype=torch.float64), atol=2e-6, rtol=0)
+    unseen = {context: row[ids["<unk>"]] for context, row in after.items()}
+    found = [unseen[context] - unseen[context[1:]] for context in backoff if len(context) < 3]
+    expected = [weight for context, weight in backoff.items() if len(context) < 3]
+    assert_close(torch.stack(found), torch.tensor(expected, dtype=torch.float64), atol=2e-6, rtol=0)
+    assert len(expected) == 266 + 748
 
 
 def test_the_discounts_are_those_that_lmplz_prints(counted):
