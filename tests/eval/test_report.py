@@ -7,7 +7,19 @@ from html.parser import HTMLParser
 import pytest
 
 from chainrule.eval import findings, report, tables
-from chainrule.eval.results import ChatScore, Machine, ModelFacts, NextProbe, Odds, Results, Rung, read, write
+from chainrule.eval.results import (
+    ChatScore,
+    Goals,
+    Machine,
+    ModelFacts,
+    NextProbe,
+    Odds,
+    OrderProbe,
+    Results,
+    Rung,
+    read,
+    write,
+)
 from chainrule.eval.summary import summary
 from chainrule.pages.text import columns
 
@@ -150,6 +162,33 @@ def test_a_slow_or_large_run_misses_its_goals(results) -> None:
 
 def test_log_odds_of_a_sentence_that_is_ruled_out_do_not_exist() -> None:
     assert Odds(name="ML", family="tokens", plain=-9.0, fronted=None).nats is None
+
+
+TRUE_ODDS = math.log(20)
+OFF = {"unigram": -TRUE_ODDS, "bigram": -0.31, "trigram": -0.29, "4-gram": 0.0, "5-gram": 0.29, "6-gram": 0.31, "ML": None}
+"""How far models are from the true odds, in nats; the last one rules a sentence out."""
+
+
+def said_of_order(off: dict[str, float | None], **goals: float) -> list[str]:
+    """The paragraphs that the report has on the order of words."""
+    odds = [
+        Odds(name=name, family="tokens", plain=-8.0, fronted=None if nats is None else -8.0 - TRUE_ODDS - nats)
+        for name, nats in off.items()
+    ]
+    probe = OrderProbe(plain="今天我来到了仙II-212。", fronted="今天仙II-212我来到了。", expected=TRUE_ODDS, odds=tuple(odds))
+    found = small(order=probe, goals=Goals(**goals))
+    section = report.order(found)
+    assert section.html() in report.page(found).html()
+    return section.blocks[0].paragraphs
+
+
+def test_who_gets_the_order_of_words_wrong_is_named_and_nobody_else() -> None:
+    truth = "In truth 今天我来到了仙II-212。 is 20 times as likely as 今天仙II-212我来到了。"
+    assert said_of_order(OFF) == [truth, "Not within 0.3 nats of that: unigram, bigram, 6-gram, ML."]
+    assert said_of_order(OFF, odds=0.1) == [
+        truth, "Not within 0.1 nats of that: unigram, bigram, trigram, 5-gram, 6-gram, ML."
+    ]  # fmt: skip
+    assert said_of_order({name: OFF[name] for name in ("trigram", "4-gram", "5-gram")}) == [truth, "All get it right."]
 
 
 def test_a_probe_knows_its_largest_deviation(results) -> None:
