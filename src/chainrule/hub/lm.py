@@ -93,20 +93,30 @@ class LM:
 
     @torch.inference_mode()
     def logp_begins(self, text: str) -> float:
-        """log p in nats that a text begins so, whatever follows: the last token may be any that begins with the last bytes.
+        """log p in nats that a text begins so, whatever follows: its end may be said by any token that says it and more.
 
         Where a tokenizer writes 。 and the word behind it as one token, a text that ends in 。 is no row of tokens that a model
-        ever saw; its probability as a beginning is that of all the tokens that say it and more.
+        ever saw; and where ``time`` is one token, ``ti`` may be two. So behind the first tokens of the text, however many they
+        are, all those count that begin with the rest of it. As in ``score``, the text is judged given its beginning.
         """
-        ids = self._prompt(text)
+        tokenizer = self.need_tokenizer()
+        ids = [*self._begin(), *tokenizer.encode(text)]
         if len(ids) < 2:
             raise RequestError(f"{text!r} is too short to be judged: nothing comes before its last token")
-        tokenizer = self.need_tokenizer()
-        last, special = tokenizer.token_bytes(ids[-1]), set(tokenizer.specials.values())
-        ways = [id for id in range(tokenizer.vocab_size) if id not in special and tokenizer.token_bytes(id).startswith(last)]
-        tokens = torch.tensor([ids[:-1]], device=self.model.device)
-        after = self.model.readout(self.model.hidden(tokens)[:, -1])[0].cpu().double().log_softmax(-1)
-        return math.fsum(self._logp(ids[:-1])[1:]) + float(after[ways].logsumexp(0))
+        specials = set(tokenizer.specials.values())
+        said = {id: tokenizer.token_bytes(id) for id in range(tokenizer.vocab_size) if id not in specials}
+        longest = max(map(len, said.values()))
+        before, states = self._logp(ids[:-1]), self.model.hidden(torch.tensor([ids[:-1]], device=self.model.device))
+        ways: list[float] = []
+        rest = b""
+        for n in range(len(ids) - 1, 0, -1):
+            rest = tokenizer.token_bytes(ids[n]) + rest
+            if len(rest) > longest:
+                break
+            if more := [id for id, spelling in said.items() if spelling.startswith(rest)]:
+                after = self.model.readout(states[:, n - 1])[0].cpu().double().log_softmax(-1)
+                ways.append(math.fsum(before[1:n]) + float(after[more].logsumexp(0)))
+        return float(torch.tensor(ways, dtype=torch.float64).logsumexp(0))
 
     @torch.inference_mode()
     def _logp(self, ids: list[int], given: Given | None = None) -> list[float]:
