@@ -1,10 +1,20 @@
-"""``chainrule ladder`` as people meet it: the history in a run's folder, the ablations, and what cannot be asked."""
+"""``chainrule ladder`` as people meet it: the history in a run's folder, n-grams beside a model, and what cannot be asked."""
 
 import json
+import math
+from itertools import islice
 
 import pytest
 
+from chainrule import world
 from chainrule.cli import main
+from chainrule.eval.bpb import measure
+from chainrule.hub.fresh import fresh
+from chainrule.hub.load import load
+from chainrule.hub.save import save
+from chainrule.models.ngram import NGram
+from chainrule.tokenizers.bpe import BPE
+from chainrule.tokenizers.byte import ByteTokenizer
 
 TEXT = "Tom has 3 apples. 今天的天气很好。\n" * 60
 
@@ -38,6 +48,78 @@ def test_the_history_of_a_text_stands_in_a_run(capsys, text, tmp_path):
     found = json.loads(out)
     assert [one["key"] for one in found["milestones"]] == ["unigram", "neural-ngram"]
     assert "nobody knows" not in out
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """The folder of a tiny decoder with a tokenizer of its own: 20 merges, of Chinese and English."""
+    tokenizer = BPE.train([TEXT], 277, pattern="cl100k")
+    shape = {"context": 64, "n_layers": 1, "d_model": 16, "n_heads": 2, "n_kv_heads": 2, "d_ff": 16}
+    drawn = fresh(vocab_size=277, **shape, rope_theta=1e4, tied=True, init="normal", seed=0)
+    return save(tmp_path_factory.mktemp("models") / "tiny", drawn, tokenizer)
+
+
+def test_ngrams_a_model_and_the_truth_stand_on_one_ladder(capsys, model):
+    code, out, err = run(
+        capsys, "ladder", model, "--orders", 2, "--train-documents", 5, "--documents", 4, "--seed", 2, "--json"
+    )
+    assert code == 0, err
+    rungs = json.loads(out)
+    names = ["uniform", "bytes 1-gram", "bytes 2-gram", "tokens 1-gram", "tokens 2-gram", "tiny", "truth"]
+    assert [rung["name"] for rung in rungs] == names
+    assert [rung["family"] for rung in rungs] == ["uniform", "bytes", "bytes", "tokens", "tokens", "model", "truth"]
+    assert [rung["order"] for rung in rungs] == [None, 1, 2, 1, 2, None, None]
+    assert [line for line in err.splitlines() if line.startswith("measured ")] == [f"measured {name}" for name in names]
+
+    train = [one.text for one in islice(world.documents(2), 5)]
+    held = list(islice(world.documents(2, split="heldout"), 4))
+    texts, languages = [one.text for one in held], [one.language for one in held]
+    assert set(languages) == set(world.LANGUAGES)
+    lm = load(model)
+    contenders = {"tiny": (lm.model, lm.tokenizer)}
+    for family, tokenizer in (("bytes", ByteTokenizer()), ("tokens", lm.tokenizer)):
+        documents = [tokenizer.framed(tokenizer.encode(text)) for text in train]
+        for order in (1, 2):
+            ngram = NGram.fit(documents, order=order, vocab_size=tokenizer.vocab_size)
+            contenders[f"{family} {order}-gram"] = ngram, tokenizer
+    found = {rung["name"]: rung["bits_per_byte"] for rung in rungs}
+    for name, contender in contenders.items():
+        assert found[name] == pytest.approx(measure(*contender, texts, languages).by_language, rel=1e-6)
+    for language in world.LANGUAGES:
+        spoken = [text for text, one in zip(texts, languages, strict=True) if one == language]
+        size_bytes = sum(len(text.encode()) for text in spoken)
+        bits = -sum(world.logp(text) for text in spoken) / math.log(2)
+        assert found["truth"][language] == pytest.approx(bits / size_bytes)
+        assert found["uniform"][language] == pytest.approx(math.log2(257) * (size_bytes + len(spoken)) / size_bytes)
+
+
+def test_of_a_text_the_last_part_is_measured_and_nobody_knows_the_truth(capsys, model, tmp_path):
+    rows = [f"Tom has {n} apples. 今天的天气很好。" for n in range(10)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
+    code, out, err = run(capsys, "ladder", model, "--text", path, "--orders", 1)
+    assert code == 0, err
+    head, _, *lines = out.splitlines()
+    assert "above truth" not in head
+    cells = [[cell for cell in line.split("  ") if cell.strip()] for line in lines]
+    assert [row[0].strip() for row in cells] == ["uniform", "bytes 1-gram", "tokens 1-gram", "tiny"]
+    lm = load(model)
+    bits = [math.log2(257) * (len(rows[9].encode()) + 1) / len(rows[9].encode())]
+    for tokenizer in (ByteTokenizer(), lm.tokenizer):
+        documents = [tokenizer.framed(tokenizer.encode(row)) for row in rows[:9]]
+        ngram = NGram.fit(documents, order=1, vocab_size=tokenizer.vocab_size)
+        bits.append(measure(ngram, tokenizer, rows[9:]).bits_per_byte)
+    bits.append(measure(lm.model, lm.tokenizer, rows[9:]).bits_per_byte)
+    assert [row[-2].strip() for row in cells] == [f"{one:.3f}" for one in bits]
+
+
+def test_the_truth_as_a_model_is_the_truth_and_its_tokens_are_bytes(capsys):
+    code, out, err = run(capsys, "ladder", "world", "--orders", 2, "--train-documents", 3, "--documents", 5, "--json")
+    assert code == 0, err
+    found = {rung["name"]: rung["bits_per_byte"] for rung in json.loads(out)}
+    assert list(found)[-2:] == ["world", "truth"]
+    assert found["world"] == pytest.approx(found["truth"], rel=1e-5)
+    assert [found["tokens 1-gram"], found["tokens 2-gram"]] == [found["bytes 1-gram"], found["bytes 2-gram"]]
 
 
 @pytest.mark.parametrize(
