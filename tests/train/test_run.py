@@ -23,7 +23,7 @@ from chainrule.train.material import prepare
 from chainrule.train.objective import Objective
 from chainrule.train.optim import AdamW, Averaged, orthogonal, split_parameters
 from chainrule.train.progress import Progress
-from chainrule.train.recipe import Bytes, Fresh, Optimizing, Recipe, Text, parse_recipe, read_recipe, write_recipe
+from chainrule.train.recipe import Bytes, Fresh, FreshConfig, Optimizing, Recipe, Text, parse_recipe, read_recipe, write_recipe
 from chainrule.train.run import evaluate, run_recipe
 from chainrule.train.schedule import Schedule
 
@@ -116,6 +116,29 @@ def test_a_step_that_was_skipped_counts_for_the_mean(text):
     averaged.finish()
     for parameter, one, two in zip(model.parameters(), kept, last, strict=True):
         torch.testing.assert_close(parameter.detach(), (one + two) / 2)
+
+
+def test_the_balance_of_a_recipe_is_in_the_loss_that_a_run_learns_by(text, tmp_path):
+    """In one step of a mixture: balance times the imbalance is added to what is learned, and not to what is held out."""
+    experts = {"num_local_experts": 4, "num_experts_per_tok": 2, "tie_word_embeddings": True}
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    mixture = FreshConfig(config={"model_type": "mixtral", **shape, "num_key_value_heads": 2, **experts})
+    rows, routers = {}, {}
+    for balance in (0.0, 0.5, 1.0):
+        run = run_recipe(recipe(text, model=mixture, balance=balance, steps=1), f"balance{balance}", runs=tmp_path)
+        before, rows[balance], after = map(json.loads, (run.folder / "metrics.jsonl").read_text().splitlines())
+        routers[balance] = {name: tensor for name, tensor in weights(run.folder).items() if "block_sparse_moe.gate" in name}
+        rows[balance]["held_out_loss"] = before["held_out_loss"]
+        assert after["step"] == 1
+    plain = rows[0.0]
+    assert "imbalance" not in plain
+    for balance in (0.5, 1.0):
+        row = rows[balance]
+        assert row["imbalance"] >= 1.99  # k = 2 where experts are used alike, more where they are not
+        assert row["loss"] - plain["loss"] == pytest.approx(balance * row["imbalance"], abs=1e-5)
+        assert row["held_out_loss"] == plain["held_out_loss"]
+        assert len(routers[balance]) == 2
+        assert not any(torch.equal(routers[balance][name], routers[0.0][name]) for name in routers[0.0])
 
 
 def test_another_optimizers_state_and_a_damaged_checkpoint_are_refused(text, tmp_path):
