@@ -1,14 +1,19 @@
-"""What the docs say is so: their console examples run, their Python compiles, their links lead somewhere, in both languages."""
+"""What the docs say is so: their console examples run, their Python compiles and the readmes' does what they say, their links
+lead somewhere, in both languages."""
 
+import ast
 import json
 import re
 import shlex
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import pytest
 
+from chainrule import world
 from chainrule.cli import VERBS, main
+from chainrule.hub.load import load
 from chainrule.recipes.quickstart import Plan, quickstart
 from chainrule.train.recipe import Fresh
 
@@ -44,6 +49,44 @@ def test_every_console_example_runs(command, place, monkeypatch, capsys):
     assert words[0] == "chainrule"
     assert main(words[1:]) == 0
     assert capsys.readouterr().out.strip()
+
+
+def python(page: str) -> str:
+    """The one block of Python of a page."""
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    return block
+
+
+def lived(block: str) -> tuple[dict[str, Any], list[Any]]:
+    """The names that a block of Python leaves, and the values of the lines in it that are expressions."""
+    names: dict[str, Any] = {}
+    values: list[Any] = []
+    for line in ast.parse(block).body:
+        if isinstance(line, ast.Expr):
+            values.append(eval(compile(ast.Expression(line.value), "page", "eval"), names))
+        else:
+            exec(compile(ast.Module([line], []), "page", "exec"), names)
+    return names, values
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
+def test_the_ten_lines_of_the_readme_do_what_they_say(readme, place, tmp_path, monkeypatch):
+    (tmp_path / "runs").symlink_to(place / "runs")
+    (tmp_path / "my_text.txt").write_text("Tom has 3 apples. " * 20)
+    monkeypatch.chdir(tmp_path)
+    assert sum(bool(line) for line in python(readme).splitlines()) == 10
+    names, (score, following, said, reply, saved, logp) = lived(python(readme))
+    assert score.total == pytest.approx(sum(score.logp))
+    assert score.bits_per_byte > 0
+    assert len(following) == 5
+    assert all(0 < p < 1 for _, p in following)
+    assert all(isinstance(words, str) for words in (said, reply))
+    assert load(saved).score("Tom").total == names["lm"].score("Tom").total
+    document = next(world.documents(0))
+    assert logp == pytest.approx(document.logp)
+    assert names["truth"].score(document.text, end=True).total == pytest.approx(logp, abs=1e-3)
+    after_a = names["bigram"].next("Tom ha", 2)  # half of the letters a are in has, half in apples
+    assert dict(after_a) == pytest.approx({"s": 0.5, "p": 0.5}, abs=0.05)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
