@@ -49,10 +49,9 @@ def recipes(shape: Shape, vocab_size: int) -> dict[str, Recipe]:
     def alike(make: Callable[[int], Any], optimizer: Optimizing, step: int = 2) -> Recipe:
         return closest(lambda width: of(shape, make(width), optimizer), vocab_size, wanted, step)
 
-    gated = alike(lambda d_ff: llama(shape, d_ff), Optimizing(lr=0.013, adam_lr=0.005), step=16)
+    gated = alike(lambda d_ff: llama(shape, d_ff), Optimizing(lr=0.01, adam_lr=0.005), step=16)
     assert isinstance(gated.model, Fresh)
-    experts = FreshConfig(config=mixtral(shape, gated.model.d_ff), init=gated.model.init)
-    mixture = of(shape, experts, Optimizing(lr=0.016, adam_lr=0.005))
+    experts = FreshConfig(config=mixture(shape, gated.model.d_ff), init=gated.model.init)
     d_vector = 2 * shape.d_model // 3
     two_stacks = [
         replace(alike(lambda d_ff, plan=plan: seq2seq(shape, plan, d_ff), Optimizing(lr=0.02, adam_lr=0.005)),
@@ -71,7 +70,7 @@ def recipes(shape: Shape, vocab_size: int) -> dict[str, Recipe]:
         "bert": alike(lambda d_ff: encoder(shape, d_ff), Optimizing(lr=0.02, adam_lr=0.005)),
         "t5": two_stacks[1],
         "llama": gated,
-        "moe": replace(mixture, balance=0.003),
+        "moe": replace(of(shape, experts, Optimizing(lr=0.009, adam_lr=0.005)), balance=0.003),
     }
 
 
@@ -105,12 +104,18 @@ def llama(shape: Shape, d_ff: int) -> Fresh:
     return Fresh(n_layers=shape.n_layers, d_model=shape.d_model, n_heads=shape.n_heads, d_ff=d_ff, init="induction")
 
 
-def mixtral(shape: Shape, d_ff: int) -> dict[str, Any]:
-    """LLaMA with four mlps of half the width, of which two read each token; with more, each would read too little here."""
+def mixture(shape: Shape, d_ff: int) -> dict[str, Any]:
+    """LLaMA with four mlps of half the width, of which two read each token; with more, each would read too little here.
+
+    The router is DeepSeek-V3's: a sigmoid for each expert. The weights of the two sum to two, so that a token gets from two
+    halves as much as from one whole.
+    """
     return {
-        "model_type": "mixtral", "hidden_size": shape.d_model, "intermediate_size": d_ff // 2,
+        "model_type": "glm4_moe", "hidden_size": shape.d_model, "intermediate_size": d_ff, "moe_intermediate_size": d_ff // 2,
         "num_hidden_layers": shape.n_layers, "num_attention_heads": shape.n_heads, "num_key_value_heads": shape.n_heads,
-        "num_local_experts": 4, "num_experts_per_tok": 2, "tie_word_embeddings": True, "rope_theta": 10000.0,
+        "n_routed_experts": 4, "num_experts_per_tok": 2, "routed_scaling_factor": 2.0, "n_shared_experts": 0,
+        "first_k_dense_replace": 0, "tie_word_embeddings": True,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0},
     }  # fmt: skip
 
 
