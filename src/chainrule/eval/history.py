@@ -238,7 +238,7 @@ def notes(history: History) -> list[str]:
 
 
 SPREAD = 0.01
-"""Trainings of one model from other seeds end up so far apart in the mean of the languages: less does not tell two rungs apart."""
+"""Trainings of one model from other seeds end up so far apart, in the mean of the languages: less tells no rungs apart."""
 
 
 @dataclass(frozen=True)
