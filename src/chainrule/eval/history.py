@@ -237,7 +237,7 @@ def notes(history: History) -> list[str]:
     return lines
 
 
-SPREAD = 0.01
+SPREAD = 0.02
 """Trainings of one model from other seeds end up so far apart, in the mean of the languages: less tells no rungs apart."""
 
 
