@@ -1,7 +1,7 @@
-"""The quickstart's figures in twenty seconds: how much is learned in so few steps, which any slip in the training would move.
+"""The quickstart's figures in half a minute: how much sixty steps teach, which any slip in the training would move.
 
-As a user runs it, in a process of its own; the whole of it, with the goals, is run by ``make prove``. A bound is what was
-measured, a twentieth wider.
+As a user runs it, in a process of its own; the whole of it, with the goals, is run by ``make prove``. Measured were 1.13 and
+1.08 times the truth's bits above the truth (English, Chinese); another order of additions moves that by a few hundredths.
 """
 
 import subprocess
@@ -12,7 +12,9 @@ import pytest
 from chainrule.eval.findings import above_truth
 from chainrule.eval.results import Results, read
 
-FEW = {"steps": 60, "sft-steps": 30, "counted": 1500, "documents": 20, "questions": 8}
+FEW = {"steps": 60, "sft-steps": 5, "counted": 1500, "documents": 20, "questions": 4}
+MOST = 1.35
+"""Half the rate ends at 1.69 and 1.50."""
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +26,14 @@ def learned(tmp_path_factory) -> Results:
     return read(runs / "quickstart")
 
 
-def test_so_few_steps_bring_the_model_so_near_to_the_truth(learned):
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_sixty_steps_bring_the_model_so_near_to_the_truth(language, learned):
     model = next(rung for rung in learned.ladder if rung.name == "Transformer")
-    above = {language: above_truth(learned.ladder, model, language) for language in ("en", "zh")}
-    print(above, learned.order, learned.next)
-    assert above["en"] < 1.2
+    above = above_truth(learned.ladder, model, language)
+    assert above is not None
+    assert 0 < above < MOST
+
+
+def test_sixty_steps_tell_more_than_the_token_before(learned):
+    bits = {rung.name: rung.bits_per_byte for rung in learned.ladder}
+    assert all(bits["Transformer"][language] < bits["tokens 2-gram"][language] for language in ("en", "zh"))

@@ -1,9 +1,12 @@
 """The quickstart in its smallest form: every stage runs, the report is whole, nothing is overwritten, no two runs are mixed."""
 
 import json
+import math
 import shutil
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice, pairwise
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -13,8 +16,9 @@ from safetensors.torch import load_file
 
 from chainrule.cli import main
 from chainrule.core.errors import ConfigError, DataError
+from chainrule.core.schema import parse
 from chainrule.eval.findings import checks
-from chainrule.eval.results import Goals, read
+from chainrule.eval.results import Goals, Results, read
 from chainrule.hub.load import load
 from chainrule.pages.text import fixed
 from chainrule.recipes import quickstart as recipe
@@ -23,6 +27,7 @@ from chainrule.recipes.quickstart import Plan, _Quickstart, quickstart, seeds
 from chainrule.train import run as training
 from chainrule.train.progress import Progress
 from chainrule.train.recipe import Fresh
+from chainrule.world import LANGUAGES, documents, logp
 
 SMALL = Fresh(n_layers=2, d_model=32, n_heads=4, d_ff=32)
 MODELS = ("pretrain/model", "sft/model", "model")
@@ -267,3 +272,43 @@ def test_the_users_own_text_takes_the_same_road(tmp_path, capsys):
 def test_results_are_plain_json(done):
     folder, _ = done
     json.loads((folder / "quickstart" / "results.json").read_text(encoding="utf-8"))
+
+
+def test_the_verb_does_what_it_is_told_and_prints_what_it_found(tmp_path, capsys):
+    """How many documents were counted shows in the table of bigrams: ids and counts of all bytes, and of all pairs."""
+    told = "--steps 2 --sft-steps 2 --documents 4 --questions 4 --counted 60 --seed 1 --name tiny --json"
+    assert main(["quickstart", *told.split(), "--runs", str(tmp_path)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert parse(Results, found) == read(tmp_path / "tiny")
+    assert (found["name"], found["seed"]) == ("tiny", 1)
+    assert (tmp_path / "tiny" / "report.html").exists()
+    tokens = {cost["stage"]: cost["tokens"] for cost in found["costs"]}
+    assert (tokens["pretraining"], tokens["fine-tuning"]) == (2 * 16 * 256, 2 * 16 * 256)
+    asked: Counter[tuple[str, str]] = Counter()
+    for score in found["chats"]:
+        asked[score["role"], score["language"]] += score["asked"]
+    assert asked == {(role, language): 4 for role in ("majority", "ngram", "before", "after") for language in LANGUAGES}
+    counted = [[256, *one.text.encode(), 256] for one in islice(documents(1), 60)]
+    pairs = {pair for ids in counted for pair in pairwise(ids)}
+    assert {rung["name"]: rung["parameters"] for rung in found["ladder"]}["bytes 2-gram"] == 2 * (257 + len(pairs))
+    held = list(islice(documents(1001, split="heldout"), 4))
+    for language in LANGUAGES:
+        spoken = [one.text for one in held if one.language == language]
+        bits = -sum(map(logp, spoken)) / math.log(2)
+        assert found["ladder"][-1]["bits_per_byte"][language] == pytest.approx(bits / sum(len(t.encode()) for t in spoken))
+
+
+def test_the_verb_runs_several_seeds_and_says_their_mean_and_spread(tmp_path, capsys):
+    text = tmp_path / "text.txt"
+    text.write_text("The cat sat on the mat.\nThe dog ran to the park and sat there too.\n" * 120)
+    told = "--steps 2 --seed 3 --seeds 2 --name mine"
+    assert main(["quickstart", "--text", str(text), *told.split(), "--runs", str(tmp_path)]) == 0
+    tables = capsys.readouterr().out.split("\n\n")
+    first, second = (read(tmp_path / name).ladder[-1].bits_per_byte["text"] for name in ("mine", "mine-seed4"))
+    assert first != second
+    head, _, *rows = next(table for table in tables if table.startswith("seed ")).splitlines()
+    assert head.split() == ["seed", "bits/byte", "the", "text"]
+    middle, half = (first + second) / 2, abs(first - second) / math.sqrt(2)  # of two numbers, the standard deviation
+    assert [row.split(maxsplit=1) for row in rows] == [
+        ["3", fixed(first)], ["4", fixed(second)], ["mean", f"{fixed(middle)} ± {fixed(half)}"]
+    ]  # fmt: skip
