@@ -1,5 +1,6 @@
 """The quickstart in its smallest form: every stage runs, the report is whole, nothing is overwritten, no two runs are mixed."""
 
+import gc
 import json
 import math
 import shutil
@@ -80,6 +81,14 @@ def one_thread():
         for module in (recipe, training):
             patch.setattr(module, "cpu_threads", lambda: 1)
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def light_collections():
+    """A run collects garbage between its models; what pytest and the packages hold need not be gone through each time."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")
