@@ -68,6 +68,20 @@ def test_experts_in_four_bits_say_what_their_matrices_say(bias, weigh, dispatch)
     assert_close(*gradients, atol=1e-1, rtol=1e-3)
 
 
+@pytest.mark.parametrize("kernel", [None, False])
+def test_on_the_way_back_a_matrix_is_unpacked_again_and_nothing_is_kept(kernel):
+    layer = Int4Linear.of(normal(64, 96), torch.nn.Parameter(normal(64, seed=1)), kernel=kernel)
+    x, kept = normal(5, 96, seed=2).requires_grad_(), []
+    with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda tensor: tensor):
+        y = layer(x)
+    assert kept == []
+    towards = normal(5, 64, seed=3)
+    y.backward(towards)
+    assert_close(y, x @ layer.weight.mT + layer.bias, atol=1e-4, rtol=1e-4)
+    assert_close(x.grad, towards @ layer.weight, atol=1e-4, rtol=1e-4)
+    assert_close(layer.bias.grad, towards.sum(0), atol=1e-4, rtol=1e-4)
+
+
 def test_no_token_at_all_is_read_too():
     packed, _ = experts(False, "output")
     routed = Routed(torch.zeros(0, 2, dtype=torch.long), torch.zeros(0, 2), torch.zeros(0, 4))
