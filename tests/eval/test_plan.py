@@ -15,7 +15,7 @@ from chainrule.core.schema import dump
 from chainrule.eval.activations import WIDTHS, block_bytes, loss_bytes
 from chainrule.eval.anatomy import Anatomy, Attention, attention_of, take_apart
 from chainrule.eval.devices import DEVICES, device
-from chainrule.eval.flops import flops, flops_at
+from chainrule.eval.flops import flops, flops_at, training_flops
 from chainrule.eval.memory import (
     Setting,
     adapter_parameters,
@@ -128,7 +128,7 @@ def test_a_causal_row_costs_half_of_the_square_and_a_window_less():
     assert full.scores == 2 * 2 * 4 * (12 + 12) * (T + 1) / 2
     assert windowed.scores == pytest.approx(2 * 2 * 4 * (12 + 12) * (5 * T - 10) / T)
     assert flops_at(anatomy(BLOCKS["llama"]), T - 1).scores == 2 * 2 * 4 * 24 * T
-    assert full.training == 3 * full.forward
+    assert training_flops(full, anatomy(BLOCKS["llama"]), Setting()).total == 3 * full.forward
 
 
 def kept_by_autograd(model: Decoder, tokens: torch.Tensor, *, mixed: bool) -> int:
@@ -213,7 +213,7 @@ def test_the_cache_and_the_time_of_a_token_by_hand(llama):
     read = 2 * (llama.total - 128256 * 4096) / 3.35e12
     assert decode_time(llama, Setting(length=1), device("h100"), "bf16") == pytest.approx(read, rel=0.01)
     step = training_time(llama, Setting(rows=4, length=2048), device("h100"))
-    arithmetic = 4 * 2048 * flops(llama, 2048).training / 989.4e12
+    arithmetic = 4 * 2048 * 3 * flops(llama, 2048).forward / 989.4e12
     assert arithmetic < step.compute < 1.3 * arithmetic
 
 

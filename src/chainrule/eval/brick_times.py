@@ -29,7 +29,7 @@ from torch import nn
 from chainrule.core.errors import ConfigError
 from chainrule.core.shapes import Tensor
 from chainrule.eval.anatomy import attention_of
-from chainrule.eval.bricks import Brick, Frame, Orthogonal, Pass, Product, Scores, Turn, block_bricks
+from chainrule.eval.bricks import UPDATES, Brick, Frame, Orthogonal, Pass, Product, Scores, Turn, block_bricks
 from chainrule.layers.attention import attend
 from chainrule.layers.cache import KVCache
 from chainrule.layers.linear import linear
@@ -39,8 +39,6 @@ from chainrule.layers.rope import Rope
 NORMS = {norm.kind: norm for norm in (RMSNorm(), OffsetRMSNorm(), UnitRMSNorm(), LayerNorm(), NoNorm())}
 MOST = 8
 """Elementwise work is laid at most so often in one try: its inputs were written just before."""
-UPDATES = ("adamw", "sgd", "clip", "sum", "table")
-"""Elementwise work that has no way back."""
 LEAST = 16
 """The width of everything in a block that is to be as small as it can be."""
 COLD = 64e6

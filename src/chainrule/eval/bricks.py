@@ -2,14 +2,19 @@
 
 A brick knows its FLOPs and how many numbers it must move at least, weights apart from the rest. ``eval.devices`` say how fast
 these go on paper (the roofline, Williams et al. 2009): time ≥ max(FLOPs / rate, bytes / bandwidth). ``eval.brick_times`` lays
-each brick out and times it. Going back costs twice the way forward: a gradient for each of two factors.
+each brick out and times it. Going back costs twice the way forward: a gradient for each of two factors. What has no way back
+(``UPDATES``) stands for itself.
 """
 
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from chainrule.eval.anatomy import READERS, Anatomy, Attention
+from chainrule.eval.activations import Adapters
+from chainrule.eval.anatomy import READERS, Anatomy, Attention, Matrix
+
+UPDATES = ("adamw", "sgd", "clip", "sum", "table")
+"""Elementwise work that has no way back."""
 
 
 @dataclass(frozen=True)
@@ -157,21 +162,41 @@ def bricks(
     ``words`` is for how many tokens the scores of words are computed; None: for all. ``cached``: keys and values are stored.
     """
     tokens, d = rows * new, anatomy.d_model
-    laid: Counter[Brick] = Counter()
+    laid = inner_bricks(anatomy, rows, new, length, cached=cached)
     laid[Pass("embed", tokens, d, 1, 1)] += 1
     if cached:
         laid[Pass("place", rows, new, 1, 1)] += 1
     for matrix in anatomy.matrices:
-        count = tokens if matrix.part != "head" or words is None else words
-        narrows = matrix.name not in ("o_proj", "down_proj")
-        laid[Product(count, matrix.d_in, matrix.d_out, matrix.stacked, matrix.active, narrows, matrix.packs)] += 1
-    for block, attention in zip(anatomy.blocks, anatomy.attentions, strict=True):
-        laid += block_bricks(block, attention, rows, new, length, d, cached=cached)
-        if cached and new == 1:
-            laid[Frame(rows, block)] += 1
+        if matrix.part == "head":
+            laid[_product(matrix, tokens if words is None else words)] += 1
     if anatomy.blocks:
         laid[Pass(anatomy.blocks[-1].norm.kind, tokens, d, 1, 1)] += 1
     return laid
+
+
+def inner_bricks(anatomy: Anatomy, rows: int, new: int, length: int, *, cached: bool = False) -> Counter[Brick]:
+    """The part of ``bricks`` that stands in the blocks, which is laid again where activations are computed again."""
+    laid: Counter[Brick] = Counter(_product(matrix, rows * new) for matrix in anatomy.inside)
+    for block, attention in zip(anatomy.blocks, anatomy.attentions, strict=True):
+        laid += block_bricks(block, attention, rows, new, length, anatomy.d_model, cached=cached)
+        if cached and new == 1:
+            laid[Frame(rows, block)] += 1
+    return laid
+
+
+def adapter_bricks(anatomy: Anatomy, adapters: Adapters, tokens: int) -> Counter[Brick]:
+    """Two thin products beside every matrix that has an adapter, and their sum with what the matrix says."""
+    laid: Counter[Brick] = Counter()
+    for m in adapters.beside(anatomy.inside):
+        laid[Product(tokens, m.d_in, adapters.rank, m.stacked, m.active)] += 1
+        laid[Product(tokens, adapters.rank, m.d_out, m.stacked, m.active)] += 1
+        laid[Pass("add", tokens * m.active, m.d_out, 2, 1)] += 1
+    return laid
+
+
+def _product(matrix: Matrix, tokens: int) -> Product:
+    narrows = matrix.name not in ("o_proj", "down_proj")
+    return Product(tokens, matrix.d_in, matrix.d_out, matrix.stacked, matrix.active, narrows, matrix.packs)
 
 
 def block_bricks(
@@ -197,14 +222,16 @@ def block_bricks(
     return +laid
 
 
-def learning_bricks(anatomy: Anatomy, tokens: int) -> Counter[Brick]:
+def learning_bricks(anatomy: Anatomy, tokens: int, *, frozen: bool = False) -> Counter[Brick]:
     """What only training lays, besides going back over ``bricks``: the loss, and sums of gradients.
 
-    Where several read the stream their gradients are added up; an embedding's gradient is a table mostly of zeros.
+    Where several read the stream their gradients are added up; an embedding's gradient, unless it is ``frozen``, is a table
+    mostly of zeros.
     """
     laid: Counter[Brick] = Counter()
     laid[Pass("loss", tokens, anatomy.vocab_size, 1, 1)] += 1
-    laid[Pass("table", 1, anatomy.vocab_size * anatomy.d_model, 1 + anatomy.tied, 1)] += 1
+    if not frozen:
+        laid[Pass("table", 1, anatomy.vocab_size * anatomy.d_model, 1 + anatomy.tied, 1)] += 1
     for block in anatomy.blocks:
         laid[Pass("sum", tokens, anatomy.d_model, 2, 1)] += sum(READERS[part.kind] for part in (block.attention, block.mlp))
     return laid

@@ -92,12 +92,12 @@ def plan_counted(parts: Counted, setting: Setting, device: Device) -> Plan:
         raise ConfigError(f"tensor={setting.tensor}: how devices share {parts.name} is known of decoders alone; leave it 1")
     flops = parts.flops(setting.length)
     adapts = adapter_parameters(parts, setting) > 0
-    ways = [replace(setting, **way) for way in WAYS if adapts or way.get("method") is None]
+    ways = [replace(setting, **way) for way in WAYS if adapts or way["method"] == "full"]
     return planned(
         parts,
         setting,
         device,
-        flops=token_flops(flops, _formula(parts, flops), None),
+        flops=token_flops(parts, setting, flops, _formula(parts, flops), None),
         cache_bytes_per_token=None,
         training=[_training(parts, way, device) for way in ways],
         inference=[_inference(parts, format, device) for format in FORMATS],

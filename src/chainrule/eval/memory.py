@@ -10,17 +10,19 @@ arXiv:2106.09685) trains r · (d_in + d_out) numbers a matrix beside frozen weig
 arXiv:2305.14314) freezes them in 4 bits. Gradients grow while activations go, so a step made of one batch peaks at the larger
 of the two; where gradients are gathered over several batches or ranks they are there all the time, and the sum counts. ZeRO
 (Rajbhandari et al. 2019, arXiv:1910.02054) splits, over the ranks, 1: the optimizer, 2: the gradients too, 3: the weights too.
-Tensor parallelism splits matrices and, with the sequence split between them, activations. Keys and values it splits by heads:
-where these are fewer than the devices some hold the same, and a latent cache is whole on all.
+Tensor parallelism splits matrices, the scores of words and, with the sequence split between them, activations. Keys and values
+it splits by heads: where these are fewer than the devices some hold the same, and a latent cache is whole on all. What ZeRO-3
+gathers is one device's part of a block.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from chainrule.adapt import int4
 from chainrule.core.errors import ConfigError, nearest
-from chainrule.eval.activations import WIDTHS, kept_bytes, loss_bytes, working_bytes
+from chainrule.eval.activations import WIDTHS, Adapters, kept_bytes, loss_bytes, working_bytes
 from chainrule.eval.anatomy import Anatomy, Matrix, Parts
 
 BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 34 / 32, "int4": int4.BYTES}
@@ -60,11 +62,23 @@ class Setting:
             raise ConfigError(f"zero={self.zero}; the stages of ZeRO are 1, 2 and 3, and 0 is none")
         if self.zero and self.ranks == 1:
             raise ConfigError(f"zero={self.zero} splits over ranks, and there is 1; give ranks=2 or more")
+        if self.method != "full" and self.precision != "bf16":
+            raise ConfigError(f"precision={self.precision!r}: method={self.method!r} freezes 16 or 4 bits, so take 'bf16'")
 
     @property
     def tokens(self) -> int:
         """Tokens of one rank's batch."""
         return self.rows * self.length
+
+    @property
+    def stored(self) -> str:
+        """The format of the model's own weights, learned or frozen."""
+        return {"lora": "bf16", "qlora": "int4"}.get(self.method, STORED[self.precision])
+
+    @property
+    def adapters(self) -> Adapters | None:
+        """What learns beside frozen weights; None where these learn."""
+        return None if self.method == "full" else Adapters(self.rank, self.targets)
 
 
 @dataclass(frozen=True)
@@ -94,18 +108,24 @@ class Held:
 def held_bytes(parts: Parts, setting: Setting) -> tuple[float, float, float]:
     """Weights, gradients and optimizer on one device: what training holds whatever the rows are."""
     check_targets(parts, setting)
-    stored, tensor = STORED[setting.precision], setting.tensor
+    tensor, weights = setting.tensor, weight_bytes(parts, setting)
     if setting.method == "full":
         total, inner = shard(parts, tensor), shard(parts, tensor, parts.inside)
         states = inner * STATES[setting.optimizer] + (total - inner) * (2 if STATES[setting.optimizer] else 0)
-        weights, gradients, optimizer = (BYTES[stored] * count for count in (total, total, states))
+        gradients, optimizer = (BYTES[setting.stored] * count for count in (total, states))
     else:
-        base = stored_bytes(parts, "int4" if setting.method == "qlora" else "bf16", tensor)
-        learned = adapter_parameters(parts, setting)
-        weights, gradients, optimizer = base + 4.0 * learned, 4.0 * learned, 8.0 * learned
-    if setting.zero == 3:  # one block at a time is gathered whole
-        weights = weights / setting.ranks + BYTES[stored] * _block_parameters(parts)
+        learned = adapter_parameters(parts, setting) / tensor
+        gradients, optimizer = 4.0 * learned, 8.0 * learned
+    if setting.zero == 3:  # of one block at a time the ranks gather what they split
+        blocks = len({matrix.layer for matrix in parts.inside})
+        weights = weights / setting.ranks + weight_bytes(parts, setting, parts.inside) / max(blocks, 1)
     return weights, gradients / _split(setting, 2), optimizer / _split(setting, 1)
+
+
+def weight_bytes(parts: Parts, setting: Setting, matrices: Sequence[Matrix] | None = None) -> float:
+    """Weights in training, adapters too, on one of the devices that share them: all, or those of some matrices inside."""
+    own = stored_bytes(parts, setting.stored, setting.tensor, matrices)
+    return own if setting.method == "full" else own + 4.0 * adapter_parameters(parts, setting) / setting.tensor
 
 
 def training_memory(anatomy: Anatomy, setting: Setting) -> Memory:
@@ -114,11 +134,18 @@ def training_memory(anatomy: Anatomy, setting: Setting) -> Memory:
     widths = WIDTHS[setting.precision]
     copied = shard(anatomy, setting.tensor, anatomy.inside) if widths.mixed and setting.method == "full" else 0.0
     copies = 2.0 * copied / _split(setting, 3)
-    kept = setting.tokens * kept_bytes(anatomy, setting.length, widths, checkpointing=setting.checkpointing) / setting.tensor
-    scores = loss_bytes(anatomy.vocab_size, setting.tokens, widths)
-    activations = kept + scores + copies
+    kept = setting.tokens * kept_bytes(
+        anatomy,
+        setting.length,
+        widths,
+        checkpointing=setting.checkpointing,
+        adapters=setting.adapters,
+        tensor=setting.tensor,
+    )
+    scores = loss_bytes(math.ceil(anatomy.vocab_size / setting.tensor), setting.tokens, widths)
+    activations, workspace = kept + scores + copies, _workspace(anatomy, setting)
     together = setting.accumulate or setting.ranks > 1
-    worst = gradients + activations if together else max(gradients + _workspace(anatomy, setting), activations)
+    worst = gradients + max(activations, workspace) if together else max(gradients + workspace, activations)
     return Memory(weights, gradients, optimizer, activations, 0.0, weights + optimizer + worst)
 
 
@@ -129,7 +156,8 @@ def inference_memory(anatomy: Anatomy, setting: Setting, format: str) -> Memory:
     width = width_of(format)
     weights = stored_bytes(anatomy, format, setting.tensor)
     cache = setting.rows * cache_bytes(anatomy, setting.length, width, setting.tensor)
-    work = setting.tokens * working_bytes(anatomy, width) / setting.tensor + setting.rows * anatomy.vocab_size * 4.0
+    scores = setting.rows * anatomy.vocab_size * 4.0  # gathered from all devices, to draw from them
+    work = setting.tokens * working_bytes(anatomy, width, setting.tensor) + scores
     return Memory(weights, 0.0, 0.0, work, cache, weights + cache + work)
 
 
@@ -146,12 +174,12 @@ def cache_bytes(anatomy: Anatomy, length: int, width: float, tensor: int = 1) ->
     return width * length * sum(attention.on(tensor).memory for attention in anatomy.attentions)
 
 
-def stored_bytes(parts: Parts, format: str, tensor: int = 1) -> float:
-    """Bytes of all weights on one of ``tensor`` devices."""
-    total = shard(parts, tensor)
+def stored_bytes(parts: Parts, format: str, tensor: int = 1, matrices: Sequence[Matrix] | None = None) -> float:
+    """Bytes of weights on one of ``tensor`` devices, of all or of some matrices."""
+    total = shard(parts, tensor, matrices)
     if BYTES[format] >= 2:
         return total * BYTES[format]
-    packed = shard(parts, tensor, [matrix for matrix in parts.matrices if matrix.packs])
+    packed = shard(parts, tensor, [m for m in (parts.matrices if matrices is None else matrices) if m.packs])
     return packed * BYTES[format] + (total - packed) * 2.0
 
 
@@ -165,9 +193,9 @@ def shard(parts: Parts, tensor: int, matrices: Iterable[Matrix] | None = None) -
 
 
 def adapter_parameters(parts: Parts, setting: Setting) -> float:
-    """What LoRA learns: r · (d_in + d_out) of every targeted matrix, of every expert."""
-    targeted = [m for m in parts.inside if m.name in setting.targets]
-    return sum(m.stacked * setting.rank * (m.d_in + m.d_out) for m in targeted) / setting.tensor
+    """What LoRA learns, on all devices together: r · (d_in + d_out) of every targeted matrix, of every expert."""
+    targeted = Adapters(setting.rank, setting.targets).beside(parts.inside)
+    return float(sum(m.stacked * setting.rank * (m.d_in + m.d_out) for m in targeted))
 
 
 def check_targets(parts: Parts, setting: Setting) -> None:
@@ -183,17 +211,16 @@ def _split(setting: Setting, stage: int) -> int:
     return setting.ranks if setting.zero >= stage else 1
 
 
-def _block_parameters(parts: Parts) -> float:
-    return parts.inner / max(len({matrix.layer for matrix in parts.inside}), 1)
-
-
 def _workspace(anatomy: Anatomy, setting: Setting) -> float:
-    """What the optimizer needs while it steps: Muon stacks the gradients of equal matrices and iterates on them."""
+    """What the optimizer needs while it steps: Muon stacks the gradients of equal matrices and iterates on them.
+
+    Devices that share matrices share this work, and so do the ranks where ZeRO splits the optimizer.
+    """
     if setting.optimizer != "muon" or setting.method != "full":
         return 0.0
-    shapes: dict[tuple[int, int, int], int] = {}
+    shapes: dict[tuple[int, int, int], float] = {}
     for m in anatomy.inside:  # the experts of a layer are one tensor, and a matrix each to Muon
         shape = m.stacked, m.d_out, m.d_in
-        shapes[shape] = shapes.get(shape, 0) + m.stacked * m.d_out * m.d_in
+        shapes[shape] = shapes.get(shape, 0.0) + m.on(setting.tensor)
     width = WIDTHS[setting.precision].product
-    return max((count * (4 + 3 * width) for count in shapes.values()), default=0.0)
+    return max((count * (4 + 3 * width) for count in shapes.values()), default=0.0) / _split(setting, 1)

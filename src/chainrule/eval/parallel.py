@@ -5,21 +5,23 @@ A ring sends (n − 1)/n of the whole to scatter or to gather it, twice that to 
     data parallel, ZeRO-1, ZeRO-2    2 · G · (n − 1)/n      gradients summed (ZeRO: scattered, and new weights gathered)
     ZeRO-3, FSDP                     (2 · W + G) · (n − 1)/n    weights gathered forward and backward, gradients scattered
     tensor parallel                  2 · 2 · (p − 1)/p · tokens · d   a layer forward: what attention and mlp say is summed
-                                                                      and as much backward
+                                                                      as much backward, and where activations are computed again
 
-Rajbhandari et al. 2019, arXiv:1910.02054; Shoeybi et al. 2019 (Megatron-LM), arXiv:1909.08053.
+Rajbhandari et al. 2019, arXiv:1910.02054; Shoeybi et al. 2019 (Megatron-LM), arXiv:1909.08053; Korthikanti et al. 2022,
+arXiv:2205.05198. ZeRO-3 gathers weights twice even where blocks are computed again: a block's are there by then.
 """
 
 from chainrule.eval.activations import WIDTHS
 from chainrule.eval.anatomy import Anatomy, Parts
-from chainrule.eval.memory import BYTES, STORED, Setting, adapter_parameters, shard, stored_bytes
+from chainrule.eval.memory import BYTES, Setting, adapter_parameters, shard, weight_bytes
 
 
 def sent_bytes(anatomy: Anatomy, setting: Setting) -> dict[str, float]:
     """What one device sends in a step, by kind of parallelism; empty on one device."""
     sent = sent_between_ranks(anatomy, setting)
     if setting.tensor > 1:
-        sent["tensor"] = 2 * sent_forward(anatomy, setting.tokens, setting.tensor, WIDTHS[setting.precision].product)
+        ways = 3 if setting.checkpointing else 2
+        sent["tensor"] = ways * sent_forward(anatomy, setting.tokens, setting.tensor, WIDTHS[setting.precision].product)
     return sent
 
 
@@ -35,8 +37,8 @@ def sent_forward(anatomy: Anatomy, tokens: int, tensor: int, width: float) -> fl
 
 
 def _data(parts: Parts, setting: Setting) -> float:
-    width = BYTES[STORED[setting.precision]] if setting.method == "full" else 4.0
-    learned = shard(parts, setting.tensor) if setting.method == "full" else adapter_parameters(parts, setting)
-    frozen = {"lora": "bf16", "qlora": "int4"}.get(setting.method)
-    gathered = learned * width if frozen is None else stored_bytes(parts, frozen, setting.tensor)
-    return 2 * gathered + learned * width if setting.zero == 3 else 2 * learned * width
+    if setting.method == "full":
+        gradients = BYTES[setting.stored] * shard(parts, setting.tensor)
+    else:
+        gradients = 4.0 * adapter_parameters(parts, setting) / setting.tensor
+    return 2 * weight_bytes(parts, setting) + gradients if setting.zero == 3 else 2 * gradients

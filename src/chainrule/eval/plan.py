@@ -11,7 +11,7 @@ from typing import Any
 from chainrule.core.errors import ConfigError
 from chainrule.eval.anatomy import Anatomy, Parts
 from chainrule.eval.devices import Device
-from chainrule.eval.flops import Flops, flops, flops_at, formula
+from chainrule.eval.flops import Flops, flops, flops_at, formula, training_flops
 from chainrule.eval.memory import (
     Held,
     Memory,
@@ -28,8 +28,10 @@ from chainrule.eval.roofline import PRODUCTS, Times, decode_time, prefill_time, 
 
 ROOM = 0.95
 """The share of a device's memory that is there to be filled; the rest goes to the driver and to what allocators waste."""
-WAYS = ({"precision": "fp32"}, {"precision": "mixed"}, {"precision": "bf16"},
-        {"precision": "bf16", "method": "lora"}, {"precision": "bf16", "method": "qlora"})  # fmt: skip
+FULL: tuple[dict[str, Any], ...] = tuple({"precision": precision, "method": "full"} for precision in ("fp32", "mixed", "bf16"))
+LORA: dict[str, Any] = {"precision": "bf16", "method": "lora"}
+QLORA: dict[str, Any] = {"precision": "bf16", "method": "qlora"}
+WAYS = (*FULL, LORA, QLORA)
 """The ways of training that a plan compares."""
 FORMATS = ("fp32", "bf16", "int8", "int4")
 
@@ -41,6 +43,11 @@ class TokenFlops:
     formula: str
     forward: float
     training: float
+    """Of a step in which all weights learn."""
+    training_formula: str
+    adapting: float | None
+    """Of a step in which adapters do; None where a model has no matrix to adapt."""
+    adapting_formula: str | None
     scores: float
     by_part: Mapping[str, float]
     last_token: float | None
@@ -136,7 +143,7 @@ def plan(anatomy: Anatomy, setting: Setting, device: Device) -> Plan:
         anatomy,
         setting,
         device,
-        flops=token_flops(per_token, formula(anatomy, setting.length), last.forward),
+        flops=token_flops(anatomy, setting, per_token, formula(anatomy, setting.length), last.forward),
         cache_bytes_per_token=cache_bytes(anatomy, 1, 2.0),
         training=[training_row(anatomy, replace(setting, **way), device) for way in WAYS],
         inference=[inference_row(anatomy, setting, device, format) for format in FORMATS],
@@ -171,12 +178,17 @@ def planned(
     )
 
 
-def token_flops(mean: Flops, formula: str, last_token: float | None) -> TokenFlops:
+def token_flops(parts: Parts, setting: Setting, mean: Flops, formula: str, last_token: float | None) -> TokenFlops:
     """A plan's FLOPs, from those of a token in the mean over a row."""
+    full = training_flops(mean, parts, replace(setting, method="full"))
+    adapted = training_flops(mean, parts, replace(setting, **LORA)) if adapter_parameters(parts, setting) else None
     return TokenFlops(
         formula=formula,
         forward=mean.forward,
-        training=mean.training,
+        training=full.total,
+        training_formula=full.formula,
+        adapting=None if adapted is None else adapted.total,
+        adapting_formula=None if adapted is None else adapted.formula,
         scores=mean.scores,
         by_part=mean.matrices,
         last_token=last_token,
@@ -202,7 +214,7 @@ def training_row(anatomy: Anatomy, setting: Setting, device: Device) -> Training
         seconds=times.step,
         tokens_per_second=setting.tokens * setting.ranks / times.step,
         times=times,
-        flops=setting.tokens * flops(anatomy, setting.length).training,
+        flops=setting.tokens * training_flops(flops(anatomy, setting.length), anatomy, setting).total,
     )
 
 
@@ -259,9 +271,9 @@ def _steps(setting: Setting) -> Sequence[tuple[str, dict[str, Any]]]:
     ranks = max(setting.ranks, 8)
     return (
         ("one row at a time, gradients accumulated (micro_rows=1)", {"rows": 1, "accumulate": setting.rows > 1}),
-        ("compute activations again on the way back (a third more time)", {"checkpointing": True}),
+        ("compute activations again on the way back (one more forward pass)", {"checkpointing": True}),
         (f"ZeRO-3 over {ranks} devices", {"ranks": ranks, "zero": 3}),
-        ("LoRA: train adapters beside frozen weights", {"method": "lora" if setting.method == "full" else setting.method}),
-        ("QLoRA: the frozen weights in 4 bits", {"method": "qlora"}),
+        ("LoRA: train adapters beside frozen weights", LORA if setting.method == "full" else {}),
+        ("QLoRA: the frozen weights in 4 bits", QLORA),
         ("rows half as long", {"length": max(setting.length // 2, 1)}),
     )

@@ -134,13 +134,15 @@ def _changes(plan: Plan) -> list[str]:
 
 def _flops(plan: Plan) -> str:
     flops = plan.flops
-    every = f"FLOPs a token: {flops.formula}\ntraining 3 × forward = {compact(flops.training)}FLOP"
+    every = f"FLOPs a token: {flops.formula}\ntraining = {flops.training_formula}"
+    if flops.adapting_formula is not None:
+        every += f"\ntraining adapters of rank {plan.setting.rank} = {flops.adapting_formula}"
     if plan.cache_bytes_per_token is None:
         return every
     share = percent(flops.scores / flops.forward)
     return (
-        f"{every}; comparing tokens is {share} of it (a causal row sees half of the square); "
-        f"the last token alone {compact(flops.last_token)}FLOP\n"
+        f"{every}\ncomparing tokens is {share} of the forward pass (a causal row sees half of the square); "
+        f"the last token alone takes {compact(flops.last_token)}FLOP\n"
         f"KV cache: {plan.cache_bytes_per_token:,.0f} bytes a token in bf16"
     )
 

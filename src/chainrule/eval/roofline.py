@@ -3,7 +3,9 @@
     time of a brick ≥ max(FLOPs / rate, bytes / bandwidth)          Williams et al. 2009, the roofline
 
 The sum over all bricks is a bound from below; well-tuned programs need about twice that, others more. Devices that share
-matrices wait for each other after every attention and every mlp, so what they send comes on top.
+matrices wait for each other after every attention and every mlp, so what they send comes on top. A training step goes over a
+brick as often as its product's FLOPs are counted (``flops.passes``), over what adds up gradients once, and over the blocks once
+more where activations are computed again.
 """
 
 from collections import Counter
@@ -11,9 +13,21 @@ from dataclasses import dataclass, replace
 
 from chainrule.eval.activations import WIDTHS
 from chainrule.eval.anatomy import Anatomy
-from chainrule.eval.bricks import Brick, Product, Scores, bricks, learning_bricks, update_bricks
+from chainrule.eval.bricks import (
+    UPDATES,
+    Brick,
+    Pass,
+    Product,
+    Scores,
+    adapter_bricks,
+    bricks,
+    inner_bricks,
+    learning_bricks,
+    update_bricks,
+)
 from chainrule.eval.devices import Device
-from chainrule.eval.memory import BYTES, STORED, Setting, adapter_parameters, width_of
+from chainrule.eval.flops import passes
+from chainrule.eval.memory import BYTES, Setting, adapter_parameters, width_of
 from chainrule.eval.parallel import sent_bytes, sent_forward
 
 PRODUCTS = {"fp32": "fp32", "mixed": "bf16", "bf16": "bf16", "fp16": "fp16"}
@@ -36,12 +50,31 @@ class Times:
 
 def training_time(anatomy: Anatomy, setting: Setting, device: Device) -> Times:
     """The least seconds of a training step on one device of the setting's."""
-    format, widths = PRODUCTS[setting.precision], WIDTHS[setting.precision]
-    laid = bricks(anatomy, setting.rows, setting.length, setting.length) + learning_bricks(anatomy, setting.tokens)
-    forward = sum(n * brick_time(brick, device, format, widths.product, widths.product) for brick, n in laid.items())
-    way = 3.0 if setting.method == "full" else 2.0  # frozen weights have no gradient
-    compute = forward * (way + setting.checkpointing) / setting.tensor
+    format, width, total = PRODUCTS[setting.precision], WIDTHS[setting.precision].product, 0.0
+    for laid, frozen in _trained(anatomy, setting):
+        for brick, n in laid.items():
+            once = isinstance(brick, Pass) and brick.kind in UPDATES
+            ways = 1 if once else passes(setting, frozen=frozen and isinstance(brick, Product))
+            total += n * ways * brick_time(brick, device, format, width, width)
+    if setting.checkpointing:
+        total += sum(n * brick_time(brick, device, format, width, width) for brick, n in _again(anatomy, setting).items())
+    compute = total / setting.tensor
     return Times(compute, _update_time(anatomy, setting, device), sum(sent_bytes(anatomy, setting).values()) / device.link)
+
+
+def _trained(anatomy: Anatomy, setting: Setting) -> list[tuple[Counter[Brick], bool]]:
+    """What a training step goes forward and back over, and whether its matrices are the model's own."""
+    read = bricks(anatomy, setting.rows, setting.length, setting.length)
+    if setting.adapters is None:
+        return [(read + learning_bricks(anatomy, setting.tokens), True)]
+    beside = adapter_bricks(anatomy, setting.adapters, setting.tokens)
+    return [(read + learning_bricks(anatomy, setting.tokens, frozen=True), True), (beside, False)]
+
+
+def _again(anatomy: Anatomy, setting: Setting) -> Counter[Brick]:
+    """What is computed again where activations are not kept."""
+    inner = inner_bricks(anatomy, setting.rows, setting.length, setting.length)
+    return inner if setting.adapters is None else inner + adapter_bricks(anatomy, setting.adapters, setting.tokens)
 
 
 def prefill_time(anatomy: Anatomy, setting: Setting, device: Device, format: str) -> float:
@@ -82,6 +115,6 @@ def _update_time(anatomy: Anatomy, setting: Setting, device: Device) -> float:
     share = setting.tensor * (setting.ranks if setting.zero else 1)
     if setting.method != "full":
         return adapter_parameters(anatomy, setting) * 4.0 * 7 / device.bandwidth / share
-    width, format = BYTES[STORED[setting.precision]], PRODUCTS[setting.precision]
+    width, format = BYTES[setting.stored], PRODUCTS[setting.precision]
     laid = update_bricks(anatomy, setting.optimizer)
     return sum(n * brick_time(brick, device, format, width, width) for brick, n in laid.items()) / share
