@@ -109,6 +109,14 @@ def test_the_least_block_does_its_bricks(block):
     assert len(products) == sum(n for brick, n in least.items() if isinstance(brick, Product))
 
 
+def test_between_two_visits_to_what_a_block_reads_lies_as_much_as_between_two_visits_to_a_matrix():
+    """Of a model of 48 MB, three blocks of seven matrices: 21 pieces of whole kilowords; no more than no cache holds."""
+    pieces = BrickTimes(48e6).between(21)
+    assert len({piece.data_ptr() for piece in pieces}) == 21
+    assert 48e6 <= pieces.nbytes < 48e6 + 21 * 4096
+    assert 64e6 <= BrickTimes(1e12).between(21).nbytes < 64e6 + 21 * 4096
+
+
 def test_a_token_reads_keys_that_lie_as_in_a_cache():
     shape = attention_of(attention())
     cache = KVCache(2, 9, (((2, 12), (2, 12)),))

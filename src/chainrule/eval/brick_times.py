@@ -9,7 +9,8 @@ the machine too.
 
 For few rows a block does many small things, each once and then long not again: what they need, the program's own code too,
 has left the fastest caches by then, and timed in a row they are quicker. So the block is timed too, as small as it can be,
-while between its products as much is read as the model reads there; what it takes longer than its bricks is its ``Frame``'s.
+while between its products as much is read as the model reads there, and as much else before it is read again; what it takes
+longer than its bricks is its ``Frame``'s.
 """
 
 import contextlib
@@ -20,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import cycle
 from typing import Any
 
 import torch
@@ -81,12 +83,12 @@ class BrickTimes:
     def _frame(self, frame: Frame, n: int) -> float:
         """Seconds of the least block of this kind with the reading of matrices between, less those of its bricks in a row."""
         block, products, least = least_block(frame)
-        rows = math.ceil(min(self.footprint, COLD) / n / len(products) / (4 * 1024))
-        x, others, reading = torch.ones(1, 1024), torch.ones(rows, 1024), 0.0
+        x, others, reading = torch.ones(1, 1024), cycle(self.between(n * len(products)).unbind()), 0.0
 
         def read(*_: object) -> None:
             nonlocal reading
-            reading += self._clocked(lambda: F.linear(x, others))
+            other = next(others)
+            reading += self._clocked(lambda: F.linear(x, other))
 
         for product in products:
             product.register_forward_pre_hook(read)
@@ -97,6 +99,11 @@ class BrickTimes:
             return self._once([block] * MOST, []) - reading
 
         return self._median(once) / MOST - sum(count * self._time(brick, MOST) for brick, count in least.items())
+
+    def between(self, products: int) -> Tensor:
+        """A matrix to read before each of so many products, together as large as the model: none is near at its turn."""
+        rows = math.ceil(min(self.footprint, COLD) / products / (4 * 1024))
+        return torch.ones(products, rows, 1024)
 
     def often(self, brick: Brick, n: int) -> int:
         """How often a brick that a model has ``n`` times is laid in one try."""
