@@ -2,6 +2,7 @@
 lead somewhere, in both languages."""
 
 import ast
+import gc
 import json
 import re
 import shlex
@@ -14,7 +15,9 @@ import pytest
 from chainrule import world
 from chainrule.cli import VERBS, main
 from chainrule.hub.load import load
+from chainrule.recipes import quickstart as recipe
 from chainrule.recipes.quickstart import Plan, quickstart
+from chainrule.train import run as training
 from chainrule.train.recipe import Fresh
 
 ROOT = Path(__file__).parents[2]
@@ -36,9 +39,14 @@ def place(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("reader")
     (folder / "docs").symlink_to(ROOT / "docs")
     small = Fresh(n_layers=2, d_model=32, n_heads=4, d_ff=32)
-    quickstart(
-        Plan(runs=folder / "runs", steps=2, sft_steps=2, vocab_size=1000, held_out=8, questions=4, counted=400, shape=small)
-    )
+    gc.freeze()  # a run collects garbage between its models; what pytest and the packages hold need not be gone through
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (recipe, training):  # two threads wait for each other where other tests run beside them
+            patch.setattr(module, "cpu_threads", lambda: 1)
+        quickstart(
+            Plan(runs=folder / "runs", steps=2, sft_steps=2, vocab_size=1000, held_out=8, questions=4, counted=400, shape=small)
+        )
+    gc.unfreeze()
     return folder
 
 
