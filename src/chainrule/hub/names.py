@@ -145,5 +145,5 @@ def unknown(name: str) -> CheckpointError:
     hint = f"; did you mean {known!r}?" if known else near if "did you mean" in near else ""
     return CheckpointError(
         f"{name} does not exist here{hint}; give a run (runs/NAME), a folder with config.json and safetensors, "
-        "a llama2.c .bin file, org/name of Hugging Face, modelscope:org/name, ngram:FILE, or world"
+        "a .gguf or llama2.c .bin file, org/name of Hugging Face, modelscope:org/name, ngram:FILE, or world"
     )
