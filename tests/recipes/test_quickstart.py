@@ -29,6 +29,7 @@ from chainrule.train import run as training
 from chainrule.train.progress import Progress
 from chainrule.train.recipe import Fresh
 from chainrule.world import LANGUAGES, documents, logp
+from chainrule.world.texts import held_out
 
 SMALL = Fresh(n_layers=2, d_model=32, n_heads=4, d_ff=32)
 MODELS = ("pretrain/model", "sft/model", "model")
@@ -321,3 +322,19 @@ def test_the_verb_runs_several_seeds_and_says_their_mean_and_spread(tmp_path, ca
     assert [row.split(maxsplit=1) for row in rows] == [
         ["3", fixed(first)], ["4", fixed(second)], ["mean", f"{fixed(middle)} ± {fixed(half)}"]
     ]  # fmt: skip
+
+
+def test_the_report_ends_each_conversation_with_a_question_that_no_chat_of_the_training_asks():
+    for *before, last in recipe.DIALOGUES:
+        assert held_out(f"decline:{last}")
+        assert not any(held_out(f"decline:{question}") for question in before)
+
+
+def test_a_conversation_remembers_itself_and_ends_where_the_model_reads_no_more(done, tmp_path):
+    lm = load(done[0] / "quickstart" / "model")
+    turns = _Quickstart(plan(tmp_path), resume=True, force=False).dialogue(lm, ["Hello!"] * 40)
+    asked = [i for i, turn in enumerate(turns) if turn.role == "user"]
+    assert 2 <= len(asked) < 40
+    before = [{"role": turn.role, "content": turn.text} for turn in turns[: asked[1] + 1]]
+    reply = next(iter(lm.converse(before, max_tokens=48, calls=1)))
+    assert turns[asked[1] + 1].text == reply["content"]

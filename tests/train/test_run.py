@@ -484,8 +484,8 @@ def test_the_worlds_chats_that_the_context_cannot_hold_are_left_out_and_counted(
     from chainrule.train.recipe import Bpe, Start, World, WorldChats
 
     tiny = {"steps": 2, "context": 256, "batch_rows": 2, "threads": 1, "precision": "fp32"}
-    tokenizer = Bpe(vocab_size=700, pattern="world", sample_bytes=20_000)
-    run_recipe(Recipe(model=Fresh(**TINY), tokenizer=tokenizer, data=World(documents=30), **tiny), "base", runs=tmp_path)
+    tokenizer = Bpe(vocab_size=1000, pattern="world", sample_bytes=200_000)
+    run_recipe(Recipe(model=Fresh(**TINY), tokenizer=tokenizer, data=World(documents=300), **tiny), "base", runs=tmp_path)
     start = Start(path=str(tmp_path / "base"))
     tuned = run_recipe(Recipe(model=start, data=WorldChats(chats=60, documents=4), **tiny), "tuned", runs=tmp_path)
     assert "chats are longer than 256 tokens and left out" in capsys.readouterr().err

@@ -23,6 +23,10 @@ GOLDEN = {
         "en": {"documents": "ee984fabc434c3ed", "logp": -4638.2422033696475, "chats": "ce30a151a1d96bc4"},
         "zh": {"documents": "85c4531f81b0f620", "logp": -4409.95744790602, "chats": "b37a0132fa95691e"},
     },
+    4: {
+        "en": {"documents": "ee984fabc434c3ed", "logp": -4638.2422033696475, "chats": "dc2fbead81e752f3"},
+        "zh": {"documents": "85c4531f81b0f620", "logp": -4409.95744790602, "chats": "34827183f41b5667"},
+    },
 }
 
 

@@ -6,7 +6,7 @@ import re
 import statistics
 import subprocess
 import sys
-from itertools import islice
+from itertools import chain, islice
 
 import pytest
 
@@ -14,7 +14,7 @@ from chainrule import world
 from chainrule.core.errors import ChainruleError, DataError
 from chainrule.tools import calculator
 from chainrule.world import drivers, texts
-from chainrule.world.chats import ASKED, KINDS, _short_story
+from chainrule.world.chats import ALONE, ASKED, KINDS, WORDS, _short_story
 from chainrule.world.chinese import CHINESE
 from chainrule.world.choice import Choice
 from chainrule.world.drawings import FORMS, HALF, HORIZON, ICON, KINDS_AT_MOST, LOOKS, PLACES, THINGS, corner
@@ -173,11 +173,12 @@ def test_of_counts_only_those_are_asked_that_the_story_changed(language, split):
     every = {way.format(name=name, things=things).strip() for way in t.how_many for name in t.names for things in t.many}
     for kind in ("counts", "recall"):
         for chat in islice(world.chats(9, language=language, split=split, kind=kind), 150):
-            questions = [message["content"].split(t.ask)[-1] for message in chat.messages[::2]]
-            state = read_short_story(t, chat.messages[0]["content"].split(t.ask)[0])
+            told, first = next(turn.split(t.ask) for turn in questions(chat) if t.ask in turn)
+            asked = [first, *(turn for turn in questions(chat) if kind_of(turn) == "story" and t.ask not in turn)]
+            state = read_short_story(t, told)
             counts = {way.strip() for who, what in state.changed for way in wordings(t, "many", who, what)}
-            assert every & set(questions) <= counts
-            assert (questions[-1] in counts) == (kind == "counts")
+            assert every & set(asked) <= counts
+            assert (asked[-1] in counts) == (kind == "counts")
 
 
 def test_a_gift_to_somebody_who_has_the_most_changes_only_what_the_giver_has():
@@ -185,6 +186,26 @@ def test_a_gift_to_somebody_who_has_the_most_changes_only_what_the_giver_has():
     change(ENGLISH, state, 0, 3, -1)
     change(ENGLISH, state, 1, 3, 1)
     assert state.changed == [(0, 3)]
+
+
+def questions(chat) -> list[str]:
+    return [message["content"] for message in chat.messages if message["role"] == "user"]
+
+
+def kind_of(question: str) -> str:
+    """What a question of a chat is about; a story, and what is asked on it, is "story"."""
+    if any(t.ask in question for t in texts.TONGUES.values()):
+        return "story"
+    for words in WORDS.values():
+        outside = {frame.format(what) for frame, each in words["outside"].items() for what in each}
+        for kind, asked in {"greeting": words["hello"], "identity": words["who"], "decline": outside}.items():
+            if question in asked:
+                return kind
+    if re.match("Write a program|写一个", question):
+        return "programs"
+    if re.search(r"\d+ \* \d+", question):
+        return "calculator"
+    return "arithmetic" if re.search(r"\d ?[-+加减] ?\d", question) else "story"
 
 
 def read_short_story(t, told):
@@ -212,24 +233,42 @@ def test_programs_do_what_was_asked():
 
 def test_sums_in_chats_are_right():
     for chat in islice(world.chats(4, language="en", kind="arithmetic"), 40):
-        for question, answer in zip(chat.messages[::2], chat.messages[1::2], strict=True):
-            asked = "".join(c for c in question["content"] if c in "0123456789+- ").strip()
-            assert answer["content"].removeprefix("Sure! ") == f"{asked} = {calculator(asked)}."
+        for question, answer in zip(chat.messages, chat.messages[1:], strict=False):
+            if question["role"] == "user" and kind_of(question["content"]) == "arithmetic":
+                asked = "".join(c for c in question["content"] if c in "0123456789+- ").strip()
+                assert answer["content"].removeprefix("Sure! ") == f"{asked} = {calculator(asked)}."
         assert chat.accepts[0] == f"{asked} = {calculator(asked)}."
 
 
-def test_a_held_out_sum_is_never_asked_in_training_whatever_the_words():
-    """In a held-out chat it is the last one that is held out."""
-    for language in world.LANGUAGES:
-        summed = {split: set() for split in texts.SPLITS}
-        for split in texts.SPLITS:
-            for chat in islice(world.chats(4, split=split, kind="arithmetic", language=language), 300):
-                *before, last = [sum_in(message["content"]) for message in chat.messages[::2]]
-                assert not any(texts.held_out(f"sum {one}") for one in before)
-                assert texts.held_out(f"sum {last}") == (split == "heldout")
-                summed[split] |= {last, *(before if split == "train" else ())}
-        assert not summed["train"] & summed["heldout"]
-        assert len(summed["heldout"]) >= 10
+@pytest.mark.parametrize("language", world.LANGUAGES)
+@pytest.mark.parametrize(("kind", "many"), [("arithmetic", 100), ("programs", 100), ("decline", 20)])
+def test_what_is_held_out_is_asked_in_training_nowhere_and_in_no_words(kind, many, language):
+    """Nowhere: in chats of its own kind and of every other. In a held-out chat it is the last question that is held out."""
+    told = {split: set() for split in texts.SPLITS}
+    for split in texts.SPLITS:
+        drawn = chain(
+            islice(world.chats(4, split=split, kind=kind, language=language), 300),
+            islice(world.chats(5, split=split, language=language), 300),
+        )
+        for chat in drawn:
+            facts = [fact_in(turn, kind) for turn in questions(chat) if kind_of(turn) == kind]
+            last = facts.pop() if chat.kind == kind else None
+            assert not any(map(texts.held_out, facts))
+            told[split] |= set(facts if split == "train" else ())
+            if last is not None:
+                assert chat.facts == last
+                assert texts.held_out(last) == (split == "heldout")
+                told[split].add(last)
+    assert not told["train"] & told["heldout"]
+    assert len(told["train"]) >= many
+    assert len(told["heldout"]) >= (20 if kind == "programs" else 10 if kind == "arithmetic" else 4)
+
+
+def fact_in(question: str, kind: str) -> str:
+    """What a question asks for, as a fact is written."""
+    if kind == "programs":
+        return program_in(question)
+    return f"sum {sum_in(question)}" if kind == "arithmetic" else f"{kind}:{question}"
 
 
 def sum_in(question: str) -> str:
@@ -247,28 +286,12 @@ def test_no_story_of_a_held_out_chat_is_told_in_training(kind, language):
     for split in texts.SPLITS:
         drawn = list(islice(world.chats(4, split=split, language=language, kind=kind), 200))
         for chat in drawn[:30]:
-            state = read_short_story(t, chat.messages[0]["content"].split(t.ask)[0])
+            state = read_short_story(t, next(turn.split(t.ask)[0] for turn in questions(chat) if t.ask in turn))
             assert chat.facts == ";".join(state.facts)
         told[split] = {chat.facts for chat in drawn}
         assert {texts.held_out(facts) for facts in told[split]} == {split == "heldout"}
         assert len(told[split]) > 150
     assert not told["train"] & told["heldout"]
-
-
-@pytest.mark.parametrize("language", world.LANGUAGES)
-def test_a_held_out_program_is_never_asked_for_in_training(language):
-    """In a held-out chat it is the last one that is held out."""
-    asked = {split: set() for split in texts.SPLITS}
-    for split in texts.SPLITS:
-        for chat in islice(world.chats(4, split=split, language=language, kind="programs"), 300):
-            *before, last = [program_in(message["content"]) for message in chat.messages[::2]]
-            assert chat.facts == last
-            assert not any(map(texts.held_out, before))
-            assert texts.held_out(last) == (split == "heldout")
-            asked[split] |= {last, *(before if split == "train" else ())}
-    assert not asked["train"] & asked["heldout"]
-    assert len(asked["train"]) > 100
-    assert len(asked["heldout"]) >= 20
 
 
 def program_in(question: str) -> str:
@@ -281,8 +304,37 @@ def program_in(question: str) -> str:
 
 def test_the_calculator_tool_is_called_with_the_question():
     for chat in islice(world.chats(4, language="zh", kind="calculator"), 10):
-        call = chat.messages[1]["tool_calls"][0]["function"]
-        assert calculator(**call["arguments"]) == chat.messages[2]["content"]
+        asked, called, result, said = chat.messages[-4:]
+        call = called["tool_calls"][0]["function"]
+        assert asked["content"].startswith(call["arguments"]["expression"])
+        assert calculator(**call["arguments"]) == result["content"]
+        assert said["content"] == f"{result['content']}。"
+
+
+@pytest.mark.parametrize("language", world.LANGUAGES)
+def test_a_chat_may_come_to_speak_of_something_else_and_back(language):
+    drawn = [[kind_of(turn) for turn in questions(chat)] for chat in islice(world.chats(6, language=language), 600)]
+    assert 0.2 < sum(len(set(kinds)) > 1 for kinds in drawn) / len(drawn) < 0.4
+    for kind in ALONE:
+        assert sum(kind in kinds[:-1] and kinds[-1] != kind for kinds in drawn) > 5
+    assert sum(re.search("story (?!story)[a-z ]+ story", " ".join(kinds)) is not None for kinds in drawn) > 20
+    assert sum(kinds[0] == "story" and kinds[-1] in ALONE for kinds in drawn) > 10
+
+
+@pytest.mark.parametrize("language", world.LANGUAGES)
+def test_what_comes_up_in_between_is_answered_as_it_is_alone(language):
+    said = {"greeting": "hello_answer", "identity": "who_answer", "decline": "outside_answer"}
+    spoken = set()
+    for chat in islice(world.chats(6, language=language), 600):
+        for turn, reply in zip(chat.messages, chat.messages[1:], strict=False):
+            kind = kind_of(turn["content"]) if turn["role"] == "user" else ""
+            if kind in said:
+                code = "en" if turn["content"].isascii() else "zh"
+                assert reply["content"] == WORDS[code][said[kind]]
+                spoken.add(code)
+            elif kind == "calculator":
+                assert reply["tool_calls"]
+    assert spoken == set(WORDS)
 
 
 def test_held_out_questions_of_every_asked_kind_exist():

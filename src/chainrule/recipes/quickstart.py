@@ -11,7 +11,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from itertools import chain, islice
@@ -22,7 +22,7 @@ import torch
 
 from chainrule import __version__
 from chainrule.core.device import cpu_threads
-from chainrule.core.errors import ConfigError
+from chainrule.core.errors import ConfigError, RequestError
 from chainrule.core.files import whole_folder, write_text
 from chainrule.core.model import LanguageModel
 from chainrule.core.tokenizer import Tokenizer
@@ -77,7 +77,7 @@ SMALL, LARGE = Fresh(n_layers=3, d_model=128, n_heads=4, d_ff=352), Fresh(n_laye
 model of half the size nearer to the truth until it has no more room."""
 LONG_MINUTES = 30.0
 PRETRAIN, SFT = "pretrain", "sft"
-DOCUMENT_TOKENS, CHAT_TOKENS = 109, 114
+DOCUMENT_TOKENS, CHAT_TOKENS = 109, 137
 """About so many tokens a document and a chat of the world have."""
 CHATS_READ = 0.03
 """The share of chats in the text of the pretraining, so that none of their words is a stranger later."""
@@ -88,7 +88,11 @@ CHAT_ORDERS = (6, 20)
 """The n-grams that are asked the questions of the chats: between a question and its answer stand ten tokens of the template, so
 that only the longest sees any of it."""
 PROMPTS = (("en", "Today "), ("zh", "今天"))
-DIALOGUE = ("你是谁？", "3 + 4 = ?", "Write a program that prints kite 3 times.", "37 * 48 = ?", "Who wrote Hamlet?")
+DIALOGUES = (
+    ("Hello!", "Who are you?", "3 + 4 = ?", 'Write a program that prints "kite" 3 times.', "Who wrote Faust?"),
+    ("你好！", "37 * 48 = 几？", "你是谁？", "3加4等于几？", "黑洞是什么？"),
+)
+"""What is asked in the report, all of a line in one conversation; no chat of the training asks the last question of either."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -367,7 +371,7 @@ class _Quickstart:
             probes["order"] = order_probe(odds, math.log(1 / FRONTED))
             probes["next"] = next_probes(truth, tuned)
             self.chat_scores += chat_eval.score("Transformer after SFT", "after", chat_eval.answering(tuned), self.asked)
-            probes["dialogues"] = (self.dialogue(tuned),)
+            probes["dialogues"] = tuple(self.dialogue(tuned, questions) for questions in DIALOGUES)
         config: Any = pretrained.model.config  # type: ignore[attr-defined]
         return Results(
             name=self.plan.name,
@@ -401,15 +405,16 @@ class _Quickstart:
             if model is not None and ngram is not None and sum(one == language for one in self.languages) > 1
         ]
 
-    def dialogue(self, lm: LM) -> tuple[Turn, ...]:
-        """A few questions, each answered on its own."""
-        turns: list[Turn] = []
-        for question in DIALOGUE:
-            turns.append(Turn(role="user", text=question))
-            added = list(lm.converse([{"role": "user", "content": question}], max_tokens=64))
-            shown = [message["content"] or _called(message) for message in added]
-            turns += [Turn(role=message["role"], text=text) for message, text in zip(added, shown, strict=True)]
-        return tuple(turns)
+    def dialogue(self, lm: LM, questions: Sequence[str]) -> tuple[Turn, ...]:
+        """A conversation: each question with what came before it, as far as the model reads."""
+        said: list[dict[str, Any]] = []
+        for question in questions:
+            asked = {"role": "user", "content": question}
+            try:
+                said += [asked, *lm.converse([*said, asked], max_tokens=48, calls=1)]
+            except RequestError:  # a model that learned little talks until its context is full
+                break
+        return tuple(Turn(role=message["role"], text=message["content"] or _called(message)) for message in said)
 
     def history(self) -> dict[str, Any]:
         """The curves and samples that the pretraining's metrics hold."""

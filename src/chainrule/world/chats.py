@@ -5,7 +5,7 @@ equally often, so that a preference for one of them can be taught later. ``grade
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,37 +20,66 @@ from chainrule.world.tongue import Tongue
 
 KINDS = {
     "recall": 0.23,
-    "counts": 0.38,
+    "counts": 0.36,
     "arithmetic": 0.16,
     "calculator": 0.03,
     "programs": 0.14,
     "greeting": 0.02,
     "identity": 0.02,
-    "decline": 0.02,
+    "decline": 0.04,
 }
 ASKED = ("recall", "counts", "arithmetic", "programs")
 """The kinds that an evaluation asks, a quarter each."""
+ALONE = ("arithmetic", "calculator", "programs", "greeting", "identity", "decline")
+"""The kinds whose questions need no story."""
+ASIDES = (0.75, 0.18, 0.07)
+"""How likely a chat is to hold no, one or two questions of other kinds, wherever they come up."""
+AFTER_A_STORY = 0.08
+"""How likely a chat of a kind that needs no story is to follow one."""
+SAME_LANGUAGE = 0.8
+"""How likely what came up before is in the chat's own language."""
 
 WORDS: dict[str, dict[str, Any]] = {
     "en": {
         "warm": "Sure! {}", "sum": ("{} = ?", "What is {}?", "How much is {}?", "Please work out {}."),
         "write_sum": "Write a program that prints {a} {sign} {b}.",
         "write_word": 'Write a program that prints "{word}" {n} times.',
-        "hello": ("Hello!", "Hi!", "Good morning!"), "hello_answer": "Hello! Ask me about a story, a sum or a program.",
-        "who": ("Who are you?", "What are you?", "Are you a person?"),
+        "hello": ("Hello!", "Hi!", "Good morning!", "Hello", "hello", "hi"),
+        "hello_answer": "Hello! Ask me about a story, a sum or a program.",
+        "who": ("Who are you?", "What are you?", "Are you a person?", "What is your name?", "Who made you?", "who are you"),
         "who_answer": "I am a small language model. I was trained by chainrule on a small made-up world.",
-        "outside": ("Who won the football game?", "What is the capital of France?", "How do I cook rice?",
-                    "Tell me the news.", "What is love?", "Who wrote Hamlet?"),
+        "outside": {
+            "{}": ("Tell me the news.", "Tell me a joke.", "What time is it?", "What day is it today?", "Can you sing?",
+                   "Do you like music?", "Can you see me?", "How do planes fly?", "Why is the sky blue?"),
+            "What is {}?": ("love", "time", "money", "the meaning of life", "a black hole", "democracy"),
+            "Who won the {} game?": ("football", "tennis", "chess", "basketball", "hockey"),
+            "What is the capital of {}?": ("France", "Spain", "Japan", "Italy", "Egypt", "Peru", "China", "Canada"),
+            "How do I cook {}?": ("rice", "noodles", "soup", "fish", "pasta", "dumplings"),
+            "Who wrote {}?": ("Hamlet", "Faust", "Emma", "Ulysses", "the Odyssey", "Don Quixote"),
+            "How far away is {}?": ("the moon", "the sun", "Mars", "London", "Beijing"),
+            "Who is the president of {}?": ("France", "Brazil", "Mexico", "Kenya", "Poland"),
+        },
         "outside_answer": "I do not know that. I only know the small world I was trained on.",
     },
     "zh": {
         "warm": "好的，{}", "sum": ("{}等于几？", "{}是多少？", "请算一算{}。", "你知道{}等于几吗？"),
         "write_sum": "写一个输出{a} {sign} {b}的程序。",
         "write_word": '写一个把"{word}"输出{n}次的程序。',
-        "hello": ("你好！", "您好！", "早上好！"), "hello_answer": "你好！你可以问我故事、算式或者程序。",
-        "who": ("你是谁？", "你是什么？", "你是人吗？"),
+        "hello": ("你好！", "您好！", "早上好！", "你好", "你好。", "嗨！"),
+        "hello_answer": "你好！你可以问我故事、算式或者程序。",
+        "who": ("你是谁？", "你是什么？", "你是人吗？", "你叫什么名字？", "谁做的你？", "你是谁"),
         "who_answer": "我是一个小小的语言模型，由chainrule在一个虚构的小世界上训练而成。",
-        "outside": ("谁赢了足球比赛？", "法国的首都是哪里？", "米饭怎么煮？", "说说新闻吧。", "爱是什么？", "红楼梦是谁写的？"),
+        "outside": {
+            "{}": ("说说新闻吧。", "讲个笑话吧。", "现在几点了？", "今天星期几？", "你会唱歌吗？",
+                   "你喜欢音乐吗？", "你看得见我吗？", "飞机怎么会飞？", "天为什么是蓝的？"),
+            "{}是什么？": ("爱", "时间", "钱", "人生的意义", "黑洞", "民主"),
+            "谁赢了{}比赛？": ("足球", "网球", "象棋", "篮球", "乒乓球"),
+            "{}的首都是哪里？": ("法国", "西班牙", "日本", "意大利", "埃及", "秘鲁", "中国", "加拿大"),
+            "{}怎么做？": ("米饭", "面条", "鸡汤", "红烧鱼", "豆腐", "饺子"),
+            "{}是谁写的？": ("红楼梦", "西游记", "三国演义", "水浒传", "史记", "哈姆雷特"),
+            "{}离我们有多远？": ("月亮", "太阳", "火星", "伦敦", "北京"),
+            "{}的总统是谁？": ("法国", "巴西", "墨西哥", "肯尼亚", "波兰"),
+        },
         "outside_answer": "我不知道。我只知道训练我的那个小世界。",
     },
 }  # fmt: skip
@@ -104,13 +133,36 @@ def chats(seed: int, *, split: Split = "train", language: str | None = None, kin
         rng = random.Random(f"chat {seed} {i}")
         chosen = rng.choices(list(KINDS), list(KINDS.values()))[0]
         found = draw(rng, language or rng.choice(LANGUAGES), kind or chosen)
-        if found.split == split or found.kind in ("greeting", "identity", "decline"):
+        if found.split == split or found.kind in ("greeting", "identity"):
             yield found
         i += 1
 
 
 def draw(rng: random.Random, language: str, kind: str) -> Chat:
-    """One chat of a kind."""
+    """One chat that ends with a question of a kind, with what may come up before it: a story, questions of other kinds."""
+    chat = of_one_kind(rng, language, kind)
+    messages = list(chat.messages)
+    if kind in ALONE and rng.random() < AFTER_A_STORY:
+        messages[:0] = _known(rng, language, ("recall", "counts")).messages
+    for _ in range(rng.choices((0, 1, 2), ASIDES)[0]):
+        aside = _known(rng, language, tuple(other for other in ALONE if other != kind))
+        turns = [i for i, message in enumerate(messages) if message["role"] == "user"]
+        where = rng.choice(turns)
+        messages[where:where] = aside.messages[max(i for i, one in enumerate(aside.messages) if one["role"] == "user") :]
+    return replace(chat, messages=tuple(messages))
+
+
+def _known(rng: random.Random, language: str, kinds: Sequence[str]) -> Chat:
+    """A chat of one of these kinds whose answer training may tell, so that it can stand in a chat of either split."""
+    while True:
+        spoken = rng.choices(LANGUAGES, [SAME_LANGUAGE if one == language else 1 - SAME_LANGUAGE for one in LANGUAGES])[0]
+        chat = of_one_kind(rng, spoken, rng.choice(kinds))
+        if chat.split == "train" or chat.kind in ("greeting", "identity"):
+            return chat
+
+
+def of_one_kind(rng: random.Random, language: str, kind: str) -> Chat:
+    """One chat whose every question is of a kind."""
     t, words = TONGUES[language], WORDS[language]
     if kind in ("recall", "counts"):
         return _about_story(rng, t, words, kind)
@@ -120,22 +172,18 @@ def draw(rng: random.Random, language: str, kind: str) -> Chat:
         return _calculator(rng, t, words)
     if kind == "programs":
         return _program(rng, t, words)
-    ask, reply = {"greeting": ("hello", "hello_answer"), "identity": ("who", "who_answer")}.get(
-        kind, ("outside", "outside_answer")
-    )
-    question = rng.choice(words[ask])
-    return _plain(t, kind, question, (words[reply],), f"{kind}:{question}", rng)
+    if kind == "decline":
+        frame = rng.choice(list(words["outside"]))
+        question, reply = frame.format(rng.choice(words["outside"][frame])), words["outside_answer"]
+    else:
+        ask = {"greeting": "hello", "identity": "who"}[kind]
+        question, reply = rng.choice(words[ask]), words[f"{ask}_answer"]
+    return Chat(_turn(question, reply), language, kind, (reply,), f"{kind}:{question}")
 
 
 def _styles(t: Tongue, sentence: str) -> tuple[str, ...]:
     """The two styles of one answer: plainly, and warmly."""
     return sentence.strip(), WORDS[t.code]["warm"].format(sentence.strip())
-
-
-def _plain(
-    t: Tongue, kind: str, question: str, accepts: tuple[str, ...], facts: str, rng: random.Random, wrong: tuple[str, ...] = ()
-) -> Chat:
-    return Chat(_turn(question, rng.choice(accepts)), t.code, kind, accepts, facts, wrong)
 
 
 def _turn(question: str, answer: str) -> tuple[dict[str, Any], dict[str, Any]]:

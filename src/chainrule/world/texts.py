@@ -23,9 +23,10 @@ from chainrule.world.story import State, leads, story
 from chainrule.world.sums import page as sum_page
 from chainrule.world.tongue import Tongue
 
-VERSION = 3
+VERSION = 4
 """Raised where the same seeds tell other texts than before. 2: a chat's questions of counts ask what has changed. 3: whatever
-happens, is so or is asked is said in one of several ways; a chat's sums are held out as sums."""
+happens, is so or is asked is said in one of several ways; a chat's sums are held out as sums. 4: the texts of 3;
+chats come to speak of other things in between, and more is asked that lies outside."""
 SPLIT_SALT = "world 1"
 """What the facts are hashed with. It does not follow ``VERSION``: another salt would move facts from one side to the other, and
 a model of an older world would be judged on what it was trained on."""
