@@ -76,12 +76,14 @@ SMALL, LARGE = Fresh(n_layers=3, d_model=128, n_heads=4, d_ff=352), Fresh(n_laye
 """What learns most in ten minutes, and what learns more in half an hour or longer: twice as many steps in the same time bring a
 model of half the size nearer to the truth until it has no more room."""
 LONG_MINUTES = 30.0
+MEASURED = 0.02
+"""The share of the pretraining's time for which its steps are timed before: a machine may slow down by a fifth in a minute."""
 PRETRAIN, SFT = "pretrain", "sft"
 DOCUMENT_TOKENS, CHAT_TOKENS = 109, 137
 """About so many tokens a document and a chat of the world have."""
 CHATS_READ = 0.03
 """The share of chats in the text of the pretraining, so that none of their words is a stranger later."""
-DOCUMENTS_IN_SFT, BEGINNINGS_IN_SFT = 0.1, 0.3
+DOCUMENTS_IN_SFT, BEGINNINGS_IN_SFT = 0.1, 0.2
 """The shares of documents, and of documents' beginnings, in the text of the fine-tuning: with fewer, what was learned of
 their odds drifts away."""
 CHAT_ORDERS = (6, 20)
@@ -292,9 +294,12 @@ class _Quickstart:
         return replace(recipe, steps=steps, eval_every=every, save_every=max(every, steps // 4), data=data, keep=1)
 
     def fitting_steps(self, recipe: Recipe) -> int:
-        """How many steps of the pretraining fit its time on this machine."""
-        per_step = seconds_per_step(recipe, vocab_size=self.tokenizer.vocab_size)
-        return max(20, round(self.plan.seconds[0] / per_step))
+        """How many steps of the pretraining fit its time on this machine, at the speed that it keeps."""
+        seconds, vocab_size = self.plan.seconds[0], self.tokenizer.vocab_size
+        fresh = seconds_per_step(recipe, vocab_size=vocab_size)
+        timed = round(MEASURED * seconds / fresh)
+        kept = seconds_per_step(recipe, vocab_size=vocab_size, steps=timed) if timed > 12 else fresh
+        return max(20, round(seconds / kept))
 
     def fine_tune(self, pretrained: LM) -> LM:
         """The same model, taught to chat."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -159,7 +160,8 @@ def _look(model: Model, material: Material, watch: Watch | None, device: torch.d
 def seconds_per_step(recipe: Recipe, *, vocab_size: int, steps: int = 12, stream: Stream | None = None) -> float:
     """How long an optimizer step of this recipe takes here, on random tokens packed like documents, or on a ``stream``.
 
-    The model is a new one; word vectors are not learned for it.
+    The median of the later half of the steps: the first ones warm up, and so does the machine, which then slows down. The model
+    is a new one; word vectors are not learned for it.
     """
     torch.set_num_threads(recipe.threads or cpu_threads())
     device = pick_device(recipe.device)
@@ -181,7 +183,7 @@ def seconds_per_step(recipe: Recipe, *, vocab_size: int, steps: int = 12, stream
         hooks,
         scaling=precision.scale(),
     )
-    return sorted(rows[2:])[len(rows[2:]) // 2]  # the first steps warm up
+    return median(rows[len(rows) // 2 :])
 
 
 @dataclass(frozen=True)
