@@ -1,10 +1,13 @@
 """Text models among parts for pictures: the same logits as transformers', from both layouts of names, and saved alone."""
 
+import json
+
 import pytest
 import torch
 from torch.testing import assert_close
 
 from chainrule.hub.build import parts
+from chainrule.hub.export import export
 from chainrule.hub.fresh import fresh_of_config
 from chainrule.hub.load import load
 from chainrule.hub.safetensors import Mapped, write_tensors
@@ -64,6 +67,8 @@ def test_the_text_model_alone_is_read_and_a_note_says_so(published, tmp_path, ca
     transformers = pytest.importorskip("transformers")
     alone = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "text").eval()
     assert alone.config.model_type.endswith("_text")
+    assert json.loads((tmp_path / "text" / "config.json").read_text())["architectures"] == [type(alone).__name__]
+    assert set(Mapped(tmp_path / "text" / "model.safetensors").slots) <= set(alone.state_dict())
     with torch.no_grad():
         assert_close(alone(TOKENS).logits, wanted, atol=1e-4, rtol=1e-4)
 
@@ -96,6 +101,23 @@ def test_what_a_published_text_config_leaves_out_is_the_familys_usual():
     assert [block.attention.window for block in ours.blocks] == [
         1024 if kind == "sliding_attention" else None for kind in theirs.layer_types
     ]
+
+
+@torch.no_grad()
+def test_what_a_config_leaves_to_the_family_stands_in_the_gguf_file(tmp_path):
+    """Gemma 3 4B is published without its context and the smallest number of its norms."""
+    model = gemma3(pytest.importorskip("transformers"))
+    model.save_pretrained(tmp_path / "both")
+    path = tmp_path / "both" / "config.json"
+    config = json.loads(path.read_text())
+    for key in ("max_position_embeddings", "rms_norm_eps"):
+        del config["text_config"][key]
+    path.write_text(json.dumps(config))
+    lm = load(tmp_path / "both", device="cpu")
+    export(lm, tmp_path / "x.gguf", to="gguf", kind="f32")
+    again = load(tmp_path / "x.gguf", device="cpu")
+    assert again.model.context == 131072
+    assert_close(again.model(TOKENS), lm.model(TOKENS), atol=1e-4, rtol=1e-4)
 
 
 def test_a_new_model_of_such_a_config_has_the_vocabulary_and_context_that_are_asked():

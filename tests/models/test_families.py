@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,11 @@ from chainrule.core.datum import Layout
 from chainrule.core.errors import CheckpointError
 from chainrule.hub.build import family, parts
 from chainrule.hub.export import export
+from chainrule.hub.fresh import fresh_of_config
 from chainrule.hub.load import load
+from chainrule.hub.save import save
+from chainrule.layers.rope import Rope
+from chainrule.layers.scaling import Dynamic
 from chainrule.models.families import FAMILIES as KNOWN
 from tests.models.parity import checkpoint, close, the_same_model, there_and_back
 
@@ -198,6 +203,7 @@ FAMILIES = {
             "no-norms": {"use_qk_norm": False, "attn_temperature_tuning": False},
             "every-other": {"interleave_moe_layer_step": 2, "attention_bias": True},
             "two-experts": {"num_experts_per_tok": 2, "rope_parameters": LLAMA3},
+            "step": {"rope_parameters": LLAMA3 | {"factor": 16.0, "high_freq_factor": 1.0}},
         },
     ),
     "Phi3": (
@@ -392,6 +398,7 @@ PUBLISHED = {
     "Qwen2.5-0.5B": ("qwen2", {"use_mrope": False, "use_sliding_window": False, "sliding_window": 32768, "max_window_layers": 24}),
     "SmolLM2-135M": ("llama", {"is_llama_config": True, "rope_interleaved": False, "transformers.js_config": {"dtype": "q4"}}),
     "llama-7b": ("llama", {"max_sequence_length": 2048}),
+    "Llama-2-13b": ("llama", {"pretraining_tp": 2}),
     "gpt2-medium": ("gpt2", GPT2_OLD | {"n_special": 0, "predict_special_tokens": True}),
     "distilgpt2": ("gpt2", GPT2_OLD | {"_num_labels": 1, "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}),
     "gpt2-xl": ("gpt2", GPT2_OLD | {"output_past": True, "gradient_checkpointing": False, "num_labels": 1}),
@@ -477,6 +484,56 @@ def test_what_the_type_of_rope_does_not_read_is_refused(rope, key):
     for style in ("rope_scaling", "rope_parameters"):
         with pytest.raises(CheckpointError, match=f"the rope parameters say {key}"):
             parts(smallest("llama") | {style: rope})
+
+
+def test_yarn_that_says_how_long_rows_were_lengthens_the_context():
+    """As the cards of Qwen2.5 and Qwen3 tell their users to, who leave ``max_position_embeddings`` as it was."""
+    config, yarn = smallest("qwen2"), {"type": "yarn", "factor": 4.0}
+    assert parts(config | {"rope_scaling": yarn | {"original_max_position_embeddings": 64}}).context == 256
+    assert parts(config | {"rope_scaling": yarn | {"original_max_position_embeddings": 16}}).context == 64
+    assert parts(config | {"rope_scaling": yarn}).context == 64
+    finetuned = {"original_max_position_embeddings": 16, "finetuned": True}  # as Nous' models say
+    assert parts(config | {"rope_scaling": yarn | finetuned}).context == 64
+
+
+def test_a_new_model_reads_the_context_that_is_asked_or_is_refused():
+    yarn = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+    config = smallest("qwen2") | {"rope_scaling": yarn}
+    assert [fresh_of_config(config, vocab_size=61, context=n, seed=0).context for n in (48, 256)] == [48, 256]
+    with pytest.raises(CheckpointError, match="context=100, but by its YaRN this config reads 256"):
+        fresh_of_config(config, vocab_size=61, context=100, seed=0)
+
+
+def test_a_dynamic_rope_stretches_beyond_the_context_whatever_else_the_config_says():
+    rope = {"type": "dynamic", "factor": 2.0, "original_max_position_embeddings": 16}
+    dynamic = parts(smallest("llama") | {"rope_scaling": rope})
+    assert dynamic.position.scaling.original == 64
+    other = replace(dynamic, position=Rope(scaling=Dynamic(factor=2.0, original=16)))
+    with pytest.raises(CheckpointError, match=r"as long as its context \(64\); here they are 16"):
+        family("llama").to_published(other)
+
+
+def test_two_styles_of_rope_in_one_config_are_refused():
+    both = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}, "rope_scaling": YARN}
+    for model_type in ("deepseek_v3", "llama"):
+        with pytest.raises(CheckpointError, match="'rope_scaling'"):
+            parts(smallest(model_type) | both)
+
+
+@pytest.mark.parametrize("model_type", ["deepseek_v3", "kimi_k2", "glm4_moe", "ernie4_5_moe"])
+def test_what_is_saved_has_no_layers_that_predict_further_tokens(model_type, tmp_path):
+    """They were not loaded: programs that count them would look for their weights."""
+    config = smallest(model_type) | {"num_nextn_predict_layers": 1}
+    save(tmp_path, fresh_of_config(config, vocab_size=61, context=64, seed=0))
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written["num_nextn_predict_layers"] == 0
+
+
+def test_ernie_without_shared_experts_says_so_when_it_is_saved(tmp_path):
+    """Left out, transformers makes two of them."""
+    config = {key: value for key, value in smallest("ernie4_5_moe").items() if key != "moe_num_shared_experts"}
+    save(tmp_path, fresh_of_config(config, vocab_size=61, context=64, seed=0))
+    assert json.loads((tmp_path / "config.json").read_text())["moe_num_shared_experts"] == 0
 
 
 def test_what_asks_for_nothing_of_a_rope_is_read():

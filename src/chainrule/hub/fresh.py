@@ -104,6 +104,11 @@ def fresh_of_config(
             f"model_type {config.get('model_type')!r} is no published decoder; use another kind of model for it"
         )
     model = build(whole)
+    if model.context != context:  # families.reading.Reading.decoder
+        raise CheckpointError(
+            f"context={context}, but by its YaRN this config reads {model.context} tokens; give as many, fewer than the "
+            "original_max_position_embeddings, or a config without YaRN"
+        )
     scheme = Normal(std=std) if init == "normal" else _scheme(init, model.config)
     model.init(torch.Generator().manual_seed(seed), scheme)
     return model

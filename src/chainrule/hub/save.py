@@ -29,12 +29,16 @@ ALSO_SAID: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "gpt2": lambda config: {"n_ctx": parts(config).context},
     "glm": glm.also_said,
     "deepseek_v3": lambda config: {"scoring_func": "sigmoid", "topk_method": "noaux_tc"},
+    "ernie4_5_moe": lambda config: {"moe_num_shared_experts": 0},
     "minimax_m2": lambda config: {
         "scoring_func": "sigmoid",
         "rotary_dim": parts(config).position.d_rotary or config.get("head_dim") or 128,
     },
 }
 """Keys of published configs that transformers leaves out when it saves, and llama.cpp's converter cannot do without."""
+NO_MTP = ("deepseek_v3", "ernie4_5_moe", "glm4_moe")
+"""Published with layers that predict further tokens, which are not loaded: what is saved says that there are none, or other
+programs would look for them."""
 
 
 def save(
@@ -61,6 +65,8 @@ def save(
     check_plain(model)
     config = published_config(model)
     config = ALSO_SAID.get(config.get("model_type", ""), lambda config: {})(config) | config
+    if config.get("model_type") in NO_MTP:
+        config["num_nextn_predict_layers"] = 0
     names = saved(moves(config), _unique(model))
     ids = _ids(tokenizer)
     if isinstance(model, LanguageModel) and model.start is not None:

@@ -73,7 +73,10 @@ class Dynamic:
 
 @dataclass(frozen=True, kw_only=True)
 class Llama3:
-    """Wavelengths up to original/high stay, those beyond original/low are stretched, with a smooth passage between."""
+    """Wavelengths up to original/high stay, those beyond original/low are stretched, with a smooth passage between.
+
+    Where low and high are the same (Llama 4 Scout) there is no passage, but a step.
+    """
 
     kind: Literal["llama3"] = "llama3"
     factor: float
@@ -84,13 +87,16 @@ class Llama3:
 
     def __post_init__(self) -> None:
         _check(self.factor, self.original)
-        if not 0 < self.low < self.high:
-            raise ConfigError(f"low={self.low} and high={self.high} must satisfy 0 < low < high; 1 and 4 are usual")
+        if not 0 < self.low <= self.high:
+            raise ConfigError(f"low={self.low} and high={self.high} must satisfy 0 < low ≤ high; 1 and 4 are usual")
 
     def apply(self, plain: Float[Tensor, "n"], theta: float, length: int) -> Float[Tensor, "n"]:
         """The frequencies, the slow ones slower."""
         turns = self.original * plain / (2 * math.pi)  # full turns within a row of the original length
-        keep = ((turns - self.low) / (self.high - self.low)).clamp(0, 1)
+        if self.low == self.high:
+            keep = (turns >= self.low).to(plain.dtype)
+        else:
+            keep = ((turns - self.low) / (self.high - self.low)).clamp(0, 1)
         return plain * (keep + (1 - keep) / self.factor)
 
 

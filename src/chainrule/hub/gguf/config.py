@@ -19,6 +19,7 @@ Config = dict[str, Any]
 Shapes = Mapping[str, tuple[int, ...]]
 GEMMA2 = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0, "sliding_window": 4096}
 """What a file of Gemma 2 may leave out."""
+NORM_EPS = ("attention.layer_norm_epsilon", "attention.layer_norm_rms_epsilon")
 
 
 def architecture(metadata: Mapping[str, Any], where: object) -> str:
@@ -83,7 +84,9 @@ def _layers(keys: Keys, shapes: Shapes, mtp: int) -> int:
 def metadata_of(arch: str, config: Config) -> Config:
     """The keys of the architecture that say a published config."""
     name, table = stored_name(arch), TABLES[arch]
-    values = {key: _value(config, word) for key, word in table.keys.items()}
+    decoder = parts(config)
+    usual = {"context_length": decoder.context, **dict.fromkeys(NORM_EPS, decoder.norm.eps)}  # where the config is silent
+    values = {key: usual.get(key) if (value := _value(config, word)) is None else value for key, word in table.keys.items()}
     values |= {key: config[value] if isinstance(value, str) else value for key, value in table.written.items()}
     if "attention.key_length" in table.keys:
         values |= dict.fromkeys(("attention.key_length", "attention.value_length"), rope_width(config))

@@ -40,10 +40,9 @@ class Names:
 
     def stored(self, name: str) -> str:
         """GGUF's name of a published tensor."""
-        bare = name.removeprefix("language_model.")
-        if layer := re.fullmatch(re.escape(self.prefix) + r"(\d+)\.(.+)", bare):
+        if layer := re.fullmatch(re.escape(self.prefix) + r"(\d+)\.(.+)", name):
             return f"blk.{layer[1]}.{_translated(_inverse(self.blocks), layer[2], name)}"
-        return _translated(_inverse(self.ends), bare, name)
+        return _translated(_inverse(self.ends), name, name)
 
 
 def _translated(table: Mapping[str, str], word: str, name: str) -> str:

@@ -178,8 +178,12 @@ def _llama3(keys: Keys, theta: float, factors: Tensor) -> Config:
     if torch.all(factors == 1):
         return {}
     original = int(keys.number("rope.scaling.original_context_length") or 8192)
-    scaling = Llama3(factor=max(1.0, float(factors.max())), original=original)
-    if not torch.allclose(factors, _factors(scaling, theta, 2 * len(factors)), rtol=1e-4):
+    factor = max(1.0, float(factors.max()))
+    for high in (4.0, 1.0):  # LLaMA 3, and Llama 4 Scout
+        scaling = Llama3(factor=factor, high=high, original=original)
+        if torch.allclose(factors, _factors(scaling, theta, 2 * len(factors)), rtol=1e-4):
+            break
+    else:
         raise CheckpointError(
             f"{keys.where}: rope_freqs holds factors that are not LLaMA 3's for {original} tokens; not supported"
         )

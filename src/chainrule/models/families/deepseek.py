@@ -27,7 +27,6 @@ def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
     """The decoder that a published config means; raises ``CheckpointError`` for what it does not implement."""
     v3 = config["model_type"] != "deepseek_v2"
     c = Reading(config, "DeepSeek-V3" if v3 else "DeepSeek-V2")
-    c.only("pretraining_tp", 1, why="the result is the same without it")
     c.only("moe_layer_freq", 1)
     c.only("num_key_value_heads", c("num_attention_heads"), why="every head has keys of its own, made of the latent")
     c.ignore("num_nextn_predict_layers", "qk_head_dim", "head_dim")
@@ -62,7 +61,7 @@ def _attention(c: Reading, v3: bool) -> tuple[MultiHeadLatent, Rope]:
         bias=c("attention_bias", False),
     )
     c.ignore("q_lora_rank")
-    scaling: Mapping[str, Any] = c("rope_parameters", c("rope_scaling", {}))
+    scaling: Mapping[str, Any] = c("rope_parameters", {}) or c("rope_scaling", {})
     if scaling.get("rope_type", scaling.get("type", "default")) != "default" and scaling.get("mscale_all_dim"):
         mscale = yarn_mscale(float(scaling["factor"]), float(scaling["mscale_all_dim"]))
         attention = replace(attention, scale=(attention.d_nope + attention.d_rope) ** -0.5 * mscale**2)

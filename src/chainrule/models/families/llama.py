@@ -22,7 +22,6 @@ from chainrule.models.moves import Move, RenamePrefix
 def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
     """The decoder that a published config means; raises ``CheckpointError`` for what it does not implement."""
     c = Reading(config, "LLaMA")
-    c.only("pretraining_tp", 1, why="the result is the same without it")
     bias = c("attention_bias", False)
     attention = c.attention(qkv_bias=bias, o_bias=bias)
     norm = c.rms_norm()
@@ -80,6 +79,11 @@ def _only_plain(config: DecoderConfig, attention: GroupedQuery, rope: Rope) -> N
         raise CheckpointError("this decoder has more than LLaMA's config can say: windows, norms of q and k, caps, scales")
     if not isinstance(rope.scaling, Linear | Dynamic | Llama3 | None):
         raise CheckpointError(f"LLaMA's config has no rope scaling of kind {rope.scaling.kind!r}")
+    if isinstance(rope.scaling, Dynamic) and rope.scaling.original != config.context:
+        raise CheckpointError(
+            f"LLaMA's config says a dynamic rope whose trained rows are as long as its context ({config.context}); "
+            f"here they are {rope.scaling.original}"
+        )
 
 
 def _rope_parameters(rope: Rope) -> dict[str, Any]:

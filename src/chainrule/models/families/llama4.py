@@ -16,7 +16,7 @@ from chainrule.models.blocks import Block
 from chainrule.models.decoder import DecoderConfig
 from chainrule.models.families import llama
 from chainrule.models.families.reading import Reading
-from chainrule.models.moves import Move, RenamePrefix, Replace, Split, Transpose
+from chainrule.models.moves import Move, Older, Replace, Split, Transpose
 
 
 def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
@@ -71,7 +71,7 @@ def moves(config: Mapping[str, Any]) -> tuple[Move, ...]:
     """LLaMA's names; stacks of experts are published as such, gate and up in one, the other way round."""
     f = config["intermediate_size"]
     return (
-        RenamePrefix("language_model.", ""),
+        Older("language_model.", ""),
         *llama.moves(config),
         Replace(".feed_forward.", ".mlp."),
         Replace(".mlp.router.", ".mlp.gate."),

@@ -42,7 +42,7 @@ HARMLESS = frozenset(
     decoder_start_token_id forced_bos_token_id forced_eos_token_id max_length max_new_tokens min_length do_sample temperature
     top_k top_p typical_p num_beams num_beam_groups num_return_sequences early_stopping diversity_penalty length_penalty
     repetition_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size exponential_decay_length_penalty bad_words_ids
-    suppress_tokens begin_suppress_tokens remove_invalid_values output_scores return_dict_in_generate
+    suppress_tokens begin_suppress_tokens remove_invalid_values output_scores return_dict_in_generate pretraining_tp
     """.split()
 )
 """Keys that change nothing in the forward pass: of training, of bookkeeping, of generating, which older configs hold too."""
@@ -55,6 +55,7 @@ class Reading:
     def __init__(self, config: Mapping[str, Any], family: str) -> None:
         self.config, self.family = config, family
         self.known: set[str] = set()
+        self.reach = 0
 
     def __call__(self, key: str, default: Any = _REQUIRED, *others: str) -> Any:
         """The value of a key, or of another spelling of it; a default of its own counts for null too."""
@@ -161,9 +162,12 @@ class Reading:
         turned = int(d_head * share)
         for key in ("rope_interleave", "rope_interleaved"):
             self.only(key, pairs == "neighbours")
+        scaled = _scaling(scaling, original, context)
+        if isinstance(scaled, Yarn) and "original_max_position_embeddings" in scaling and context >= scaled.original:
+            self.reach = round(scaled.factor * scaled.original)
         return Rope(
             theta=float(theta),
-            scaling=_scaling(scaling, original, context),
+            scaling=scaled,
             d_rotary=None if turned == d_head else turned,
             pairs=pairs,
         )
@@ -178,11 +182,15 @@ class Reading:
         tied: bool = False,
         **more: Any,
     ) -> DecoderConfig:
-        """The whole decoder; afterwards no key may be left."""
+        """The whole decoder; afterwards no key may be left.
+
+        YaRN that says how long the rows of the training were reads its factor times as many tokens, also where it was put into
+        a config whose ``max_position_embeddings`` stayed what it was (as the cards of Qwen2.5 and Qwen3 tell their users to).
+        """
         config = DecoderConfig(
             vocab_size=self("vocab_size"),
             d_model=self("hidden_size"),
-            context=self("max_position_embeddings", context),
+            context=max(self("max_position_embeddings", context), self.reach),
             blocks=tuple(blocks),
             norm=norm,
             position=position,
@@ -203,7 +211,7 @@ ROPE_KEYS: dict[str, set[str]] = {
     "longrope": {"factor", "attention_factor", "short_factor", "long_factor"},
 }
 """The kinds of rope, and what each reads beside what all do."""
-ROPE_ALWAYS = {"rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings"}
+ROPE_ALWAYS = {"rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings", "finetuned"}
 ROPE_NEUTRAL = {"factor": 1, "attention_factor": 1}
 """Keys with the one value, beside null, that asks for nothing where the kind does not read them."""
 
@@ -215,7 +223,7 @@ def _scaling(scaling: Mapping[str, Any], original: int, context: int) -> Scaling
     if kind == "linear":
         return Linear(factor=float(scaling["factor"]))
     if kind == "dynamic":
-        return Dynamic(factor=float(scaling["factor"]), original=original)
+        return Dynamic(factor=float(scaling["factor"]), original=context)
     if kind == "llama3":
         low, high = float(scaling["low_freq_factor"]), float(scaling["high_freq_factor"])
         return Llama3(factor=float(scaling["factor"]), low=low, high=high, original=original)

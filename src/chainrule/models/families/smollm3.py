@@ -18,7 +18,6 @@ moves = llama.moves
 def to_parts(config: Mapping[str, Any]) -> DecoderConfig:
     """The decoder that a published config means; raises ``CheckpointError`` for what it does not implement."""
     c = Reading(config, "SmolLM3")
-    c.only("pretraining_tp", 1, 2, why="the result is the same without it")
     c.ignore("max_window_layers", "sliding_window")
     n, every = c("num_hidden_layers"), c("no_rope_layer_interval", 4)
     turned = c("no_rope_layers", [int((i + 1) % every != 0) for i in range(n)])
