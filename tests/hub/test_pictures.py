@@ -112,6 +112,7 @@ def test_what_a_config_leaves_to_the_family_stands_in_the_gguf_file(tmp_path):
     config = json.loads(path.read_text())
     for key in ("max_position_embeddings", "rms_norm_eps"):
         del config["text_config"][key]
+    config["text_config"]["query_pre_attn_scalar"] = TEXT["head_dim"]
     path.write_text(json.dumps(config))
     lm = load(tmp_path / "both", device="cpu")
     export(lm, tmp_path / "x.gguf", to="gguf", kind="f32")
