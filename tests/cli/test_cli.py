@@ -106,6 +106,7 @@ def test_a_help_offers_what_the_verb_takes(capsys):
     assert "pure_bf16" in ladder
     assert "int4" not in ladder
     assert "of the weights where models are trained" in ladder
+    assert "held out" in ladder
     assert "pairs" in run(capsys, "eval", "--help")[1]
 
 

@@ -36,7 +36,12 @@ def arguments(parser: ArgumentParser) -> None:
         help="count n-grams on bytes and on this model's tokens, and climb with it;\n"
         "without MODEL: the history, every kind of model trained on one text (runs/ladder)",
     )  # fmt: skip
-    options.documents(parser, seed="seed of the world's documents, and of the weights where models are trained (0)")
+    options.documents(
+        parser,
+        text="a text file, folder, .jsonl or .parquet to learn from; its last part is held out\n"
+        "and measured on; without it: the world",
+        seed="seed of the world's documents, and of the weights where models are trained (0)",
+    )
     parser.add_argument("--rungs", metavar="NAMES", help=f"history: only these, of {', '.join(ERAS)}")
     parser.add_argument(
         "--branches", action="store_true",
@@ -176,7 +181,7 @@ def _texts(args: Namespace) -> tuple[list[str], list[str], list[str]]:
     if args.text is not None:
         from chainrule.data.documents import hold_out
 
-        train, held = hold_out(texts, share=0.1)
+        train, held = hold_out(texts)  # the share that a run holds out: what a model was trained on is not measured
         return train, held, ["text"] * len(held)
     from itertools import islice
 
