@@ -1,7 +1,7 @@
 """The command line: one verb, one file. A verb parses, calls a room, prints; torch is imported only once it must compute.
 
 Results go to stdout (``--json`` for machines), progress to stderr. Exit 0: done. 2: the input was wrong, and the message says
-what to do. 130: interrupted. 1: our own fault, with a traceback.
+what to do. 130: interrupted. 1: a check of doctor failed; else our own fault, with a traceback.
 """
 
 import argparse

@@ -26,7 +26,9 @@ HELP = """/help    this list
 def arguments(parser: ArgumentParser) -> None:
     """What the verb takes."""
     options.model(parser)
-    parser.add_argument("question", metavar="QUESTION", nargs="?", help="ask this and leave; - reads standard input")
+    parser.add_argument(
+        "question", metavar="QUESTION", nargs="?", help="ask this and leave; - reads standard input, @FILE a file"
+    )
     parser.add_argument("--system", help="a system message to begin with")
     options.sampling(parser, temperature=0.0, max_tokens=256)
     options.where(parser)

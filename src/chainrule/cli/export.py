@@ -16,12 +16,14 @@ def arguments(parser: ArgumentParser) -> None:
     options.model(parser)
     parser.add_argument("out", metavar="OUT", help="the file to write (OUT.gguf, OUT.bin), or a folder")
     parser.add_argument(
-        "--to", choices=("gguf", "llama2c", "llmc", "hf"), help="the format (as OUT ends: .gguf, .bin, a folder)"
+        "--to",
+        choices=("gguf", "llama2c", "llmc", "hf"),
+        help="the format (as OUT ends: .gguf; .bin is llama2c, say llmc for llm.c; else a folder)",
     )
     parser.add_argument(
         "--type",
-        help="how weights are stored.\ngguf: f32, f16, bf16, q8_0 (the usual one), q6_k, q4_k_m, q4_0\n"
-        "llama2c: f32, int8\nllmc: f32, bf16",
+        help="how weights are stored.\ngguf: f32, f16, bf16, q8_0 (without --type), q6_k, q4_k_m, q4_0\n"
+        "llama2c: f32 (without --type), int8\nllmc: f32 (without --type), bf16",
     )
     parser.add_argument("--modelfile", action="store_true", help="also write ollama's Modelfile beside OUT.gguf")
     parser.add_argument("--shard-gb", type=float, metavar="GB", help="the largest file of weights in a folder (50)")

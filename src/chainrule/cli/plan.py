@@ -13,7 +13,8 @@ DEVICES = "this (measured, with expected times: up to 20 s of timing),\nor h100,
 
 def arguments(parser: ArgumentParser) -> None:
     """What the verb takes."""
-    parser.add_argument("model", metavar="MODEL", help="runs/NAME, a folder with config.json, a recipe, or an id that ships")
+    known = "runs/NAME, a config.json or a folder with one, a recipe, org/name in the cache, or an id that ships"
+    parser.add_argument("model", metavar="MODEL", help=known)
     parser.add_argument("--device", default="this", help=DEVICES)
     parser.add_argument("--rows", "--batch", type=int, help="rows computed at once (the recipe's, or 1)")
     parser.add_argument(
