@@ -12,6 +12,7 @@ from chainrule.pages.text import percent
 from chainrule.recipes import history as recipe
 from chainrule.recipes.eras import Shape, recipes, size
 from chainrule.recipes.history import Plan, history
+from chainrule.world import VERSION
 
 SMALL = Shape(d_model=32, n_layers=2, n_heads=2, context=64, batch_rows=4)
 
@@ -227,10 +228,11 @@ def test_the_branches_stand_beside_the_line_on_the_same_scale(branched):
     assert "active" not in found.text()  # no mixture is here
 
 
-def test_branches_are_not_forced_onto_a_tokenizer_without_a_mask(tmp_path):
+def test_other_rungs_are_not_forced_onto_what_was_begun(tmp_path):
     settings = {"vocab_size": 500, "documents": 60, "held_out": 2}
     history(plan(tmp_path, rungs=("unigram",), **settings))
-    with pytest.raises(ConfigError, match=r"made without \[MASK\] for BERT"):
+    assert json.loads((tmp_path / "ladder" / "plan.json").read_text())["world"] == VERSION
+    with pytest.raises(ConfigError, match=r"rungs was \['unigram'\], is \['bert'\]"):  # its tokenizer has no [MASK]
         history(plan(tmp_path, rungs=("bert",), **settings), resume=True, force=True)
 
 

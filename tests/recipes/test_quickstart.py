@@ -25,10 +25,11 @@ from chainrule.pages.text import fixed
 from chainrule.recipes import quickstart as recipe
 from chainrule.recipes.costs import read_costs, write_costs
 from chainrule.recipes.quickstart import Plan, _Quickstart, quickstart, seeds
+from chainrule.tokenizers import load as load_tokenizer
 from chainrule.train import run as training
 from chainrule.train.progress import Progress
 from chainrule.train.recipe import Fresh
-from chainrule.world import LANGUAGES, documents, logp
+from chainrule.world import LANGUAGES, VERSION, documents, logp
 from chainrule.world.texts import held_out
 
 SMALL = Fresh(n_layers=2, d_model=32, n_heads=4, d_ff=32)
@@ -164,6 +165,43 @@ def test_a_finished_run_is_not_replaced_unless_asked(done):
         quickstart(plan(folder, steps=5), resume=True)
 
 
+@pytest.mark.parametrize(("more", "because"), [({"seed": 5}, "seed was 0, is 5"), ({"steps": 5}, "steps was 4, is 5")])
+def test_force_puts_no_other_settings_over_what_is_trained(done, more, because):
+    folder, _ = done
+    before = files(folder / "quickstart")
+    mends = "go on with the same settings, choose another --name, or begin anew with --force and without --resume"
+    with pytest.raises(ConfigError, match=rf"begun otherwise \({because}\); {mends}"):
+        quickstart(plan(folder, **more), resume=True, force=True)
+    assert files(folder / "quickstart") == before
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_run_on_another_version_of_the_world_does_not_go_on(done, tmp_path, force):
+    folder = tmp_path / "quickstart"
+    folder.mkdir()
+    begun = json.loads((done[0] / "quickstart" / "plan.json").read_text())
+    assert begun["world"] == VERSION
+    older = {"world": VERSION - 1}, {}
+    told = f"world was {VERSION - 1}, is {VERSION}", f"world is {VERSION}, and was not noted when it began"
+    for world, because in zip(older, told, strict=True):
+        settings = {key: value for key, value in begun.items() if key != "world"} | world
+        (folder / "plan.json").write_text(json.dumps(settings))
+        with pytest.raises(ConfigError, match=rf"begun otherwise \({because}\); go on with the chainrule that began it"):
+            quickstart(plan(tmp_path), resume=True, force=force)
+        assert json.loads((folder / "plan.json").read_text()) == settings
+
+
+def test_a_run_that_is_gone_on_with_keeps_the_tokenizer_it_was_begun_with(done, tmp_path):
+    there = Path("quickstart") / "tokenizer"
+    shutil.copytree(done[0] / there, tmp_path / there)
+    run = _Quickstart(plan(tmp_path, seed=5, counted=20, vocab_size=300), resume=True, force=False)
+    tokenizer = run.learn_tokenizer(["other words"])
+    assert files(tmp_path / there) == files(done[0] / there)
+    begun = load_tokenizer(done[0] / there)
+    assert (tokenizer.bos, tokenizer.eos, tokenizer.specials) == (begun.bos, begun.eos, begun.specials)
+    assert tokenizer.encode("Today Tom 今天") == begun.encode("Today Tom 今天")
+
+
 def test_a_finished_run_is_read_and_not_run_again(done):
     folder, results = done
     (folder / "quickstart" / "report.html").unlink()
@@ -175,7 +213,7 @@ def test_a_finished_run_is_read_and_not_run_again(done):
 
 def test_a_run_interrupted_in_each_training_goes_on_to_the_same_bits(done, cut):
     assert same_models(done[0] / "quickstart", cut[0] / "quickstart")
-    assert cut[2].ladder[-2].bits_per_byte == done[1].ladder[-2].bits_per_byte
+    assert [rung.bits_per_byte for rung in cut[2].ladder] == [rung.bits_per_byte for rung in done[1].ladder]
     assert [(score.role, score.kind, score.right) for score in cut[2].chats] == [
         (score.role, score.kind, score.right) for score in done[1].chats
     ]
@@ -273,6 +311,7 @@ def test_the_users_own_text_takes_the_same_road(tmp_path, capsys):
     text.write_text("The cat sat on the mat.\nThe dog ran to the park and sat there too.\n" * 120)
     results = quickstart(plan(tmp_path, name="mine", text=text))
     assert results.world is None
+    assert json.loads((tmp_path / "mine" / "plan.json").read_text())["world"] is None
     assert [rung.family for rung in results.ladder][-1] == "model"
     assert not results.chats
     assert (tmp_path / "mine" / "report.html").exists()

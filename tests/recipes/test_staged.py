@@ -83,6 +83,18 @@ def test_what_was_interrupted_goes_on_as_itself(finished):
         assert not (finished / "done").exists()
 
 
+def test_a_run_that_goes_on_asks_for_what_it_was_begun_with_though_it_is_forced(finished):
+    before = files(finished)
+    with pytest.raises(ConfigError, match="steps was 1, is 2"), held(finished, 2, resume=True, force=True):
+        pass
+    other = staged(finished, Plan(), resume=True, force=True, world=2)
+    with pytest.raises(ConfigError, match=r"\(world was None, is 2\); go on with the chainrule that began it"), other:
+        pass
+    assert files(finished) == before
+    with held(finished, 1, resume=True, force=True):
+        assert files(finished) == before
+
+
 @pytest.mark.parametrize("moved", [1, 2, 3])
 def test_a_kill_while_the_old_run_is_put_aside_leaves_the_old_run(finished, monkeypatch, moved):
     before, move, moves = files(finished), os.replace, []

@@ -40,7 +40,7 @@ from chainrule.logprobs.losses import cross_entropy
 from chainrule.models.blocks import BareBlock, Block
 from chainrule.models.decoder import Decoder, DecoderConfig
 from chainrule.pages.text import fixed
-from chainrule.recipes.corpus import read_corpus, source
+from chainrule.recipes.corpus import read_corpus, source, version
 from chainrule.recipes.costs import machine
 from chainrule.recipes.staged import DONE, staged
 from chainrule.train.loop import Diverged, Hooks, Settings, train
@@ -97,7 +97,7 @@ class Plan:
 def ablation(plan: Plan, *, resume: bool = False, force: bool = False) -> Ablation:
     """Train the whole model and one without each part in ``runs/NAME``; what was found is also written there."""
     pick_precision(plan.precision, pick_device(plan.device))  # what is not here is refused before any work
-    with staged(plan.folder, plan, resume=resume, force=force):
+    with staged(plan.folder, plan, resume=resume, force=force, world=version(plan.text)):
         torch.set_num_threads(plan.threads or cpu_threads())
         found = _Ablations(plan).run()
         write(found, plan.folder)

@@ -5,7 +5,7 @@ text is cut: its last part is held out, as a run's is, and long texts are measur
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -60,6 +60,11 @@ def source(text: Path | None) -> str:
     return f"world {VERSION}" if text is None else str(text)
 
 
+def version(text: Path | None) -> int | None:
+    """The version of the world where that is the text, None for a user's own."""
+    return VERSION if text is None else None
+
+
 def read_corpus(
     folder: Path,
     text: Path | None,
@@ -111,7 +116,7 @@ def encoded(texts: Sequence[str], tokenizer: Tokenizer) -> list[Ids]:
     return [ids for ids, _ in encode_texts(list(texts), tokenizer)]
 
 
-def learned_tokenizer(folder: Path, pieces: Sequence[str], vocab_size: int, pattern: str, specials: Sequence[str]) -> Tokenizer:
+def learned_tokenizer(folder: Path, pieces: Iterable[str], vocab_size: int, pattern: str, specials: Sequence[str]) -> Tokenizer:
     """BPE of the text, kept in the run's folder; one that is there already is read."""
     there = folder / "tokenizer"
     if there.exists():

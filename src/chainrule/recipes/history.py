@@ -41,7 +41,7 @@ from chainrule.hub.encoder import MASKS
 from chainrule.models.ngram import NGram
 from chainrule.models.word2vec import Word2Vec, learn_vectors
 from chainrule.pages.text import fixed
-from chainrule.recipes.corpus import read_corpus, source
+from chainrule.recipes.corpus import read_corpus, source, version
 from chainrule.recipes.costs import machine
 from chainrule.recipes.eras import Shape, recipes
 from chainrule.recipes.staged import DONE, staged
@@ -110,7 +110,7 @@ class Plan:
 def history(plan: Plan, *, resume: bool = False, force: bool = False) -> History:
     """Climb the rungs of the plan in ``runs/NAME``; what was found is also written there."""
     pick_precision(plan.precision, pick_device(plan.device))  # what is not here is refused before any work
-    with staged(plan.folder, plan, resume=resume, force=force):
+    with staged(plan.folder, plan, resume=resume, force=force, world=version(plan.text)):
         torch.set_num_threads(plan.threads or cpu_threads())
         found = _Ladder(plan, force=force).climb()
         write(found, plan.folder)
@@ -128,8 +128,6 @@ class _Ladder:
             plan.folder, plan.text, seed=plan.seed, held_out=plan.held_out, vocab_size=plan.vocab_size, row=plan.shape.context,
             n=plan.documents, specials=(*SPECIALS, MASKS[0]) if "bert" in plan.rungs else SPECIALS,
         )  # fmt: skip
-        if "bert" in plan.rungs and MASKS[0] not in corpus.tokenizer.specials:
-            raise ConfigError(f"the tokenizer in {plan.folder} was made without {MASKS[0]} for BERT; choose another --name")
         known = recipes(plan.shape, corpus.tokenizer.vocab_size)
         self.recipes = {key: recipe for key, recipe in known.items() if key in plan.rungs}
         self.corpus = corpus

@@ -23,7 +23,7 @@ import torch
 from chainrule import __version__
 from chainrule.core.device import cpu_threads
 from chainrule.core.errors import ConfigError, RequestError
-from chainrule.core.files import whole_folder, write_text
+from chainrule.core.files import write_text
 from chainrule.core.model import LanguageModel
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.data.documents import beginning, hold_out, read_documents
@@ -54,11 +54,10 @@ from chainrule.hub.lm import LM
 from chainrule.hub.load import load
 from chainrule.models.ngram import NGram
 from chainrule.models.ngram_counts import count_ngrams
-from chainrule.recipes.corpus import in_pieces
+from chainrule.recipes.corpus import in_pieces, learned_tokenizer, version
 from chainrule.recipes.costs import machine, memory_bytes, read_costs, write_costs
 from chainrule.recipes.ladder import foot, head
 from chainrule.recipes.staged import staged
-from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.chat import CHATML, ChatTemplate
 from chainrule.train.material import BEGINNING, SPECIALS
 from chainrule.train.recipe import Fresh, Optimizing, Published, Recipe, Start, Text, World, WorldChats, read_recipe
@@ -153,7 +152,7 @@ def quickstart(plan: Plan, *, resume: bool = False, force: bool = False) -> Resu
 
 def _held(plan: Plan, *, resume: bool, force: bool) -> AbstractContextManager[None]:
     """The plan's folder, held; a quickstart has begun when its pretraining has."""
-    return staged(plan.folder, plan, resume=resume, force=force, begun=PRETRAIN)
+    return staged(plan.folder, plan, resume=resume, force=force, begun=PRETRAIN, world=version(plan.text))
 
 
 def _found(plan: Plan, *, resume: bool, force: bool) -> Results:
@@ -222,7 +221,7 @@ class _Quickstart:
             train, self.held = (in_pieces(texts) for texts in hold_out(read_documents(self.plan.text)))
             self.languages = ["text"] * len(self.held)
         self.train = train
-        self.tokenizer = self.train_tokenizer(train)
+        self.tokenizer = self.learn_tokenizer(train)
 
         def heard(name: str, lm: LM) -> None:
             if self.world:
@@ -233,8 +232,8 @@ class _Quickstart:
             self.count_chats()
         return low
 
-    def train_tokenizer(self, train: list[str]) -> Tokenizer:
-        """BPE on the text, and of the world on chats too, cut into words and nouns; kept in the run's folder.
+    def learn_tokenizer(self, train: list[str]) -> Tokenizer:
+        """BPE on the text, and of the world on chats too, cut into words and nouns; kept in the run's folder, and read there.
 
         Programs get more than their share, so that a word between quotation marks is one token and can be copied as one.
         """
@@ -246,11 +245,7 @@ class _Quickstart:
             )
             contents = (message["content"] for chat in shown for message in chat.messages)
             texts = (noun for text in chain(texts, contents) for noun in cut_nouns(text))
-        pattern = "world" if self.world else "cl100k"
-        tokenizer = BPE.train(texts, self.plan.vocab_size, pattern=pattern, specials=SPECIALS).fast()
-        with whole_folder(self.plan.folder / "tokenizer") as aside:
-            tokenizer.save(aside)
-        return tokenizer
+        return learned_tokenizer(self.plan.folder, texts, self.plan.vocab_size, "world" if self.world else "cl100k", SPECIALS)
 
     def count_chats(self) -> None:
         """The baselines of the chats: the majority answer, and the best of the n-grams that read them."""

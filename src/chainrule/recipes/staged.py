@@ -1,8 +1,9 @@
 """The folder of a run of many stages: entered anew, gone on with, replaced or refused, as one.
 
-What decides the run stands in ``plan.json``; a run that is gone on with must ask for the same, for half of its numbers would be
-another run's. A run that is refused before it has begun in earnest leaves the folder as it found it: what it was to replace is
-kept aside until then. ``plan.json`` is taken away first and put back last, so a kill in between is told from a run.
+What decides the run stands in ``plan.json``; a run that is gone on with must ask for the same, forced or not, for half of
+its numbers would be another run's. A run that is refused before it has begun in earnest leaves the folder as it found it: what
+it was to replace is kept aside until then. ``plan.json`` is taken away first and put back last, so a kill in between is told
+from a run.
 """
 
 import json
@@ -25,14 +26,17 @@ REPLACED = ".replaced"
 
 
 @contextmanager
-def staged(folder: Path, plan: Any, *, resume: bool, force: bool, begun: str = DONE) -> Iterator[None]:
+def staged(
+    folder: Path, plan: Any, *, resume: bool, force: bool, begun: str = DONE, world: int | None = None
+) -> Iterator[None]:
     """Hold the folder of a run that the dataclass ``plan`` decides: its ``kind`` and all its settings but ``runs``.
 
-    ``force`` replaces what the folder holds; with ``resume`` it lets the run go on though it was begun otherwise. A run that is
+    ``world`` is the version of the world whose texts it reads, None where it reads a user's. ``force`` replaces what the
+    folder holds; with ``resume`` it replaces nothing, and what was begun otherwise is refused all the same. A run that is
     refused counts as begun once the folder holds ``begun``.
     """
     asked = {key: str(value) if isinstance(value, Path) else value for key, value in dump(plan).items() if key != "runs"}
-    asked = json.loads(json.dumps(asked))
+    asked = json.loads(json.dumps(asked | {"world": world}))
     there = content(folder)
     if there and _settings(folder).get("kind") != asked["kind"]:
         raise ConfigError(f"{folder} holds another kind of run than {asked['kind']}; choose another --name")
@@ -41,7 +45,7 @@ def staged(folder: Path, plan: Any, *, resume: bool, force: bool, begun: str = D
         raise ConfigError(f"{folder} exists already; {seen}, replace it with --force, or choose another --name")
     with locked(folder):
         _mend(folder, begun)
-        if resume and content(folder) and not force:
+        if resume and content(folder):
             _compare(folder, asked)
         if force and not resume:
             if (folder / REPLACED).exists():  # what was to replace it never began
@@ -77,11 +81,21 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def _compare(folder: Path, asked: Mapping[str, Any]) -> None:
-    """Refuse to go on with a run under other settings."""
+    """Refuse to go on with a run under other settings, or on another version of the world."""
     begun = _settings(folder)
-    changed = [f"{key} was {begun.get(key)!r}, is {value!r}" for key, value in asked.items() if begun.get(key) != value]
+    changed = {key: value for key, value in asked.items() if begun.get(key) != value}
     if changed:
-        raise ConfigError(f"{folder} was begun otherwise ({'; '.join(changed)}); restore that, or choose another --name")
+        what = "; ".join(_change(key, begun, value) for key, value in changed.items())
+        same = "the chainrule that began it" if list(changed) == ["world"] else "the same settings"
+        raise ConfigError(
+            f"{folder} was begun otherwise ({what}); go on with {same}, choose another --name, or begin anew with --force and "
+            "without --resume"
+        )
+
+
+def _change(key: str, begun: Mapping[str, Any], value: Any) -> str:
+    """What a setting was and is; a version of chainrule that did not know it wrote nothing down."""
+    return f"{key} was {begun[key]!r}, is {value!r}" if key in begun else f"{key} is {value!r}, and was not noted when it began"
 
 
 def _empty(folder: Path) -> None:
