@@ -265,21 +265,34 @@ def test_ctrl_c_ends_the_step_saves_it_and_goes_on_to_the_same_bits(text, tmp_pa
 
 def test_changed_circumstances_are_refused_unless_forced(text, tmp_path):
     run_recipe(recipe(text), "a", runs=tmp_path)
-    with pytest.raises(CheckpointError, match="the recipe"):
+    mixed = r".* or go on with --force to a mixed model: its steps so far stay as they were learned"
+    with pytest.raises(CheckpointError, match=rf"\(the recipe\){mixed}"):
         run_recipe(recipe(text, clip=0.5), "a", runs=tmp_path, resume=True)
     run_recipe(recipe(text, clip=0.5), "a", runs=tmp_path, resume=True, force=True)
     assert parse_recipe((tmp_path / "a" / "recipe.yaml").read_text()).clip == 0.5
     with pytest.raises(CheckpointError, match=r"dtype was torch\.float32, is torch\.bfloat16"):
         run_recipe(recipe(text, clip=0.5, precision="bf16"), "a", runs=tmp_path, resume=True)
-    with pytest.raises(CheckpointError, match="threads was 1, is 2"):
+    with pytest.raises(CheckpointError, match=rf"\(the recipe; threads was 1, is 2\){mixed}"):
         run_recipe(recipe(text, clip=0.5, threads=2), "a", runs=tmp_path, resume=True)
     with pytest.raises(CheckpointError, match="compile was False, is True"):
         run_recipe(recipe(text, clip=0.5, compile=True), "a", runs=tmp_path, resume=True)
     text.write_text(text.read_text().replace("cat", "cow"))
-    with pytest.raises(CheckpointError, match="the data"):
+    with pytest.raises(CheckpointError, match=rf"\(the data\){mixed}"):
         run_recipe(recipe(text, clip=0.5), "a", runs=tmp_path, resume=True)
     with pytest.raises(CheckpointError, match="no run to go on with"):
         run_recipe(recipe(text), "b", runs=tmp_path, resume=True)
+
+
+def test_only_where_nothing_else_has_changed_it_is_a_matter_of_last_bits(text, tmp_path):
+    run_recipe(recipe(text, steps=1), "a", runs=tmp_path)
+    path = tmp_path / "a" / "checkpoints" / "step-00000001" / "state.json"
+    state = json.loads(path.read_text())
+    state["circumstances"] |= {"threads": 2, "torch": "2.0"}
+    path.write_text(json.dumps(state))
+    told = r"\(threads was 2, is 1; torch was 2\.0, is .*\); .* or accept other last bits with --force$"
+    with pytest.raises(CheckpointError, match=told):
+        run_recipe(recipe(text, steps=1), "a", runs=tmp_path, resume=True)
+    run_recipe(recipe(text, steps=1), "a", runs=tmp_path, resume=True, force=True)
 
 
 def test_a_run_refused_before_its_first_step_leaves_nothing_and_replaces_nothing(text, tmp_path):

@@ -24,6 +24,10 @@ from chainrule.train.optim import Optimizer
 from chainrule.train.precision import LossScale
 
 
+LAST_BITS = {"threads", "dtype", "compile", "device", "torch"}
+"""The circumstances that change last bits alone; any other says what is learned."""
+
+
 @dataclass(frozen=True)
 class Circumstances:
     """What the last bit of a training step depends on, besides the recipe."""
@@ -43,9 +47,14 @@ class Circumstances:
         if changed:
             in_words = {"recipe": "the recipe", "data": "the data"}
             what = "; ".join(in_words.get(key, f"{key} was {old}, is {new}") for key, old, new in changed)
+            forced = (
+                "accept other last bits with --force"
+                if LAST_BITS.issuperset(key for key, _, _ in changed)
+                else "go on with --force to a mixed model: its steps so far stay as they were learned, and recipe.yaml will "
+                "tell only how the others were"
+            )
             raise CheckpointError(
-                f"the run would not go on as it began ({what}); restore that, start anew under another --name, "
-                "or accept other last bits with --force"
+                f"the run would not go on as it began ({what}); restore that, start anew under another --name, or {forced}"
             )
 
 
