@@ -1,6 +1,7 @@
 """Runs: stopped at any moment and gone on with, they end in the same bits; and the loop says when it cannot learn."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -21,7 +22,7 @@ from chainrule.logprobs.losses import cross_entropy
 from chainrule.train.loop import Hooks, Interrupted, Settings, train
 from chainrule.train.material import prepare
 from chainrule.train.objective import Objective
-from chainrule.train.optim import AdamW, Averaged, orthogonal, split_parameters
+from chainrule.train.optim import AdamW, Averaged, Muon, orthogonal, split_parameters
 from chainrule.train.progress import Progress
 from chainrule.train.recipe import Bytes, Fresh, FreshConfig, Optimizing, Recipe, Text, parse_recipe, read_recipe, write_recipe
 from chainrule.train.run import evaluate, run_recipe
@@ -283,6 +284,14 @@ def test_changed_circumstances_are_refused_unless_forced(text, tmp_path):
         run_recipe(recipe(text), "b", runs=tmp_path, resume=True)
 
 
+def test_a_run_that_is_further_than_its_recipe_goes_is_no_run_of_it(text, tmp_path):
+    run = run_recipe(recipe(text, steps=4), "a", runs=tmp_path)
+    before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+    with pytest.raises(CheckpointError, match=r"step-00000004 has made 4 steps, and the recipe has steps=2; set steps to 4 or"):
+        run_recipe(recipe(text, steps=2), "a", runs=tmp_path, resume=True, force=True)
+    assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
+
+
 def test_only_where_nothing_else_has_changed_it_is_a_matter_of_last_bits(text, tmp_path):
     run_recipe(recipe(text, steps=1), "a", runs=tmp_path)
     path = tmp_path / "a" / "checkpoints" / "step-00000001" / "state.json"
@@ -483,6 +492,32 @@ def test_adamw_equals_torchs_own():
             step()
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize(("kind", "kept"), [("adamw", 1 - 0.01 * 0.5), ("muon", 1.0)])
+def test_an_optimizer_that_remembers_another_runs_steps_has_settings_of_its_own(kind, kept):
+    """By hand, for the embedding, which Muon leaves to Adam without decay: a gradient of 1, then, under other betas, of 0."""
+
+    def stepping(betas: tuple[float, float], decay: float):
+        if kind == "adamw":
+            return AdamW(model, lr=0.01, betas=betas, weight_decay=decay)
+        return Muon(model, lr=0.01, adam_lr=0.01, betas=betas, weight_decay=decay)
+
+    def graded(gradient: float) -> None:
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, gradient)
+
+    model = tiny()
+    before = stepping((0.9, 0.95), 0.0)
+    graded(1.0)
+    before.step(1.0)
+    after = stepping((0.5, 0.6), 0.5)
+    after.load_state_dict(before.state_dict())
+    weight = model.embed_tokens.weight.detach().clone()
+    graded(0.0)
+    after.step(1.0)
+    m, v = 0.5 * 0.1 / (1 - 0.5**2), 0.6 * 0.05 / (1 - 0.6**2)
+    torch.testing.assert_close(model.embed_tokens.weight.detach(), kept * weight - 0.01 * m / math.sqrt(v), rtol=0, atol=1e-6)
 
 
 def test_schedules_by_hand():

@@ -78,7 +78,7 @@ class AdamW(Optimizer):
         return {"adam": self._adam.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._adam.load_state_dict(state["adam"])
+        _remember(self._adam, state["adam"])
 
 
 class Muon(Optimizer):
@@ -126,7 +126,7 @@ class Muon(Optimizer):
         return {"adam": self._adam.state_dict(), "momenta": self._momenta}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._adam.load_state_dict(state["adam"])
+        _remember(self._adam, state["adam"])
         for momentum, saved in zip(self._momenta, state["momenta"], strict=True):
             momentum.copy_(saved)
 
@@ -201,6 +201,14 @@ def _adam(parameters: Named, lr: float, betas: tuple[float, float], decay: float
     vectors = [parameter for name, parameter in parameters.items() if not is_matrix(name, parameter)]
     groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, betas=betas, eps=1e-8, fused=True)
+
+
+def _remember(adam: torch.optim.AdamW, saved: dict[str, Any]) -> None:
+    """What was learned between steps; betas and weight decay stay this run's own, which a forced resume may have changed."""
+    own = [{key: group[key] for key in ("betas", "weight_decay")} for group in adam.param_groups]
+    adam.load_state_dict(saved)
+    for group, settings in zip(adam.param_groups, own, strict=True):
+        group.update(settings)
 
 
 def _step(adam: torch.optim.AdamW, lr: float) -> None:

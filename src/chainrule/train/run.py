@@ -91,6 +91,11 @@ def run_recipe(
         )
         loss = loss_of(model, recipe.balance)
         step = load_checkpoint(newest, model, optimizer, now, force=force, scaling=scaling) if newest else 0
+        if step > recipe.steps:
+            raise CheckpointError(
+                f"{newest} has made {step} steps, and the recipe has steps={recipe.steps}; set steps to {step} or more, or "
+                "start anew under another --name"
+            )
         if newest is None:
             _begin(folder, recipe, material)
         else:  # a forced resume may have changed it
