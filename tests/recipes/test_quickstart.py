@@ -22,10 +22,12 @@ from chainrule.eval.findings import checks
 from chainrule.eval.results import Goals, Results, read
 from chainrule.hub.load import load
 from chainrule.pages.text import fixed
+from chainrule.recipes import ladder
 from chainrule.recipes import quickstart as recipe
 from chainrule.recipes.costs import read_costs, write_costs
 from chainrule.recipes.quickstart import Plan, _Quickstart, quickstart, seeds
 from chainrule.tokenizers import load as load_tokenizer
+from chainrule.tokenizers.byte import ByteTokenizer
 from chainrule.train import run as training
 from chainrule.train.progress import Progress
 from chainrule.train.recipe import Fresh
@@ -316,6 +318,32 @@ def test_the_users_own_text_takes_the_same_road(tmp_path, capsys):
     assert not results.chats
     assert (tmp_path / "mine" / "report.html").exists()
     assert main(["generate", str(tmp_path / "mine"), "The", "--max-tokens", "3"]) == 0
+
+
+def test_of_a_long_text_a_part_is_counted_and_measured_and_that_is_said(tmp_path, capsys, monkeypatch):
+    text = tmp_path / "text.txt"
+    text.write_text("The cat sat on the mat.\nThe dog ran to the park and sat there too.\n" * 1200)
+    monkeypatch.setattr(ladder, "MOST_BYTES", {"bytes": 3000, "tokens": 9000})
+    run = _Quickstart(plan(tmp_path, text=text, held_out=2), resume=False, force=False)
+    run.count()
+    told = capsys.readouterr().err
+    assert "n-grams of bytes count the first 3\u202fkB of the text alone" in told
+    assert "n-grams of tokens count the first 9\u202fkB of the text alone" in told
+    assert "of 3 pieces of held-out text the first 2 are measured on; --documents says how many" in told
+    assert len(run.held) == len(run.languages) == 2
+
+
+def test_n_grams_count_the_beginning_of_a_text(monkeypatch, capsys):
+    monkeypatch.setattr(ladder, "MOST_BYTES", {"bytes": 40, "tokens": 80})
+    counted = {}
+    texts = ["the cat sat on the mat.\n"] * 9  # 24 bytes and an end
+    rungs = ladder.foot(texts, ByteTokenizer(), orders=(1,), heard=lambda name, lm: counted.update({name: lm.model}))
+    for rung in rungs:
+        rung.measure(["the cat"], ["text"])
+    assert {name: int(model.counts_1.sum()) for name, model in counted.items()} == {"bytes 1-gram": 50, "tokens 1-gram": 100}
+    assert len(capsys.readouterr().err.splitlines()) == 2
+    ladder.foot(texts[:1], ByteTokenizer(), orders=(1,))
+    assert capsys.readouterr().err == ""
 
 
 def test_results_are_plain_json(done):

@@ -5,6 +5,10 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from chainrule.cli import options
+from chainrule.core.errors import ConfigError
+
+WORLD = {"questions": 400, "counted": 40_000, "sft_steps": None}
+"""The options that speak of the world and its chats alone, and what they are where they were not given."""
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -19,9 +23,15 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="run N seeds and report mean and spread")
     parser.add_argument("--name", default="quickstart", help="the run's folder in runs/ (quickstart)")
     parser.add_argument("--runs", default="runs", metavar="FOLDER", help="where run folders are (runs)")
-    parser.add_argument("--documents", type=int, default=400, help="held-out documents to measure on (400)")
-    parser.add_argument("--questions", type=int, default=400, help="held-out chat questions per language (400)")
-    parser.add_argument("--counted", type=int, default=40_000, help="documents of the world that the n-grams read (40000)")
+    parser.add_argument(
+        "--documents", type=int, default=400, help="held-out documents, or pieces of your own text, to measure on (400)"
+    )
+    parser.add_argument(
+        "--questions", type=int, default=WORLD["questions"], help="held-out chat questions per language (400)"
+    )
+    parser.add_argument(
+        "--counted", type=int, default=WORLD["counted"], help="documents of the world that the n-grams read (40000)"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with a run that was interrupted")
     parser.add_argument("--force", action="store_true", help="replace an existing run")
     options.as_json(parser)
@@ -32,6 +42,11 @@ def run(args: Namespace) -> None:
     options.check_least(args, minutes=0.5, documents=4, questions=4, counted=10, seeds=1, steps=1, sft_steps=1)
     name = options.run_name(args.name, args.runs)
     if args.text is not None:
+        if given := [name for name, absent in WORLD.items() if getattr(args, name) != absent]:
+            raise ConfigError(
+                f"--{given[0].replace('_', '-')} {getattr(args, given[0])} is about the world and its chats, but --text "
+                f"{args.text} is learned from; leave one of them out"
+            )
         from chainrule.data.documents import read_documents
 
         read_documents(args.text)  # a text that cannot be read is refused before torch is even imported

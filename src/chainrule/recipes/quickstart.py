@@ -218,8 +218,12 @@ class _Quickstart:
             held = list(islice(documents(self.plan.seed + 1000, split="heldout"), self.plan.held_out))
             self.held, self.languages = [one.text for one in held], [one.language for one in held]
         else:
-            train, self.held = (in_pieces(texts) for texts in hold_out(read_documents(self.plan.text)))
+            train, held = (in_pieces(texts) for texts in hold_out(read_documents(self.plan.text)))
+            self.held = held[: self.plan.held_out]
             self.languages = ["text"] * len(self.held)
+            if len(self.held) < len(held):
+                left_out = f"of {len(held):,} pieces of held-out text the first {len(self.held):,} are measured on"
+                print(f"  {left_out}; --documents says how many", file=sys.stderr, flush=True)
         self.train = train
         self.tokenizer = self.learn_tokenizer(train)
 
