@@ -29,6 +29,7 @@ from chainrule.recipes.quickstart import Plan, _Quickstart, quickstart, seeds
 from chainrule.tokenizers import load as load_tokenizer
 from chainrule.tokenizers.byte import ByteTokenizer
 from chainrule.train import run as training
+from chainrule.train.material import BEGINNING
 from chainrule.train.progress import Progress
 from chainrule.train.recipe import Fresh
 from chainrule.world import LANGUAGES, VERSION, documents, logp
@@ -344,6 +345,20 @@ def test_n_grams_count_the_beginning_of_a_text(monkeypatch, capsys):
     assert len(capsys.readouterr().err.splitlines()) == 2
     ladder.foot(texts[:1], ByteTokenizer(), orders=(1,))
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("steps", "documents", "chats", "tuned"),
+    [(400, 15031, 359, (7175, 1503, 40_960)), (60_000, 300_000, 7161, (200_000, 41_896, 1_141_667))],
+)
+def test_the_shares_of_what_is_read_are_the_same_however_long_a_run_is(tmp_path, steps, documents, chats, tuned):
+    run = _Quickstart(plan(tmp_path, steps=steps, sft_steps=steps), resume=False, force=False)
+    read, spoken = run.pretraining().data, run.fine_tuning().data
+    assert (read.documents, read.chats) == (documents, chats)
+    assert (spoken.chats, spoken.documents, spoken.beginnings) == tuned
+    assert read.chats * recipe.CHAT_TOKENS / (read.documents * recipe.DOCUMENT_TOKENS) == pytest.approx(0.03, rel=2e-3)
+    tokens = spoken.chats * recipe.CHAT_TOKENS, spoken.documents * recipe.DOCUMENT_TOKENS, spoken.beginnings * BEGINNING
+    assert [one / sum(tokens) for one in tokens] == pytest.approx([0.6, 0.1, 0.3], rel=2e-3)
 
 
 def test_results_are_plain_json(done):

@@ -85,6 +85,8 @@ CHATS_READ = 0.03
 DOCUMENTS_IN_SFT, BEGINNINGS_IN_SFT = 0.1, 0.2
 """The shares of documents, and of documents' beginnings, in the text of the fine-tuning: with fewer, what was learned of
 their odds drifts away."""
+MOST_DOCUMENTS, MOST_CHATS = 300_000, 200_000
+"""So many are drawn at most; a longer training reads them again, with what else it reads in the same shares."""
 CHAT_ORDERS = (6, 20)
 """The n-grams that are asked the questions of the chats: between a question and its answer stand ten tokens of the template, so
 that only the longest sees any of it."""
@@ -287,8 +289,8 @@ class _Quickstart:
         )
         steps = plan.steps or self.fitting_steps(recipe)
         every = max(1, steps // 5)
-        tokens = steps * recipe.batch_rows * recipe.context
-        drawn, chats = min(300_000, round(tokens / DOCUMENT_TOKENS)), round(CHATS_READ * tokens / CHAT_TOKENS)
+        tokens = min(steps * recipe.batch_rows * recipe.context, MOST_DOCUMENTS * DOCUMENT_TOKENS)
+        drawn, chats = round(tokens / DOCUMENT_TOKENS), round(CHATS_READ * tokens / CHAT_TOKENS)
         data = World(documents=drawn, chats=chats) if self.world else recipe.data
         return replace(recipe, steps=steps, eval_every=every, save_every=max(every, steps // 4), data=data, keep=1)
 
@@ -317,8 +319,9 @@ class _Quickstart:
         if self.resume and known.exists():
             return read_recipe(str(known))
         steps = plan.sft_steps or max(20, round(self.seconds_left() / self.seconds_of_a_step()))
-        tokens = steps * 16 * 256
-        chats = min(200_000, round((1 - DOCUMENTS_IN_SFT - BEGINNINGS_IN_SFT) * tokens / CHAT_TOKENS))
+        share = 1 - DOCUMENTS_IN_SFT - BEGINNINGS_IN_SFT
+        tokens = min(steps * 16 * 256, MOST_CHATS * CHAT_TOKENS / share)
+        chats = round(share * tokens / CHAT_TOKENS)
         whole, begun = round(DOCUMENTS_IN_SFT * tokens / DOCUMENT_TOKENS), round(BEGINNINGS_IN_SFT * tokens / BEGINNING)
         return Recipe(
             model=Start(path=str(plan.folder / PRETRAIN)),
