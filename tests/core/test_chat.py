@@ -28,6 +28,8 @@ def test_a_message_and_its_dictionary_are_the_same() -> None:
         ({"from": "human", "value": "hi"}, "it needs role and content"),
         ({"role": "user", "content": 3}, "content is int"),
         ({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}, "are not JSON"),
+        ({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "9" * 5000}}]}, "are not JSON"),
+        ({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "[" * 100_000}}]}, "are not JSON"),
         ({"role": "assistant", "tool_calls": [{"function": {}}]}, "it needs name and arguments"),
     ],
 )

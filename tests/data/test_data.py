@@ -44,6 +44,13 @@ def test_what_cannot_be_read_is_named(tmp_path, name, content, because):
         read_documents(tmp_path / name)
 
 
+def test_a_row_beyond_what_json_is_read_of_is_named_by_its_line(tmp_path):
+    for row in ('{"text": "x", "n": ' + "9" * 5000 + "}", "[" * 100_000):
+        (tmp_path / "a.jsonl").write_text(f'{{"text": "x"}}\n{row}\n')
+        with pytest.raises(DataError, match=r"a\.jsonl:2 is not JSON"):
+            read_documents(tmp_path / "a.jsonl")
+
+
 def test_a_folder_without_text_says_what_it_holds(tmp_path):
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n")
     with pytest.raises(DataError, match=r"\.png"):

@@ -1,4 +1,4 @@
-"""Vocabularies of two files: one that stands alone, or is of another kind, ends in an error that says what to do."""
+"""Vocabularies of two files: one that stands alone, or is of another kind or model, ends in an error that says what to do."""
 
 import json
 
@@ -26,6 +26,24 @@ def test_a_vocabulary_that_is_not_byte_level_is_named(vocab, merges, where, tmp_
     (tmp_path / "vocab.json").write_text(json.dumps(LETTERS | vocab), encoding="utf-8")
     (tmp_path / "merges.txt").write_text(merges, encoding="utf-8")
     with pytest.raises(TokenizerError, match=rf"{where}.* is no byte-level vocabulary: .*'▁'.*tokenizer\.json"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(("vocab", "merges"), [("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe")])
+def test_a_vocabulary_beside_another_models_merges_is_refused(vocab, merges, tmp_path):
+    known = LETTERS | {"ab": 256, "Ġa": 257, "<|endoftext|>": 258}
+    (tmp_path / vocab).write_text(json.dumps(known), encoding="utf-8")
+    (tmp_path / merges).write_text("#version: 0.2\na b\nĠ a\n", encoding="utf-8")
+    assert load(tmp_path).encode("ab a") == [256, 257]
+    (tmp_path / merges).write_text("#version: 0.2\na b\nb c\nĠ a\n", encoding="utf-8")
+    with pytest.raises(TokenizerError, match=rf"{merges} joins 'b c', and {vocab} beside it has no such symbol"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("more", [{}, {"characters": None}, {"characters": [1]}])
+def test_a_character_tokenizer_without_its_characters_is_refused(more, tmp_path):
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CharTokenizer"} | more))
+    with pytest.raises(TokenizerError, match=r"tokenizer_config\.json is a CharTokenizer's and has characters="):
         load(tmp_path)
 
 

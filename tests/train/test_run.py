@@ -157,12 +157,19 @@ def test_another_optimizers_state_and_a_damaged_checkpoint_are_refused(text, tmp
     [
         ("steps=[", "is not YAML"), ("data={kind: [1]}", "has kind"), ("threads=-1", "threads"), ("micro_rows=0", "micro_rows"),
         ("seed=-1", "seed"), ("optimizer.adam_lr=-1", "adam_lr > 0"), ("optimizer.betas=[2,3]", "betas from 0 to below 1"),
-        ("data.documents=-1", "data.documents"),
+        ("data.documents=-1", "data.documents"), ("data.day=2024-02-30", r"'data\.day=2024-02-30' is not YAML: day is out of"),
     ],
 )  # fmt: skip
 def test_values_that_cannot_be_are_refused_with_the_recipe(override, because):
     with pytest.raises(ConfigError, match=because):
         read_recipe("pretrain_world", [override])
+
+
+def test_a_day_that_no_month_has_is_refused_with_the_recipe_that_says_it():
+    with pytest.raises(ConfigError, match="mine is not YAML: day is out of range for month"):
+        parse_recipe("data: {kind: world_chats, day: 2024-02-30}", where="mine")
+    with pytest.raises(ConfigError, match="mine is not YAML"):
+        parse_recipe("[" * 5000, where="mine")
 
 
 def test_a_share_of_the_steps_is_a_share(text):

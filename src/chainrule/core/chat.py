@@ -89,7 +89,7 @@ def _tool_call(call: Any) -> ToolCall:
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # a number of 5000 digits is a ValueError, no JSONDecodeError
             raise DataError(f"the arguments of the tool call {name!r} are not JSON: {error}") from error
     values = _object(arguments)
     if values is None:

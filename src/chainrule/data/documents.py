@@ -102,7 +102,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # a number of 5000 digits is a ValueError, no JSONDecodeError
             raise DataError(f"{path}:{number} is not JSON: {error}") from error
         if not isinstance(row, dict):
             raise DataError(f"{path}:{number} is a {type(row).__name__}; each line must be an object in braces")

@@ -54,7 +54,7 @@ def _from_folder(folder: Path) -> Tokenizer:
     if kind == "ByteTokenizer":
         return ByteTokenizer()
     if kind == "CharTokenizer":
-        return CharTokenizer(_json(folder / "tokenizer_config.json")["characters"])
+        return _characters(folder / "tokenizer_config.json")
     for names, read in _FORMATS:
         if all((folder / name).exists() for name in names):
             return read(folder / names[0])
@@ -64,6 +64,15 @@ def _from_folder(folder: Path) -> Tokenizer:
     found = ", ".join(sorted(file.name for file in folder.iterdir())[:12]) or "nothing"
     wanted = "; ".join(" + ".join(names) for names, _ in _FORMATS)
     raise TokenizerError(f"{folder} holds no one tokenizer (it holds {found}); there should be one of: {wanted}")
+
+
+def _characters(config: Path) -> CharTokenizer:
+    characters = _json(config).get("characters")
+    if not isinstance(characters, str):
+        raise TokenizerError(
+            f"{config} is a CharTokenizer's and has characters={characters!r}; they must be a text that holds each of them"
+        )
+    return CharTokenizer(characters)
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -136,6 +145,11 @@ def _vocab_and_merges(vocab: Path, merges: Path, *, pattern: str, nfc: bool, spe
         raise TokenizerError(f"{merges}: {bad!r} is no merge; a merge is two symbols with a space between")
     named = {name: id for name, id in ids.items() if name in specials} | specials
     symbols = {_unspelt(name, vocab): id for name, id in ids.items() if name not in named}
+    if other := next((line for line in lines if line.replace(" ", "") not in ids), None):
+        raise TokenizerError(
+            f"{merges} joins {other!r}, and {vocab.name} beside it has no such symbol: the two are of different models; copy "
+            "both again from one"
+        )
     end = END_OF_TEXT if END_OF_TEXT in named else None
     return BPE(symbols, [(a, b) for a, b in pairs], pattern=split_pattern(pattern), specials=named, eos=end, nfc=nfc)
 

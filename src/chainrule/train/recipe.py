@@ -299,12 +299,7 @@ def read_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
 
 def parse_recipe(text: str, overrides: Sequence[str] = (), where: str = "recipe") -> Recipe:
     """A recipe from YAML text."""
-    import yaml
-
-    try:
-        data = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where} is not YAML: {error}") from error
+    data = _read_yaml(text, where) or {}
     if not isinstance(data, dict):
         raise ConfigError(f"{where} is a {type(data).__name__}; a recipe is keys and values")
     for change in sorted(overrides, key=lambda one: ".kind=" not in one):  # kinds first: they decide what else can be said
@@ -317,6 +312,16 @@ def write_recipe(recipe: Recipe) -> str:
     import yaml
 
     return yaml.safe_dump(dump(recipe), sort_keys=False, allow_unicode=True)
+
+
+def _read_yaml(text: str, what: str) -> Any:
+    """What YAML text holds; a ``ConfigError`` names ``what`` is none."""
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a day that no month has is a ValueError
+        raise ConfigError(f"{what} is not YAML: {' '.join(str(error).split())}") from error
 
 
 def _find(name: str) -> Path:
@@ -341,15 +346,10 @@ def _keep(table: dict[str, Any], choice: str, kind: Any) -> None:
 
 def override(data: dict[str, Any], change: str) -> None:
     """Apply ``key.sub=value`` to plain settings, in place; the value is read as YAML."""
-    import yaml
-
     path, equals, value = change.partition("=")
     if not equals or not path:
         raise ConfigError(f"{change!r} is no override; write key.sub=value, for example steps=500")
-    try:
-        wanted = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"the value of {change!r} is not YAML: {' '.join(str(error).split())}") from error
+    wanted = _read_yaml(value, f"the value of {change!r}")
     *parents, last = path.split(".")
     table = data
     for parent in parents:
