@@ -298,6 +298,15 @@ def test_a_seed_whose_folder_is_occupied_is_told_before_any_seed_runs(done, tmp_
     assert files(tmp_path / "quickstart-seed1") == before
 
 
+def test_a_seed_that_cannot_be_is_refused_before_anything_is_done(tmp_path):
+    for seed in (-1, 2**63):
+        with pytest.raises(ConfigError, match=rf"the seed is {seed}; it must be 0 or more, and a number of 64 bits"):
+            plan(tmp_path, seed=seed)
+    with pytest.raises(ConfigError, match=rf"the seed is {2**63}; it must be"):
+        seeds(plan(tmp_path, seed=2**63 - 2), 3)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_hour_is_judged_by_the_goals_of_an_hour(done):
     _, results = done
     assert Plan().goals == Goals()

@@ -117,6 +117,10 @@ class Plan:
     shape: Fresh | None = None
     """The model; None is what suits the minutes."""
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"the seed is {self.seed}; it must be 0 or more, and a number of 64 bits (below 2^63)")
+
     @property
     def model(self) -> Fresh:
         """The model that is trained."""
