@@ -201,6 +201,8 @@ def test_a_misspelt_verb_names_the_nearest(capsys):
         (("generate", "MODEL", "Tom", "--dtype", "fp7"), "unknown number format"),
         (("ladder", "--orders", "0"), "orders 1 to 8"),
         (("quickstart", "--minutes", "0"), "--minutes is 0"),
+        (("quickstart", "--minutes", "3.9"), "--minutes is 3.9; n-grams, questions and the report take more than two of them"),
+        (("quickstart", "--minutes", "0.4", "--steps", "50"), "--minutes is 0.4; it must be 0.5 or more"),
         (("quickstart", "--text", "nowhere.txt"), "does not exist"),
         (("train", "nothing"), "there is no recipe"),
     ],

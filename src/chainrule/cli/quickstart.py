@@ -7,6 +7,8 @@ from pathlib import Path
 from chainrule.cli import options
 from chainrule.core.errors import ConfigError
 
+FEWEST_MINUTES = 4.0
+"""With fewer, n-grams, questions and the report would leave next to nothing of them to the training."""
 WORLD = {"questions": 400, "counted": 40_000, "sft_steps": None}
 """The options that speak of the world and its chats alone, and what they are where they were not given."""
 
@@ -16,7 +18,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--text", metavar="FILE", help="your own text, a file or folder, instead of the world;\nno chats are learned then"
     )
-    parser.add_argument("--minutes", type=float, default=10.0, help="how long it may take (10)")
+    parser.add_argument("--minutes", type=float, default=10.0, help="how long it may take, 4 or more (10)")
     parser.add_argument("--steps", type=int, help="pretraining steps, instead of what fits the time")
     parser.add_argument("--sft-steps", type=int, help="fine-tuning steps, instead of what fits the time")
     parser.add_argument("--seed", type=int, default=0, help="random seed (0)")
@@ -39,6 +41,11 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Plan, run, print the report in short."""
+    if args.steps is None and args.minutes < FEWEST_MINUTES:
+        raise ConfigError(
+            f"--minutes is {args.minutes:g}; n-grams, questions and the report take more than two of them, whatever is "
+            f"learned: give {FEWEST_MINUTES:g} or more, or say how much to train, for example --steps 50"
+        )
     options.check_least(args, minutes=0.5, documents=4, questions=4, counted=10, seeds=1, steps=1, sft_steps=1)
     name = options.run_name(args.name, args.runs)
     if args.text is not None:
