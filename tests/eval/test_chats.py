@@ -15,15 +15,18 @@ from chainrule.world.chats import Chat
 from chainrule.world.chats import chats as world_chats
 
 
-def test_a_conversation_that_fills_the_context_gets_no_reply():
+def test_a_conversation_that_fills_the_context_gets_no_reply_and_that_is_said(capsys):
     tokenizer = BPE.train(["what is 3 + 4?"], 280, pattern="cl100k", specials=("<|endoftext|>", IM_START, IM_END))
     model = fresh(vocab_size=tokenizer.vocab_size, context=48, n_layers=1, d_model=16, n_heads=2, n_kv_heads=2, d_ff=16,
                   rope_theta=1e4, tied=True, init="normal", seed=0)  # fmt: skip
     lm = LM(model, tokenizer, ChatTemplate(CHATML, tokenizer))
     short, long = [{"role": "user", "content": "3 + 4?"}], [{"role": "user", "content": "3 + 4? " * 20}]
     said = judge.replies(lm, [long, short], max_tokens=3)
+    assert capsys.readouterr().err == "1 of 2 questions are longer than the 48 tokens that the model reads, and count as wrong\n"
     assert said[0] == ""
     assert said[1] == lm.chat(short, max_tokens=3, temperature=0.0)
+    assert judge.replies(lm, [short], max_tokens=3) == said[1:]
+    assert capsys.readouterr().err == ""
 
 
 def test_only_exact_answers_count_and_every_kind_is_asked():

@@ -5,6 +5,7 @@ answer, which is given the sentence and puts in the value that was most often ri
 """
 
 import re
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
@@ -41,11 +42,15 @@ def questions(per_language: int, languages: Sequence[str], *, seed: int = 0) -> 
 def replies(lm: LM, conversations: Iterable[Sequence[dict[str, Any]]], *, max_tokens: int = MOST_TOKENS) -> list[str]:
     """The model's greedy reply to each conversation, all of them at once through the engine.
 
-    A conversation that fills the model's whole context gets no reply: nothing of it is cut away to make room for one.
+    A conversation that fills the model's whole context gets no reply: nothing of it is cut away to make room for one. How many
+    there are is said on stderr.
     """
     engine = Engine(lm.model, lm.tokenizer, rows=ROWS)
     prompts = [lm.chat_ids(messages) for messages in conversations]
     fits = [i for i, ids in enumerate(prompts) if lm.model.context is None or len(ids) < lm.model.context]
+    if len(fits) < len(prompts):
+        longer = f"{len(prompts) - len(fits)} of {len(prompts)} questions are longer than the {lm.model.context} tokens"
+        print(f"{longer} that the model reads, and count as wrong", file=sys.stderr)
     order = sorted(fits, key=lambda i: len(prompts[i]))  # rows of like length run together
     ids = {engine.submit(lm.request(prompts[i], temperature=0.0, max_tokens=max_tokens)): i for i in order}
     answers = [""] * len(prompts)
