@@ -3,6 +3,7 @@
 import gc
 import json
 import math
+import re
 import shutil
 from collections import Counter
 from contextlib import contextmanager
@@ -16,10 +17,11 @@ import torch
 from safetensors.torch import load_file
 
 from chainrule.cli import main
-from chainrule.core.errors import ConfigError, DataError
+from chainrule.core.errors import ConfigError, DataError, RequestError
 from chainrule.core.schema import parse
 from chainrule.eval.findings import checks
 from chainrule.eval.results import Goals, Results, read
+from chainrule.hub.lm import LM
 from chainrule.hub.load import load
 from chainrule.pages.text import fixed
 from chainrule.recipes import ladder
@@ -429,3 +431,17 @@ def test_a_conversation_remembers_itself_and_ends_where_the_model_reads_no_more(
     before = [{"role": turn.role, "content": turn.text} for turn in turns[: asked[1] + 1]]
     reply = next(iter(lm.converse(before, max_tokens=48, calls=1)))
     assert turns[asked[1] + 1].text == reply["content"]
+    *_, last, end = turns
+    assert (last.role, end.role) == ("user", "end")  # the question that was not answered is shown too
+    told = re.fullmatch(r"By now (\d+) tokens; the model reads 256, its answer included\.", end.text)
+    assert told is not None
+    assert int(told[1]) >= 256
+
+
+def test_a_conversation_that_fits_ends_with_its_last_answer_and_what_else_is_refused_is_told(done, tmp_path):
+    lm = load(done[0] / "quickstart" / "model")
+    run = _Quickstart(plan(tmp_path), resume=True, force=False)
+    first, *_, last = run.dialogue(lm, ["Hello!"])
+    assert (first.role, last.role) == ("user", "assistant")
+    with pytest.raises(RequestError, match="has no chat template"):
+        run.dialogue(LM(lm.model, lm.tokenizer, name="untaught"), ["Hello!"])

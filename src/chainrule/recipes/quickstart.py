@@ -417,15 +417,22 @@ class _Quickstart:
         ]
 
     def dialogue(self, lm: LM, questions: Sequence[str]) -> tuple[Turn, ...]:
-        """A conversation: each question with what came before it, as far as the model reads."""
+        """A conversation: each question with what came before it; where the model reads no more, that is its last turn."""
         said: list[dict[str, Any]] = []
+        end: tuple[Turn, ...] = ()
         for question in questions:
-            asked = {"role": "user", "content": question}
+            said.append({"role": "user", "content": question})
             try:
-                said += [asked, *lm.converse([*said, asked], max_tokens=48, calls=1)]
-            except RequestError:  # a model that learned little talks until its context is full
+                for message in lm.converse(said, max_tokens=48, calls=1):
+                    said.append(message)
+            except RequestError:
+                length, context = len(lm.chat_ids(said)), lm.model.context
+                if context is None or length < context:
+                    raise
+                # a model that learned little talks until its context is full
+                end = (Turn(role="end", text=f"By now {length} tokens; the model reads {context}, its answer included."),)
                 break
-        return tuple(Turn(role=message["role"], text=message["content"] or _called(message)) for message in said)
+        return tuple(Turn(role=message["role"], text=message["content"] or _called(message)) for message in said) + end
 
     def history(self) -> dict[str, Any]:
         """The curves and samples that the pretraining's metrics hold."""
