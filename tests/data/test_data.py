@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from chainrule.core.datum import PADDING
-from chainrule.core.errors import DataError
+from chainrule.core.errors import DataError, TokenizerError
 from chainrule.data.chats import Talk, encode_chats, read_chats
 from chainrule.data.documents import hold_out, read_documents
 from chainrule.data.packing import pack
@@ -146,6 +146,14 @@ def test_rows_that_are_no_chats_are_refused(tmp_path, row, because):
 def test_a_chat_in_which_the_assistant_says_nothing_is_refused():
     with pytest.raises(DataError, match="no word of the assistant"):
         encode_chats([Talk([{"role": "user", "content": "hello"}])], template())
+
+
+def test_a_chat_that_the_template_refuses_is_named_by_its_line(tmp_path):
+    rows = [[{"role": role, "content": "hello"}, {"role": "assistant", "content": "there"}] for role in ("user", "system")]
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
+    strict = "{% if messages[0].role == 'system' %}{{ raise_exception('no system message') }}{% endif %}" + CHATML
+    with pytest.raises(TokenizerError, match=r"chats\.jsonl:2: .*no system message"):
+        encode_chats(read_chats(tmp_path / "chats.jsonl"), ChatTemplate(strict, template().tokenizer))
 
 
 def test_a_folder_of_ones_own_files_is_read_as_it_is(tmp_path, capsys):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chainrule.core.chat import Message
-from chainrule.core.errors import DataError
+from chainrule.core.errors import DataError, TokenizerError
 from chainrule.data.documents import read_jsonl
 from chainrule.tokenizers.chat import ChatTemplate
 
@@ -52,12 +52,16 @@ def _talk(row: Mapping[str, Any], where: str) -> Talk:
 def encode_chats(talks: Iterable[Talk], template: ChatTemplate) -> list[Encoded]:
     """(ids, mask) of each chat, BOS in front where the tokenizer has one and the template writes none.
 
-    Raises ``DataError`` for a chat in which the assistant says nothing: it would teach nothing.
+    Raises ``DataError`` for a chat in which the assistant says nothing: it would teach nothing. One that the template refuses
+    is named in its ``TokenizerError``.
     """
     bos = template.tokenizer.bos
     encoded: list[Encoded] = []
     for talk in talks:
-        both = template.encode(talk.messages, tools=talk.tools)
+        try:
+            both = template.encode(talk.messages, tools=talk.tools)
+        except TokenizerError as error:
+            raise TokenizerError(f"{talk.where}: {error}") from error
         if not any(both.mask):
             raise DataError(f"{talk.where} has no word of the assistant to learn; it begins {str(talk.messages[0])[:80]!r}")
         lead = [bos] if bos is not None and both.ids[:1] != [bos] else []
