@@ -160,6 +160,13 @@ def test_a_slow_or_large_run_misses_its_goals(results) -> None:
     assert [check.met for check in checks[-2:]] == [False, False]
 
 
+def test_the_memory_of_a_stage_is_called_what_it_is(results) -> None:
+    table = tables.costs(results)
+    assert table.names[-1] == "memory, peak so far"
+    assert [row[-1] for row in table.rows][-2:] == ["1.2\u202fGB", "1.73\u202fGB"]
+    assert "memory, peak so far" in report.page(results).html()
+
+
 def test_log_odds_of_a_sentence_that_is_ruled_out_do_not_exist() -> None:
     assert Odds(name="ML", family="tokens", plain=-9.0, fronted=None).nats is None
 

@@ -142,7 +142,10 @@ class NextProbe:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a stage took: seconds, the tokens that went through, the largest memory while it ran."""
+    """What a stage took: seconds, the tokens that went through, and the most memory the process had held by its end.
+
+    A stage that needs less than one before it has the memory of that one.
+    """
 
     stage: str
     seconds: float

@@ -148,12 +148,12 @@ def seeds(results: Results) -> Table:
 
 
 def costs(results: Results) -> Table:
-    """Stages with their seconds, tokens, speed and memory, and the sum."""
+    """Stages with their seconds, tokens, speed and the most memory up to their end, and the sum."""
     rows = [
         (cost.stage, duration(cost.seconds), compact(cost.tokens), compact(cost.tokens_per_s), size(cost.memory_bytes))
         for cost in results.costs
     ]
     memory = max((cost.memory_bytes for cost in results.costs if cost.memory_bytes), default=None)
     rows.append(("all", duration(sum(cost.seconds for cost in results.costs)), "", "", size(memory)))
-    names = ("stage", "time", "tokens", "tokens/s", "memory")
+    names = ("stage", "time", "tokens", "tokens/s", "memory, peak so far")
     return Table(names=names, rows=rows, numbers=frozenset({1, 2, 3, 4}), strong=frozenset({len(results.costs)}))
