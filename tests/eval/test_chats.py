@@ -22,7 +22,8 @@ def test_a_conversation_that_fills_the_context_gets_no_reply_and_that_is_said(ca
     lm = LM(model, tokenizer, ChatTemplate(CHATML, tokenizer))
     short, long = [{"role": "user", "content": "3 + 4?"}], [{"role": "user", "content": "3 + 4? " * 20}]
     said = judge.replies(lm, [long, short], max_tokens=3)
-    assert capsys.readouterr().err == "1 of 2 questions are longer than the 48 tokens that the model reads, and count as wrong\n"
+    told = "1 of 2 questions are longer than the 48 tokens that the model reads, and count as wrong\n"
+    assert capsys.readouterr().err == told
     assert said[0] == ""
     assert said[1] == lm.chat(short, max_tokens=3, temperature=0.0)
     assert judge.replies(lm, [short], max_tokens=3) == said[1:]

@@ -68,7 +68,7 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """One turn of a conversation that the finished model had."""
+    """One turn of a conversation that the finished model had; one of the role ``end`` tells why it went no further."""
 
     role: str
     text: str
