@@ -133,6 +133,8 @@ def test_the_truth_as_a_model_is_the_truth_and_its_tokens_are_bytes(capsys):
         (("--minutes", "nan"), "--minutes is nan"),
         (("--minutes", "inf"), "--minutes is inf"),
         (("--steps", "0"), "--steps is 0"),
+        (("--seed", "-1"), "the seed is -1; it must be 0 or more"),
+        (("--ablate", "norm", "--seed", str(2**63)), "the seed is 9223372036854775808; it must be 0 or more"),
         (("--documents", "0"), "--documents is 0"),
         (("--train-documents", "0"), "--train-documents is 0"),
         (("--name", "a/b"), "without slashes"),

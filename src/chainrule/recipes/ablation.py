@@ -40,7 +40,7 @@ from chainrule.logprobs.losses import cross_entropy
 from chainrule.models.blocks import BareBlock, Block
 from chainrule.models.decoder import Decoder, DecoderConfig
 from chainrule.pages.text import fixed
-from chainrule.recipes.corpus import read_corpus, source, version
+from chainrule.recipes.corpus import check_seed, read_corpus, source, version
 from chainrule.recipes.costs import machine
 from chainrule.recipes.staged import DONE, staged
 from chainrule.train.loop import Diverged, Hooks, Settings, train
@@ -80,6 +80,7 @@ class Plan:
     threads: int | None = None
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         if self.layers < 2:
             raise ConfigError(f"layers is {self.layers}; a gradient's way through the layers needs 2 or more")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from chainrule.core.errors import DataError
+from chainrule.core.errors import ConfigError, DataError
 from chainrule.core.files import whole_folder
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.data.documents import beginning, hold_out, read_documents
@@ -63,6 +63,12 @@ def source(text: Path | None) -> str:
 def version(text: Path | None) -> int | None:
     """The version of the world where that is the text, None for a user's own."""
     return VERSION if text is None else None
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that not every generator of a run would take, before any of them is asked."""
+    if not 0 <= seed < 2**63:
+        raise ConfigError(f"the seed is {seed}; it must be 0 or more, and a number of 64 bits (below 2^63)")
 
 
 def read_corpus(

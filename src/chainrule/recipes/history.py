@@ -41,7 +41,7 @@ from chainrule.hub.encoder import MASKS
 from chainrule.models.ngram import NGram
 from chainrule.models.word2vec import Word2Vec, learn_vectors
 from chainrule.pages.text import fixed
-from chainrule.recipes.corpus import read_corpus, source, version
+from chainrule.recipes.corpus import check_seed, read_corpus, source, version
 from chainrule.recipes.costs import machine
 from chainrule.recipes.eras import Shape, recipes
 from chainrule.recipes.staged import DONE, staged
@@ -88,6 +88,7 @@ class Plan:
     threads: int | None = None
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         if self.text is not None and "truth" in self.rungs:
             raise ConfigError(f"the truth of {self.text} is not known; leave it out of the rungs")
 

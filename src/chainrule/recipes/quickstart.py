@@ -54,7 +54,7 @@ from chainrule.hub.lm import LM
 from chainrule.hub.load import load
 from chainrule.models.ngram import NGram
 from chainrule.models.ngram_counts import count_ngrams
-from chainrule.recipes.corpus import in_pieces, learned_tokenizer, version
+from chainrule.recipes.corpus import check_seed, in_pieces, learned_tokenizer, version
 from chainrule.recipes.costs import machine, memory_bytes, read_costs, write_costs
 from chainrule.recipes.ladder import foot, head
 from chainrule.recipes.staged import staged
@@ -118,8 +118,7 @@ class Plan:
     """The model; None is what suits the minutes."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**63:
-            raise ConfigError(f"the seed is {self.seed}; it must be 0 or more, and a number of 64 bits (below 2^63)")
+        check_seed(self.seed)
 
     @property
     def model(self) -> Fresh:
