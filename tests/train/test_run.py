@@ -285,7 +285,7 @@ def test_changed_circumstances_are_refused_unless_forced(text, tmp_path):
     with pytest.raises(CheckpointError, match="compile was False, is True"):
         run_recipe(recipe(text, clip=0.5, compile=True), "a", runs=tmp_path, resume=True)
     text.write_text(text.read_text().replace("cat", "cow"))
-    with pytest.raises(CheckpointError, match=rf"\(the data\){mixed}"):
+    with pytest.raises(CheckpointError, match=rf"\(the recipe; the data\){mixed}"):
         run_recipe(recipe(text, clip=0.5), "a", runs=tmp_path, resume=True)
     with pytest.raises(CheckpointError, match="no run to go on with"):
         run_recipe(recipe(text), "b", runs=tmp_path, resume=True)

@@ -28,9 +28,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--documents", type=int, default=400, help="held-out documents, or pieces of your own text, to measure on (400)"
     )
-    parser.add_argument(
-        "--questions", type=int, default=WORLD["questions"], help="held-out chat questions per language (400)"
-    )
+    parser.add_argument("--questions", type=int, default=WORLD["questions"], help="held-out chat questions per language (400)")
     parser.add_argument(
         "--counted", type=int, default=WORLD["counted"], help="documents of the world that the n-grams read (40000)"
     )

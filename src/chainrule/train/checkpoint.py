@@ -23,7 +23,6 @@ from chainrule.hub.safetensors import write_tensors
 from chainrule.train.optim import Optimizer
 from chainrule.train.precision import LossScale
 
-
 LAST_BITS = {"threads", "dtype", "compile", "device", "torch"}
 """The circumstances that change last bits alone; any other says what is learned."""
 
