@@ -343,6 +343,20 @@ def test_an_index_that_names_files_elsewhere_is_refused(hub, prefix, tmp_path):
         load(f"{prefix}org/evil")
 
 
+@pytest.mark.parametrize("prefix", HUBS)
+def test_an_index_of_safetensors_that_names_a_pickle_is_refused_before_it_is_fetched(hub, prefix, tmp_path):
+    folder = save(tmp_path / "published", tiny(), ByteTokenizer())
+    file = Mapped(folder / "model.safetensors")
+    torch.save({name: file.tensor(name).clone() for name in file.slots}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    names = dict.fromkeys(file.slots, "pytorch_model.bin")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    hub.models["org/evil"] = folder
+    with pytest.raises(CheckpointError, match=r"names 'pytorch_model\.bin', which is no \.safetensors file"):
+        load(f"{prefix}org/evil", device="cpu")
+    assert not [path for _, path, _ in hub.requests if path.endswith(".bin")]
+
+
 def test_a_local_folder_wins_over_a_hub(hub, tmp_path):
     save(tmp_path / "org" / "whole", tiny(), ByteTokenizer())
     load("org/whole", device="cpu")

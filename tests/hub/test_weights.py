@@ -200,6 +200,17 @@ def test_a_damaged_index_and_a_missing_shard_are_named(folder):
             load(folder, device="cpu")
 
 
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "weights.pt", "model", "safetensors"])
+@pytest.mark.parametrize("pickle", [False, True])
+def test_an_index_of_safetensors_that_names_a_pickle_is_refused(folder, name, pickle):
+    file = Mapped(folder / "model.safetensors")
+    torch.save({name: file.tensor(name).clone() for name in file.slots}, folder / name)
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": dict.fromkeys(file.slots, name)}))
+    with pytest.raises(CheckpointError, match=rf"names '{name}', which is no \.safetensors file; .* pickle=True \(--pickle\)"):
+        load(folder, device="cpu", pickle=pickle)
+
+
 def test_a_config_without_a_key_it_needs_says_which(folder):
     config = json.loads((folder / "config.json").read_text())
     del config["hidden_size"]

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from chainrule.core.errors import CheckpointError
 from chainrule.hub.fetch import begun, fetch
 from chainrule.hub.trace import Stopwatch
-from chainrule.hub.weights import INDEX, PICKLED, PICKLED_INDEX, SINGLE, is_whole, shard_names
+from chainrule.hub.weights import INDEX, PICKLED, PICKLED_INDEX, SINGLE, is_whole, refuse_pickles, shard_names
 
 T = TypeVar("T")
 SMALL = [
@@ -123,6 +123,7 @@ def shards(index: Path) -> list[str]:
     strange = [name for name in names if not re.fullmatch(r"[\w.-]+", name) or name.startswith(".")]
     if strange:
         raise CheckpointError(f"{index} names {strange[0]!r}, which is no file of the model's own folder")
+    refuse_pickles(index, names)
     return names
 
 

@@ -28,6 +28,7 @@ from chainrule.models.routes import Route, routes
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED, PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+SAFETENSORS = Path(SINGLE).suffix
 PICKLES = ("*.bin", "*.pt", "*.pth")
 """What files that ``torch.save`` wrote are usually called."""
 COMPUTED = re.compile(r"\.rotary_emb\.inv_freq$")
@@ -116,10 +117,21 @@ def is_whole(folder: Path, *, pickle: bool = False) -> bool:
 def _sharded(folder: Path, index: str) -> list[Path]:
     names = shard_names(folder / index, "copy it again")
     files = [inside(folder, name) for name in names]
+    refuse_pickles(folder / index, names)
     missing = [name for name, file in zip(names, files, strict=True) if not file.exists()]
     if missing:
         raise CheckpointError(f"{folder} lacks {some(missing)}, which its index names; copy them too")
     return files
+
+
+def refuse_pickles(index: Path, names: Sequence[str]) -> None:
+    """Raise ``CheckpointError`` where the index of safetensors names another kind of file, which might be a pickle."""
+    others = [name for name in names if Path(name).suffix != SAFETENSORS]
+    if index.name == INDEX and others:
+        raise CheckpointError(
+            f"{index} names {others[0]!r}, which is no {SAFETENSORS} file; pickles are read from {PICKLED} or its index "
+            f"{PICKLED_INDEX} alone, if you say pickle=True (--pickle)"
+        )
 
 
 def shard_names(index: Path, cure: str) -> list[str]:
@@ -142,13 +154,13 @@ def open_weights(files: Sequence[Path], watch: Stopwatch) -> dict[str, Stored]:
                 f"{path} and {stored[twice[0]].file} both hold {some(twice)}; remove the one that is not meant"
             )
         stored |= found
-        what = f"{len(found)} tensors, mapped" if path.suffix == ".safetensors" else f"{len(found)} tensors, unpickled"
+        what = f"{len(found)} tensors, mapped" if path.suffix == SAFETENSORS else f"{len(found)} tensors, unpickled"
         watch.lap("open", what, file=path, size_bytes=path.stat().st_size, made=found)
     return stored
 
 
 def _open(path: Path) -> dict[str, Stored]:
-    if path.suffix != ".safetensors":
+    if path.suffix != SAFETENSORS:
         from chainrule.hub.pickles import read_pickle
 
         return in_memory(path, read_pickle(path))
