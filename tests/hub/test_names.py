@@ -249,6 +249,26 @@ def test_without_a_network_the_cache_is_used_and_else_the_reason_given(hub, monk
         load("modelscope:org/sharded")
 
 
+@pytest.mark.parametrize("recorded", [True, False])
+def test_what_modelscope_publishes_anew_in_the_same_size_is_fetched_again(hub, tmp_path, recorded):
+    """By its sha256: that of the time it was fetched, or of the file itself where nobody wrote one down."""
+    old, new = tiny(), tiny()
+    with torch.no_grad():
+        new.norm.weight.mul_(2)
+    hub.models["org/again"] = save(tmp_path / "old", old, ByteTokenizer())
+    assert torch.equal(load("modelscope:org/again", device="cpu").model(TOKENS), old(TOKENS))
+    record = tmp_path / "scope" / "models" / "org" / "again" / ".sha256.json"
+    before = record.read_text()
+    for model, fetched in ((old, []), (new, ["model.safetensors"])):
+        if not recorded:
+            record.unlink()
+        hub.models["org/again"] = save(tmp_path / "published", model, ByteTokenizer(), force=True)
+        hub.requests.clear()
+        assert torch.equal(load("modelscope:org/again", device="cpu").model(TOKENS), model(TOKENS))
+        assert [path.rsplit("/")[-1] for _, path, _ in hub.requests if "resolve" in path] == fetched
+        assert (record.read_text() == before) == (model is old)
+
+
 def test_half_a_model_is_never_taken_for_one(hub, monkeypatch):
     hub.breaks["model-00002-of-00002.safetensors"] = 1000
     with pytest.raises(CheckpointError, match="stopped at 1,000"):

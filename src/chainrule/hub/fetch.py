@@ -126,13 +126,18 @@ def _check(part: Path, name: str, size: int | None, sha256: str | None) -> None:
         part.unlink()
         raise CheckpointError(f"{name} came with {got:,} bytes instead of {size:,}; it was thrown away: run the same again")
     if sha256:
-        with part.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256_of(part)
         if digest != sha256.lower():
             part.unlink()
             raise CheckpointError(
                 f"{name} arrived damaged (its sha256 is {digest[:12]}…, not {sha256[:12]}…); run the same again"
             )
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _reason(error: BaseException) -> str:

@@ -12,14 +12,16 @@ import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from chainrule.core.errors import CheckpointError
-from chainrule.hub.fetch import TIMEOUT_S, fetch
+from chainrule.core.errors import CheckpointError, DataError
+from chainrule.core.files import read_json_object, write_text
+from chainrule.hub.fetch import TIMEOUT_S, fetch, sha256_of
 from chainrule.hub.huggingface import ADAPTER, SMALL, first_line, no_weights, offline_by, shards
 from chainrule.hub.links import inside
 from chainrule.hub.trace import Stopwatch
@@ -28,6 +30,8 @@ from chainrule.tokenizers.published import has_tokenizer
 
 File = Mapping[str, Any]
 """What the site says of a file: its Path, Size and Sha256."""
+FETCHED = ".sha256.json"
+"""The file of a folder that says which sha256 each of its files had at the site when it was fetched or last compared."""
 
 
 def download(name: str, revision: str | None, *, pickle: bool, watch: Stopwatch) -> Path:
@@ -77,13 +81,27 @@ def _among(patterns: Sequence[str], files: Sequence[File]) -> list[File]:
 
 
 def _bring(name: str, branch: str, files: Iterable[File], folder: Path, watch: Stopwatch) -> None:
-    """Fetch those of the files that are not here yet, or are here in another size, each before the next is asked for."""
+    """Fetch those of the files that are not here yet, or were published anew, each before the next is asked for."""
+    record = folder / FETCHED
+    fetched = read_json_object(record, "remove it", error=CheckpointError) if record.exists() else {}
     for file in files:
-        path = inside(folder, str(file["Path"]))
-        if not path.exists() or path.stat().st_size != file.get("Size", path.stat().st_size):
+        path, sha256 = inside(folder, str(file["Path"])), str(file.get("Sha256") or "").lower()
+        known = fetched.get(str(file["Path"])) == sha256
+        if not _is_here(path, file.get("Size"), "" if known else sha256):
             path.unlink(missing_ok=True)
             _file(name, branch, file, path)
             watch.lap("download", f"{name}: {file['Path']}", file=path, size_bytes=path.stat().st_size)
+        if sha256 and not known:
+            fetched[str(file["Path"])] = sha256
+            with suppress(DataError):  # a cache that may only be read is compared anew each time
+                write_text(record, json.dumps(fetched, indent=2))
+
+
+def _is_here(path: Path, size: int | None, sha256: str) -> bool:
+    """Whether a file is here in that size and with that sha256; what is not known of it is not asked."""
+    if not path.exists() or size not in (None, path.stat().st_size):
+        return False
+    return not sha256 or sha256_of(path) == sha256
 
 
 def cached(name: str, revision: str | None, *, pickle: bool) -> Path | None:
