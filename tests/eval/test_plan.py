@@ -333,6 +333,13 @@ def test_changes_make_it_fit_and_each_helps(llama):
     assert [step.fits for step in advice] == [False] * (len(advice) - 1) + [True]
 
 
+def test_what_is_read_one_row_at_a_time_already_is_not_advised(llama):
+    setting = Setting(rows=1, length=4096, precision="fp32", accumulate=True)
+    before, advice = training_memory(llama, setting).peak, list(changes(llama, setting, device("h100")))
+    assert advice[0].change.startswith("compute activations again")
+    assert before > advice[0].peak
+
+
 @pytest.mark.parametrize("name", DEVICES)
 def test_a_plan_is_json_and_text_on_every_device(llama, name):
     made = plan(llama, Setting(length=4096), device(name))

@@ -268,9 +268,9 @@ def changes(anatomy: Anatomy, setting: Setting, device: Device) -> Iterator[Chan
 
 
 def _steps(setting: Setting) -> Sequence[tuple[str, dict[str, Any]]]:
-    ranks = max(setting.ranks, 8)
+    ranks, accumulate = max(setting.ranks, 8), setting.accumulate or setting.rows > 1
     return (
-        ("one row at a time, gradients accumulated (micro_rows=1)", {"rows": 1, "accumulate": setting.rows > 1}),
+        ("one row at a time, gradients accumulated (micro_rows=1)", {"rows": 1, "accumulate": accumulate}),
         ("compute activations again on the way back (one more forward pass)", {"checkpointing": True}),
         (f"ZeRO-3 over {ranks} devices", {"ranks": ranks, "zero": 3}),
         ("LoRA: train adapters beside frozen weights", LORA if setting.method == "full" else {}),
