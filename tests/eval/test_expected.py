@@ -1,6 +1,7 @@
 """What is expected of this machine stands beside what is best; where nothing is expected the plan says why."""
 
 import importlib.util
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from chainrule.core.device import pick_device
 from chainrule.core.schema import dump
 from chainrule.eval.anatomy import take_apart
-from chainrule.eval.bricks import Scores
+from chainrule.eval.bricks import Scores, update_bricks
 from chainrule.eval.devices import device
 from chainrule.eval.expected import Timing, decode_bricks, expect, prefill_bricks, step_bricks
 from chainrule.eval.memory import Setting
@@ -88,6 +89,15 @@ def test_a_token_after_others_meets_a_cache_and_a_step_does_not():
         (step_bricks(anatomy, SETTING), False),
     ):
         assert {brick.cached for brick in laid if isinstance(brick, Scores)} == {cached}
+
+
+def test_micro_batches_take_their_own_time_each_and_share_one_update():
+    anatomy = take_apart(Decoder(DecoderConfig(vocab_size=V, context=64, d_model=D, blocks=(BLOCKS["llama"],))), "llama")
+    once, often = (step_bricks(anatomy, replace(SETTING, micro_batches=n)) for n in (1, 1000))
+    update = update_bricks(anatomy, SETTING.optimizer)
+    assert often == Counter({brick: n if brick in update else 1000 * n for brick, n in once.items()})
+    one, many = (planned("llama", replace(SETTING, micro_batches=n)).training[0].expected_seconds for n in (1, 1000))
+    assert many > 20 * one
 
 
 def test_the_benchmark_tells_what_is_more_than_a_tenth_off(capsys):

@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from chainrule.cli import main
-from chainrule.core.errors import ConfigError, DeviceError
+from chainrule.core.errors import ConfigError, DataError, DeviceError
 from chainrule.core.schema import dump
 from chainrule.eval.activations import WIDTHS, block_bytes, loss_bytes
 from chainrule.eval.anatomy import Anatomy, Attention, attention_of, take_apart
@@ -26,7 +26,7 @@ from chainrule.eval.memory import (
     training_memory,
 )
 from chainrule.eval.parallel import sent_bytes
-from chainrule.eval.plan import changes, inference_row, plan
+from chainrule.eval.plan import changes, inference_row, plan, training_row
 from chainrule.eval.plan_text import plan_text
 from chainrule.eval.roofline import decode_time, prefill_time, training_time
 from chainrule.hub.fresh import fresh
@@ -334,10 +334,32 @@ def test_changes_make_it_fit_and_each_helps(llama):
 
 
 def test_what_is_read_one_row_at_a_time_already_is_not_advised(llama):
-    setting = Setting(rows=1, length=4096, precision="fp32", accumulate=True)
+    setting = Setting(rows=1, length=4096, precision="fp32", micro_batches=8)
     before, advice = training_memory(llama, setting).peak, list(changes(llama, setting, device("h100")))
     assert advice[0].change.startswith("compute activations again")
     assert before > advice[0].peak
+
+
+def test_a_step_of_micro_batches_computes_each_and_updates_once(llama):
+    h100, one = device("h100"), Setting(rows=2, length=512)
+    four = replace(one, micro_batches=4)
+    once, often = (training_time(llama, setting, h100) for setting in (one, four))
+    assert often.compute == pytest.approx(4 * once.compute)
+    assert often.update == once.update > 0
+    row = training_row(llama, four, h100)
+    assert row.flops == 4 * training_row(llama, one, h100).flops
+    assert row.seconds == often.step == often.compute + often.update
+    assert row.tokens_per_second == pytest.approx(4 * 2 * 512 / often.step)
+    assert ", 4 times a step\n" in plan_text(plan(llama, four, h100))
+    assert "times a step" not in plan_text(plan(llama, one, h100))
+    with pytest.raises(ConfigError, match="micro_batches=0"):
+        Setting(micro_batches=0)
+
+
+def test_a_recipe_whose_batch_is_no_whole_number_of_micro_batches_is_refused(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(write_recipe(read_recipe("pretrain_world", ["micro_rows=5"])))
+    with pytest.raises(DataError, match="batch_rows=16 is not a multiple of micro_rows=5"):
+        subject(str(tmp_path / "recipe.yaml"))
 
 
 @pytest.mark.parametrize("name", DEVICES)
@@ -370,7 +392,7 @@ def test_plan_reads_recipes_folders_and_ids(capsys, tmp_path):
     (run / "recipe.yaml").write_text(write_recipe(read_recipe("pretrain_world", ["micro_rows=4", "context=64"])))
     assert main(["plan", str(run), "--device", "laptop", "--json"]) == 0
     made = json.loads(capsys.readouterr().out)["setting"]
-    assert (made["rows"], made["length"], made["accumulate"]) == (4, 64, True)
+    assert (made["rows"], made["length"], made["micro_batches"]) == (4, 64, 4)
     assert main(["plan", "llama-3.2-1b", "--device", "h100", "--ranks", "8", "--zero", "2"]) == 0
     assert "ZeRO-2" in capsys.readouterr().out
 

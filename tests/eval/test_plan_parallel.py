@@ -47,7 +47,7 @@ def test_devices_share_what_muon_needs_while_it_steps(llama):
 
 
 def test_gradients_that_stay_stand_beside_what_muon_needs(llama):
-    memory = training_memory(llama, Setting(length=16, precision="fp32", optimizer="muon", accumulate=True))
+    memory = training_memory(llama, Setting(length=16, precision="fp32", optimizer="muon", micro_batches=2))
     assert memory.activations < 16 * 32 * WIDE * 2 // 3
     assert memory.peak == memory.weights + memory.gradients + memory.optimizer + 16 * 32 * WIDE * 2 // 3
 
@@ -74,6 +74,15 @@ def test_what_is_computed_again_is_sent_again(llama):
     a_way = 32 * 2 * 2 * (3 / 4) * 200 * 4096 * 2
     assert (once["tensor"], again["tensor"]) == (2 * a_way, 3 * a_way)
     assert once["data"] == again["data"]
+
+
+def test_gradients_of_micro_batches_are_sent_once_but_those_that_ranks_share_out_after_each(llama):
+    one = Setting(rows=2, length=100, precision="fp32", ranks=8)
+    gradients = 4 * llama.total * 7 / 8
+    for zero, sent in ((0, 2), (1, 2), (2, 4 + 1), (3, 4 * 3)):
+        assert sent_bytes(llama, replace(one, zero=zero, micro_batches=4)) == {"data": pytest.approx(sent * gradients)}
+    shared = replace(one, ranks=1, tensor=4)
+    assert sent_bytes(llama, replace(shared, micro_batches=4))["tensor"] == 4 * sent_bytes(llama, shared)["tensor"]
 
 
 def test_computing_again_is_one_more_pass_through_the_blocks(llama):

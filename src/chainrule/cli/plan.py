@@ -50,7 +50,7 @@ def run(args: Namespace) -> None:
         rank=args.rank,
         targets=tuple(args.targets.split(",")) if args.targets else TARGETS,
         checkpointing=args.checkpointing,
-        accumulate=about.accumulate and args.rows is None,
+        micro_batches=about.micro_batches if args.rows is None else 1,
         ranks=args.ranks,
         zero=args.zero,
         tensor=args.tensor,

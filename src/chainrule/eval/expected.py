@@ -1,6 +1,6 @@
 """What a step is expected to take on this CPU: its bricks are laid out and timed one by one, and their times added up.
 
-    a training step    every brick forward and back, and the optimizer's
+    a training step    every brick forward and back, for each micro-batch; and the optimizer's
     reading the rows   every brick forward, keys and values stored
     one more token     every brick of one token a row, whose keys and values are a cache's
 
@@ -77,7 +77,9 @@ class Timing:
     def step(self, precision: str) -> float | str:
         """Seconds of a training step, or why there are none."""
         times = step_times(self.anatomy, mixed=precision == "mixed")
-        return self._seconds(times, step_bricks(self.anatomy, self.setting), PRODUCTS[precision])
+        once = batch_bricks(self.anatomy, self.setting) + update_bricks(self.anatomy, self.setting.optimizer)
+        seconds = self._seconds(times, once, PRODUCTS[precision])
+        return seconds if isinstance(seconds, str) else times.total(step_bricks(self.anatomy, self.setting))
 
     def prefill(self) -> float | str:
         """Seconds of reading the rows, or why there are none."""
@@ -143,9 +145,14 @@ def reading_times(anatomy: Anatomy, rows: int, length: int, *, clock: Clock = ti
 
 
 def step_bricks(anatomy: Anatomy, setting: Setting) -> Counter[Brick]:
-    """All that a training step lays."""
-    read = bricks(anatomy, setting.rows, setting.length, setting.length)
-    return read + learning_bricks(anatomy, setting.tokens) + update_bricks(anatomy, setting.optimizer)
+    """All that a training step lays: its batches one after the other, and one update."""
+    batches = Counter({brick: setting.micro_batches * n for brick, n in batch_bricks(anatomy, setting).items()})
+    return batches + update_bricks(anatomy, setting.optimizer)
+
+
+def batch_bricks(anatomy: Anatomy, setting: Setting) -> Counter[Brick]:
+    """What a training step lays for the rows that it computes at once."""
+    return bricks(anatomy, setting.rows, setting.length, setting.length) + learning_bricks(anatomy, setting.tokens)
 
 
 def prefill_bricks(anatomy: Anatomy, rows: int, length: int) -> Counter[Brick]:

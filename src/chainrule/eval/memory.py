@@ -39,7 +39,10 @@ Method = Literal["full", "lora", "qlora"]
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """How a model is trained or used: rows of ``length`` tokens at once, on ``ranks`` × ``tensor`` devices."""
+    """How a model is trained or used: rows of ``length`` tokens at once, on ``ranks`` × ``tensor`` devices.
+
+    A training step sums the gradients of ``micro_batches`` such batches.
+    """
 
     rows: int = 1
     length: int = 2048
@@ -49,13 +52,13 @@ class Setting:
     rank: int = 16
     targets: tuple[str, ...] = TARGETS
     checkpointing: bool = False
-    accumulate: bool = False
+    micro_batches: int = 1
     ranks: int = 1
     zero: int = 0
     tensor: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("rows", "length", "rank", "ranks", "tensor"):
+        for name in ("rows", "length", "micro_batches", "rank", "ranks", "tensor"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be 1 or more")
         if self.zero not in (0, 1, 2, 3):
@@ -67,8 +70,13 @@ class Setting:
 
     @property
     def tokens(self) -> int:
-        """Tokens of one rank's batch."""
+        """Tokens that one rank computes at once."""
         return self.rows * self.length
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens of one rank's training step."""
+        return self.micro_batches * self.tokens
 
     @property
     def stored(self) -> str:
@@ -144,7 +152,7 @@ def training_memory(anatomy: Anatomy, setting: Setting) -> Memory:
     )
     scores = loss_bytes(math.ceil(anatomy.vocab_size / setting.tensor), setting.tokens, widths)
     activations, workspace = kept + scores + copies, _workspace(anatomy, setting)
-    together = setting.accumulate or setting.ranks > 1
+    together = setting.micro_batches > 1 or setting.ranks > 1
     worst = gradients + max(activations, workspace) if together else max(gradients + workspace, activations)
     return Memory(weights, gradients, optimizer, activations, 0.0, weights + optimizer + worst)
 

@@ -212,9 +212,9 @@ def training_row(anatomy: Anatomy, setting: Setting, device: Device) -> Training
     return replace(
         row,
         seconds=times.step,
-        tokens_per_second=setting.tokens * setting.ranks / times.step,
+        tokens_per_second=setting.step_tokens * setting.ranks / times.step,
         times=times,
-        flops=setting.tokens * training_flops(flops(anatomy, setting.length), anatomy, setting).total,
+        flops=setting.step_tokens * training_flops(flops(anatomy, setting.length), anatomy, setting).total,
     )
 
 
@@ -268,9 +268,9 @@ def changes(anatomy: Anatomy, setting: Setting, device: Device) -> Iterator[Chan
 
 
 def _steps(setting: Setting) -> Sequence[tuple[str, dict[str, Any]]]:
-    ranks, accumulate = max(setting.ranks, 8), setting.accumulate or setting.rows > 1
+    ranks, batches = max(setting.ranks, 8), setting.rows * setting.micro_batches
     return (
-        ("one row at a time, gradients accumulated (micro_rows=1)", {"rows": 1, "accumulate": accumulate}),
+        ("one row at a time, gradients accumulated (micro_rows=1)", {"rows": 1, "micro_batches": batches}),
         ("compute activations again on the way back (one more forward pass)", {"checkpointing": True}),
         (f"ZeRO-3 over {ranks} devices", {"ranks": ranks, "zero": 3}),
         ("LoRA: train adapters beside frozen weights", LORA if setting.method == "full" else {}),

@@ -14,7 +14,8 @@ def plan_text(plan: Plan) -> str:
     devices = setting.ranks * setting.tensor
     place = f"{devices} × {device.name}" if devices > 1 else device.name
     where = f"{place}: {size(device.memory_bytes)}, {compact(device.bandwidth)}B/s, {_rates(device.rates)}"
-    what = f"{setting.rows} × {setting.length:,} tokens at once" + _parallel(setting)
+    often = f", {setting.micro_batches} times a step" if setting.micro_batches > 1 else ""
+    what = f"{setting.rows} × {setting.length:,} tokens at once{often}{_parallel(setting)}"
     parts = [f"{plan.model} on {where}", what, "", parameters(plan).text(), "", _flops(plan), ""]
     parts += [f"Training, on each device ({_clock(plan)})", training(plan).text()]
     parts += [*_unexpected((row.way, row.not_expected) for row in plan.training), *_changes(plan), ""]

@@ -5,7 +5,7 @@
 The sum over all bricks is a bound from below; well-tuned programs need about twice that, others more. Devices that share
 matrices wait for each other after every attention and every mlp, so what they send comes on top. A training step goes over a
 brick as often as its product's FLOPs are counted (``flops.passes``), over what adds up gradients once, and over the blocks once
-more where activations are computed again.
+more where activations are computed again. A step of several micro-batches does all this for each, and updates once.
 """
 
 from collections import Counter
@@ -58,7 +58,7 @@ def training_time(anatomy: Anatomy, setting: Setting, device: Device) -> Times:
             total += n * ways * brick_time(brick, device, format, width, width)
     if setting.checkpointing:
         total += sum(n * brick_time(brick, device, format, width, width) for brick, n in _again(anatomy, setting).items())
-    compute = total / setting.tensor
+    compute = setting.micro_batches * total / setting.tensor
     return Times(compute, _update_time(anatomy, setting, device), sum(sent_bytes(anatomy, setting).values()) / device.link)
 
 

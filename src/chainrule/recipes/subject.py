@@ -16,6 +16,7 @@ import torch
 from chainrule.core.errors import CheckpointError, ConfigError
 from chainrule.core.files import read_json_object
 from chainrule.core.masked import Model
+from chainrule.data.streams import check_split
 from chainrule.eval.anatomy import Anatomy, take_apart
 from chainrule.eval.counted import Counted, count
 from chainrule.hub.build import shapes
@@ -36,7 +37,7 @@ class Subject:
     rows: int = 1
     length: int = ROW
     optimizer: Literal["adamw", "muon", "sgd"] = "adamw"
-    accumulate: bool = False
+    micro_batches: int = 1
 
 
 def subject(name: str) -> Subject:
@@ -95,7 +96,8 @@ def _recipe(recipe: Recipe, name: str) -> Subject:
 
 def _trained(anatomy: Anatomy | Counted, recipe: Recipe) -> Subject:
     rows = min(recipe.micro_rows or recipe.batch_rows, recipe.batch_rows)
-    return Subject(anatomy, rows, recipe.context, recipe.optimizer.kind, rows < recipe.batch_rows)
+    check_split(recipe.batch_rows, rows)
+    return Subject(anatomy, rows, recipe.context, recipe.optimizer.kind, recipe.batch_rows // rows)
 
 
 def _vocabulary(recipe: Recipe) -> int:
