@@ -14,6 +14,7 @@ from chainrule.core.errors import ConfigError, DataError, DeviceError
 from chainrule.core.schema import dump
 from chainrule.eval.activations import WIDTHS, block_bytes, loss_bytes
 from chainrule.eval.anatomy import Anatomy, Attention, attention_of, take_apart
+from chainrule.eval.bricks import Scores, bricks
 from chainrule.eval.devices import DEVICES, device
 from chainrule.eval.flops import flops, flops_at, training_flops
 from chainrule.eval.memory import (
@@ -32,7 +33,7 @@ from chainrule.eval.roofline import decode_time, prefill_time, training_time
 from chainrule.hub.fresh import fresh
 from chainrule.hub.load import load
 from chainrule.hub.save import save
-from chainrule.layers.attention import GroupedQuery, QKNorm
+from chainrule.layers.attention import GroupedQuery, QKNorm, attend
 from chainrule.layers.latent import MultiHeadLatent
 from chainrule.layers.mlp import Gated, Plain
 from chainrule.layers.moe import MixtureOfExperts
@@ -129,6 +130,28 @@ def test_a_causal_row_costs_half_of_the_square_and_a_window_less():
     assert windowed.scores == pytest.approx(2 * 2 * 4 * (12 + 12) * (5 * T - 10) / T)
     assert flops_at(anatomy(BLOCKS["llama"]), T - 1).scores == 2 * 2 * 4 * 24 * T
     assert training_flops(full, anatomy(BLOCKS["llama"]), Setting()).total == 3 * full.forward
+
+
+def test_one_more_token_of_a_latent_cache_is_counted_as_wide_as_it_is_compared():
+    seen = []
+
+    def kernel(q, k, v, mask):
+        seen.append((q.shape[1], k.shape[-1], v.shape[-1]))
+        return attend(q, k, v, mask)
+
+    layer, memory = LATENT.build(D, kernel), (torch.randn(1, 1, T, 16), torch.randn(1, 1, T, 4))
+    layer(torch.randn(1, 1, D), None, remember=lambda latent, shared: memory)
+    layer(torch.randn(1, T, D), None)
+    shape, one = attention_of(LATENT), anatomy(BLOCKS["latent"])
+    assert seen == [(4, *shape.decoding), (4, shape.d_key, shape.d_value)] == [(4, 20, 16), (4, 12, 12)]
+    row, last = flops(one, T), flops_at(one, T - 1)
+    assert (row.scores, last.scores) == (2 * 2 * 4 * (12 + 12) * (T + 1) / 2, 2 * 2 * 4 * (20 + 16) * T)
+    assert last.matrices == row.matrices  # queries and results pass the matrix that would make keys and values
+    for new, once in ((T, T * row.forward), (1, last.forward)):
+        laid = bricks(one, 3, new, T)
+        assert sum(n * brick.flops for brick, n in laid.items()) == pytest.approx(3 * once)
+        moved = {brick.moved for brick in laid if isinstance(brick, Scores)}
+        assert moved == {3 * (new * 4 * (24 if new == T else 36) + T * 20)}
 
 
 def kept_by_autograd(model: Decoder, tokens: torch.Tensor, *, mixed: bool) -> int:

@@ -66,7 +66,8 @@ class Matrix:
 class Attention:
     """``heads`` compare vectors of width ``d_key`` and add up vectors of width ``d_value``.
 
-    A cache keeps ``memory`` numbers a token, of ``groups`` heads; where it is ``latent``, of one vector for all heads.
+    A cache keeps ``memory`` numbers a token, of ``groups`` heads; where it is ``latent``, of one vector for all heads, and a
+    token that joins it compares and adds up vectors of those two widths.
     ``written``: the scores are written out, since no fused kernel knows their cap or sinks.
     """
 
@@ -78,7 +79,12 @@ class Attention:
     window: int | None
     chunk: int | None
     written: bool = False
-    latent: bool = False
+    latent: tuple[int, int] | None = None
+
+    @property
+    def decoding(self) -> tuple[int, int]:
+        """The widths of what one more token compares and adds up: a latent cache is read as it is (``layers.latent``)."""
+        return self.latent or (self.d_key, self.d_value)
 
     def on(self, devices: int) -> "Attention":
         """One device's share where so many share the heads: keys and values in whole heads, and a latent vector whole.
@@ -247,5 +253,5 @@ def attention_of(part: Any) -> Attention:
         return Attention(*shape, memory, part.window, part.chunk, written)
     if part.kind == "multi_head_latent":
         shape = (part.n_heads, part.n_heads, part.d_nope + part.d_rope, part.d_value)
-        return Attention(*shape, memory, None, None, latent=True)
+        return Attention(*shape, memory, None, None, latent=(part.kv_rank + part.d_rope, part.kv_rank))
     raise ConfigError(f"plan does not know the cost of an attention of kind {part.kind!r}")

@@ -66,7 +66,7 @@ class Scores:
     @property
     def flops(self) -> float:
         """Multiplications and additions forward."""
-        return 2.0 * self.rows * self.new * self.shape.heads * (self.shape.d_key + self.shape.d_value) * self.keys
+        return 2.0 * self.rows * self.new * self.shape.heads * self._width * self.keys
 
     weights = 0.0
 
@@ -75,7 +75,12 @@ class Scores:
         """Queries and results, and the keys and values of all rows."""
         a = self.shape
         remembered = min(self.length, a.window or self.length) if self.new == 1 else self.length
-        return self.rows * (self.new * a.heads * (a.d_key + a.d_value) + remembered * a.memory)
+        return self.rows * (self.new * a.heads * self._width + remembered * a.memory)
+
+    @property
+    def _width(self) -> int:
+        """Of what a head compares and of what it adds up, together."""
+        return sum(self.shape.decoding) if self.new == 1 else self.shape.d_key + self.shape.d_value
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@
 An adapter of rank r adds 2 · r · (d_in + d_out) a matrix forward (Hu et al. 2021, arXiv:2106.09685). Where activations are
 computed again on the way back, all but the head is once more: Chen et al. 2016, arXiv:1604.06174.
 A causal row of t tokens sees (t + 1) / 2 keys on average, not t; a window w sees at most w, counted exactly. The head counts,
-tied or not; looking up an embedding costs nothing. Norms, rope, bends and softmax are left out: well under 1 % of these, in
+tied or not; looking up an embedding costs nothing. One more token of a latent cache compares wider vectors, but makes no keys
+and values of the others again (``layers.latent``). Norms, rope, bends and softmax are left out: well under 1 % of these, in
 time they appear as memory traffic (``eval.bricks``). Kaplan et al. 2020, arXiv:2001.08361; Hoffmann et al. 2022,
 arXiv:2203.15556, appendix F.
 """
@@ -101,7 +102,7 @@ def flops_by_layer(anatomy: Anatomy, length: int) -> list[Flops]:
 
 def flops_at(anatomy: Anatomy, position: int) -> Flops:
     """FLOPs of the one token at ``position`` of a row that a cache remembers."""
-    return Flops(_matrices(anatomy), sum(_score(a.heads, a.d_key, a.d_value) * a.seen(position) for a in anatomy.attentions))
+    return Flops(_matrices(anatomy), sum(_score(a.heads, *a.decoding) * a.seen(position) for a in anatomy.attentions))
 
 
 def formula(anatomy: Anatomy, length: int) -> str:
