@@ -129,6 +129,12 @@ def test_other_formats_come_another_way_and_the_bytes_are_those_of_the_model(fol
     assert told.forward.flops == explain(str(folder), device="cpu").forward.flops
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "torch.bfloat16", torch.bfloat16])
+def test_a_format_goes_by_all_names_that_a_load_takes(folder, dtype):
+    assert explain(LLAMA, length=8, dtype=dtype).dtype == "bfloat16"
+    assert explain(str(folder), device="cpu", length=8, dtype=dtype).dtype == "bfloat16"
+
+
 def test_the_stages_follow_each_other_and_their_seconds_are_the_whole(told):
     names = [stage.name for stage in told.stages]
     assert names == [

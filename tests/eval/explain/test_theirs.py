@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from chainrule.cli import main
 from chainrule.core.errors import CheckpointError, ConfigError, RequestError
@@ -77,6 +78,20 @@ def test_every_tensor_is_assigned_once_and_the_seconds_add_up(folder, told):
     assert again.seconds <= whole
     assert again.seconds == pytest.approx(whole, rel=0.25, abs=0.5)
     assert all(stage.seconds >= 0 for stage in again.stages)
+
+
+def test_a_format_by_another_of_its_names_is_that_of_both(folder, monkeypatch):
+    import transformers
+
+    made, real = [], transformers.AutoModelForCausalLM.from_pretrained
+
+    def remembered(*given, **named):
+        made.append(real(*given, **named))
+        return made[-1]
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", remembered)
+    assert explain(str(folder), device="cpu", dtype="bfloat16", engine="transformers").dtype == "bfloat16"
+    assert [model.dtype for model in made] == [torch.bfloat16]
 
 
 SMALL = {"vocab_size": 60, "max_position_embeddings": 32}

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from chainrule.core.device import DTYPES
+from chainrule.core.device import DTYPES, format_called
 from chainrule.core.errors import CheckpointError, ConfigError, RequestError, nearest
 from chainrule.core.schema import dump
 from chainrule.eval.anatomy import PARTS, take_apart
@@ -68,6 +68,7 @@ def explain(name: str, *, engine: str = "chainrule", **asked: Any) -> Explanatio
     ``CheckpointError`` where the name is nowhere and nothing may be fetched.
     """
     ask = Asked(**asked)
+    ask = replace(ask, dtype=format_called(ask.dtype))
     return _beside(name, ask) if engine == "transformers" else _alone(name, ask)
 
 
