@@ -6,15 +6,21 @@ import pytest
 
 from chainrule.cli import main
 
+SHIPS = "meta-llama/Llama-3.2-1B"
+"""A model whose config ships, and whose weights are not here."""
+
 
 @pytest.fixture
 def files(tmp_path):
-    """A text, a file of vectors and one of pairs, by the names that stand for them in the tests."""
+    """A text, a file of vectors, a folder of a config alone and a model, by the names that stand for them in the tests."""
     (tmp_path / "text.txt").write_text("Tom has 3 apples.\nAnna has 2 pears.\n" * 20)
     (tmp_path / "vectors.txt").write_text("2 1\na 1\nb 2\n")
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "config.json").write_text("{}")
     return {
         "TEXT": str(tmp_path / "text.txt"),
         "VECTORS": str(tmp_path / "vectors.txt"),
+        "CONFIG": str(tmp_path / "config"),
         "MODEL": f"ngram2:{tmp_path / 'text.txt'}",
     }
 
@@ -39,6 +45,10 @@ def run(capsys, *argv):
         (("words", "VECTORS", "--save", "TEXT"), "exists already; give another name, or --force to replace it"),
         (("explain", "MODEL", "--html", "TEXT"), "exists already; give another name, or --force to replace it"),
         (("explain", "--dtype", "bf16", "--force"), "--force goes with a MODEL"),
+        (("explain", SHIPS, "--device", "cpu"), f"--device cpu is about weights, and {SHIPS} has none here; leave it out"),
+        (("explain", SHIPS, "--pickle"), f"--pickle is about weights, and {SHIPS} has none here; leave it out"),
+        (("explain", "CONFIG", "--device", "cpu"), "--device cpu is about weights"),
+        (("explain", "CONFIG", "--pickle"), "--pickle is about weights"),
         (("score", "MODEL", "hi", "--begins", "--end"), "leave out --end"),
         (("eval", "MODEL", "--text", ""), "the name of the text is empty"),
         (("quickstart", "--text", ""), "the name of the text is empty"),

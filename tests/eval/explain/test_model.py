@@ -263,7 +263,7 @@ def test_what_goes_with_a_model_is_refused_without_one(capsys):
         ({"name": "runs/nothing"}, CheckpointError, "does not exist here.*or the id of a config that ships"),
         ({"name": "Llama-3.1-8b-instrct"}, CheckpointError, "did you mean 'Llama-3.1-8B-Instruct'"),
         ({"name": LLAMA, "prompt": "Tom"}, RequestError, "say --length N"),
-        ({"name": LLAMA, "length": 0}, RequestError, "--length is 0"),
+        ({"name": LLAMA, "length": 0, "device": "auto"}, RequestError, "--length is 0"),
         ({"name": LLAMA, "dtype": "int4"}, ConfigError, "int4 is made while weights are read"),
         ({"name": LLAMA, "dtype": "fp7"}, ConfigError, "unknown number format"),
         ({"prompt": "Tom", "length": 3}, RequestError, "not both"),

@@ -129,6 +129,12 @@ def of_config(name: str, config: dict[str, Any], ask: Asked, *, found: str = SHI
         raise ConfigError(f"int4 is made while weights are read, and {name} has none here; chainrule plan tells its bytes")
     if ask.prompt is not None:
         raise RequestError(f"the tokenizer of {name} is not here, so it reads no text; say --length N, or --download")
+    for option, given in ((f"--device {ask.device}", ask.device != "auto"), ("--pickle", ask.pickle)):
+        if given:
+            raise RequestError(
+                f"{option} is about weights, and {name} has none here; leave it out, or give a model that has its weights "
+                "(of an id --download fetches them)"
+            )
     dtype = DTYPES.get(ask.dtype) or named_format(config)
     laid = outline(config, dtype)
     model = laid.model
