@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from chainrule.cli import main
 from chainrule.core.errors import ConfigError
 from chainrule.eval.formats import FORMATS, FloatFormat, number_format, sheet, sheet_text
 
@@ -104,3 +105,17 @@ def test_unknown_formats_and_values_out_of_range_are_refused():
         number_format("bf61")
     with pytest.raises(ConfigError, match="largest number is 65504"):
         sheet("fp16", 1e6)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_what_is_no_finite_number_is_refused_in_every_format(name, value, capsys):
+    assert main(["explain", "--dtype", name, f"--value={value}"]) == 2
+    because = f"--value {value} is no number that a format stores; give a finite one, such as 0.1"
+    assert capsys.readouterr().err == f"chainrule: {because}\n"
+
+
+def test_a_number_far_beyond_the_largest_is_stored_as_the_largest():
+    for name in ("int8", "int4"):
+        assert sheet(name, 1e308)["value"]["stored"] == 1
+        assert sheet(name, -1e308)["value"]["bits"] == "1" + "0" * (FORMATS[name].bits - 1)

@@ -278,6 +278,15 @@ def test_a_wrong_wish_exits_with_two_and_says_what_would_be_right(words, message
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
+@pytest.mark.parametrize("size", ["inf", "nan", "0", "-1", "1e300"])
+def test_a_size_that_no_file_has_is_refused_before_the_model_is_looked_for(size, tmp_path, capsys):
+    assert main(["export", "runs/nothing", str(tmp_path / "out"), "--shard-gb", size]) == 2
+    assert "is no size of a file; give a number of GB above 0, such as 5" in capsys.readouterr().err
+    for words, because in ((["x.bin", "--shard-gb", "1"], "--shard-gb 1 with"), (["x.gguf", "--type", "q5"], "does not suit")):
+        assert main(["export", "runs/nothing", *words]) == 2
+        assert because in capsys.readouterr().err
+
+
 def test_a_format_without_types_takes_none(stories, tmp_path):
     with pytest.raises(ConfigError, match="the weights stay as they are"):
         export(stories, tmp_path / "x", to="hf", kind="f16")

@@ -36,16 +36,17 @@ def run(args: Namespace) -> None:
     """Load, write, say what was written."""
     out = named(Path(args.out))
     from chainrule.adapt.lora import merge
-    from chainrule.hub.export import export
+    from chainrule.hub.export import checked, export
     from chainrule.hub.load import load_any
 
     to = args.to or FORMATS.get(out.suffix, "hf")
+    settings = {"kind": args.type, "modelfile": args.modelfile, "shard_gb": args.shard_gb}
+    checked(to, **settings)  # known to fail before anything is loaded
     lm = load_any(args.model, **options.loading(args)) if to == "hf" else options.load(args)  # an encoder has a folder alone
     if args.adapter:
         merge(lm.model)  # no such file holds an adapter beside its weights
         print(f"note: {args.adapter} was added to the weights", file=sys.stderr)
-    settings = {"kind": args.type, "modelfile": args.modelfile, "shard_gb": args.shard_gb, "force": args.force}
-    notes = export(lm, out, to=to, **settings)
+    notes = export(lm, out, to=to, force=args.force, **settings)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file()) if out.is_dir() else out.stat().st_size

@@ -181,7 +181,7 @@ class IntFormat:
 
     def _level(self, x: float) -> int:
         most = 2 ** (self.bits - 1) - 1
-        return max(-most - 1, min(most, round(x / self.epsilon)))
+        return round(max(-most - 1, min(most, x / self.epsilon)))
 
     def facts(self) -> dict[str, Any]:
         """What to know of the format."""
@@ -240,6 +240,8 @@ def number_format(name: str) -> NumberFormat:
 def sheet(name: str, value: float = 0.1) -> dict[str, Any]:
     """All there is to say of a format, as plain data: facts, one value with its bits and neighbours, examples."""
     format = number_format(name)
+    if not math.isfinite(value):
+        raise ConfigError(f"--value {value:g} is no number that a format stores; give a finite one, such as 0.1")
     near = format.round(value)
     if not math.isfinite(near):
         raise ConfigError(f"{value:g} is beyond {format.name}, whose largest number is {format.largest:g}; give a smaller one")

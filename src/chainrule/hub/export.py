@@ -1,5 +1,6 @@
 """A model into another program's file: GGUF for llama.cpp and ollama, ``.bin`` for llama2.c and llm.c, else a folder."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,22 +38,8 @@ def export(
 
     Raises ``CheckpointError`` where the format cannot hold the model, or something is there already, unless ``force``.
     """
+    kind = checked(to, kind=kind, modelfile=modelfile, shard_gb=shard_gb)
     check_plain(lm.model)
-    if to not in TYPES:
-        raise ConfigError(f"--to {to!r} is no format to export to{nearest(to, TYPES)}")
-    if kind:
-        kind = ALIASES.get(kind.lower(), kind.lower())
-    else:
-        kind = "q8_0" if to == "gguf" else next(iter(TYPES[to]), None)
-    if kind is not None and kind not in TYPES[to]:
-        known = f"{', '.join(TYPES[to])}" or "none: the weights stay as they are"
-        raise ConfigError(
-            f"--type {kind!r} does not suit --to {to}{nearest(kind, TYPES[to]) if TYPES[to] else ''} (its types: {known})"
-        )
-    if modelfile and to != "gguf":
-        raise ConfigError(f"--modelfile goes with --to gguf, which ollama reads; not with --to {to}")
-    if shard_gb is not None and (to != "hf" or not shard_gb > 0):
-        raise ConfigError(f"--shard-gb {shard_gb:g} with --to {to}: only a folder (--to hf) has shards, of more than 0 GB each")
     if to == "hf":
         lm.save(path, force=force, **({} if shard_gb is None else {"shard_bytes": max(1, round(shard_gb * 1e9))}))
         return []
@@ -69,6 +56,28 @@ def export(
     notes = WRITERS[to](lm, path, str(kind))
     note = write_modelfile(lm, path) if modelfile else None
     return notes + ([note] if note else [])
+
+
+def checked(to: str, *, kind: str | None = None, modelfile: bool = False, shard_gb: float | None = None) -> str | None:
+    """How the weights are stored (None: as they are); raises ``ConfigError`` for settings that do not suit the format."""
+    if to not in TYPES:
+        raise ConfigError(f"--to {to!r} is no format to export to{nearest(to, TYPES)}")
+    if kind:
+        kind = ALIASES.get(kind.lower(), kind.lower())
+    else:
+        kind = "q8_0" if to == "gguf" else next(iter(TYPES[to]), None)
+    if kind is not None and kind not in TYPES[to]:
+        known = f"{', '.join(TYPES[to])}" or "none: the weights stay as they are"
+        raise ConfigError(
+            f"--type {kind!r} does not suit --to {to}{nearest(kind, TYPES[to]) if TYPES[to] else ''} (its types: {known})"
+        )
+    if modelfile and to != "gguf":
+        raise ConfigError(f"--modelfile goes with --to gguf, which ollama reads; not with --to {to}")
+    if shard_gb is not None and to != "hf":
+        raise ConfigError(f"--shard-gb {shard_gb:g} with --to {to}: only a folder (--to hf) has shards")
+    if shard_gb is not None and not 0 < shard_gb * 1e9 < math.inf:
+        raise ConfigError(f"--shard-gb {shard_gb:g} is no size of a file; give a number of GB above 0, such as 5")
+    return kind
 
 
 def _llama2c(lm: LM, path: Path, kind: str) -> list[str]:
