@@ -9,6 +9,7 @@ import torch
 import chainrule as cr
 from chainrule.core.errors import CheckpointError, ConfigError, TokenizerError
 from chainrule.hub.export import export
+from chainrule.hub.gguf.config import published as published_config
 from chainrule.hub.gguf.names import ARCHS
 from chainrule.hub.gguf.read import GGUF
 from chainrule.hub.gguf.rope import rope_tables
@@ -493,6 +494,52 @@ def llama_file(tmp_path):
 def test_a_file_that_does_not_fit_is_refused(changes, message, llama_file, tmp_path):
     with pytest.raises(CheckpointError, match=message):
         cr.load(rewritten(llama_file, tmp_path / "bad.gguf", **changes))
+
+
+HEADS = {"llama.attention.head_count": 128, "llama.attention.key_length": None, "llama.attention.value_length": None}
+WIDEST = dict.fromkeys(
+    (f"llama.{key}" for key in ("embedding_length", "attention.head_count", "attention.key_length", "attention.value_length")),
+    2**24,
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [(HEADS, "has more heads than channels"), (WIDEST, r"cannot be understood: a value in it has the wrong type or size")],
+)
+def test_sizes_that_no_model_has_are_refused(changes, message, llama_file, tmp_path):
+    with pytest.raises(CheckpointError, match=message):
+        cr.load(rewritten(llama_file, tmp_path / "bad.gguf", **changes))
+
+
+@pytest.mark.parametrize("pattern", ["x", 0.5])
+def test_windows_by_a_pattern_of_another_kind_are_refused(pattern, tmp_path):
+    published("gemma3", tmp_path / "hf")
+    export(cr.load(tmp_path / "hf"), tmp_path / "x.gguf", to="gguf", kind="f32")
+    bad = rewritten(tmp_path / "x.gguf", tmp_path / "y.gguf", **{"gemma3.attention.sliding_window_pattern": pattern})
+    with pytest.raises(CheckpointError, match=f"gemma3.attention.sliding_window_pattern is {pattern!r}; export the file again"):
+        cr.load(bad)
+
+
+def test_what_breaks_on_a_value_of_the_metadata_is_an_error_of_the_file(llama_file):
+    shapes = dict.fromkeys(("token_embd.weight", "blk.0.attn_q.weight", "blk.1.attn_q.weight"), ())
+    with pytest.raises(CheckpointError, match=r"x\.gguf: a key of llama has a value of the wrong type or size \("):
+        published_config("llama", GGUF(llama_file).metadata, shapes, {}, "x.gguf")
+
+
+@pytest.mark.parametrize(
+    ("name", "half", "lacks"),
+    [
+        ("gpt-oss", "ffn_up_exps.weight", "mlp.experts.up_proj"),
+        ("gpt-oss", "ffn_up_exps.bias", "mlp.experts.up_proj_bias"),
+        ("deepseek2", "attn_v_b.weight", "self_attn.v_b_proj.weight"),
+    ],
+)
+def test_the_other_half_of_what_belongs_together_is_named_as_missing(name, half, lacks, tmp_path):
+    published(name, tmp_path / "hf")
+    export(cr.load(tmp_path / "hf"), tmp_path / "x.gguf", to="gguf", kind="f32")
+    with pytest.raises(CheckpointError, match=rf"lacks 'model\.layers\.0\.{lacks}', which belongs to another of its tensors"):
+        cr.load(rewritten(tmp_path / "x.gguf", tmp_path / "y.gguf", without=f"blk.0.{half}"))
 
 
 def test_tensors_of_another_architectures_rope_are_refused(llama_file, tmp_path):

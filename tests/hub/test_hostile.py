@@ -157,6 +157,24 @@ def test_a_link_out_of_a_sentence_models_folder_is_refused(sentences, tmp_path, 
         load(sentences, device="cpu")
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("modules.json", '{"type": "Transformer"}'), ("modules.json", '[{"type": 1, "path": "0_Transformer"}]'),
+        ("modules.json", '[{"type": "Transformer", "path": ["0_Transformer"]}]'), ("1_Pooling/config.json", "[1]"),
+        ("1_Pooling/config.json", '{"pooling_mode": 5}'), ("1_Pooling/config.json", '{"pooling_mode": [["mean"]]}'),
+        ("0_Transformer/sentence_bert_config.json", '"x"'),
+        ("0_Transformer/sentence_bert_config.json", '{"max_seq_length": "x"}'),
+    ],
+)  # fmt: skip
+def test_settings_of_a_sentence_model_of_a_wrong_kind_are_a_clear_error(sentences, name, text, capsys):
+    (sentences / name).write_text(text)
+    with pytest.raises(CheckpointError):
+        load(sentences, device="cpu")
+    assert main(["next", str(sentences), "a"]) == 2
+    assert "chainrule: " in capsys.readouterr().err
+
+
 def test_the_links_of_the_cache_are_followed_in_its_folders_too(sentences, tmp_path):
     snapshot = tmp_path / "models--org--sentences" / "snapshots" / "abc"
     (snapshot.parent.parent / "blobs").mkdir(parents=True)

@@ -248,6 +248,7 @@ def test_an_adapter_of_the_table_that_does_not_fit_is_refused(tmp_path):
     for change, because in [
         ({stem + "lora_embedding_A": torch.zeros(4, 62)}, r"embed_tokens is 62 × 32 .*, but this model's is 61 × 32"),
         ({stem + "lora_embedding_A": torch.zeros(3, 61)}, "a rank of 4, its tensors have 3"),
+        ({stem + "lora_embedding_A": torch.zeros(4)}, r"are \(4,\) and \(32, 4\); both are matrices"),
         (
             {stem + "token_adapter.trainable_tokens_delta": torch.zeros(2, 32)},
             "new rows of model.embed_tokens for the tokens None",
@@ -361,6 +362,36 @@ def test_a_damaged_adapter_is_refused_and_leaves_the_model_as_it_was(tmp_path):
     (adapter / WEIGHTS).unlink()
     with pytest.raises(CheckpointError, match=r"holds no adapter_model.safetensors"):
         read_adapter(lm.model, adapter)
+
+
+@pytest.mark.parametrize(
+    ("part", "shape", "because"),
+    [
+        ("lora_A.weight", (2,), r"q_proj\.lora_A\.weight is \(2,\); lora_A and lora_B are matrices"),
+        ("lora_B.weight", (), r"q_proj\.lora_B\.weight is \(\); lora_A and lora_B are matrices"),
+        ("lora_magnitude_vector", (), r"q_proj\.lora_magnitude_vector is \(\); .* a magnitude is a vector"),
+        ("lora_magnitude_vector", (3,), "q_proj has a magnitude for 3 rows, but lora_B has 32"),
+    ],
+)
+def test_a_tensor_of_an_odd_shape_in_an_adapter_is_refused(tmp_path, part, shape, because):
+    folder, _, adapter = theirs(tmp_path, "llama", r=2, use_dora=True)
+    file = Mapped(adapter / WEIGHTS)
+    table = {name: file.tensor(name).clone() for name in file.slots}
+    name = f"base_model.model.model.layers.0.self_attn.q_proj.{part}"
+    assert name in table
+    write_tensors(table | {name: torch.zeros(shape)}, adapter / WEIGHTS)
+    with pytest.raises(CheckpointError, match=because):
+        load(folder, adapter=adapter)
+
+
+def test_a_module_saved_whole_in_an_odd_shape_is_refused(tmp_path):
+    folder, _, adapter = theirs(tmp_path, "phi3", r=2)
+    file = Mapped(adapter / WEIGHTS)
+    table = {name: file.tensor(name).clone() for name in file.slots}
+    whole = {"base_model.model.model.layers.0.self_attn.qkv_proj.weight": torch.zeros(())}
+    write_tensors(table | whole, adapter / WEIGHTS)
+    with pytest.raises(CheckpointError, match="holds tensors of other shapes"):
+        load(folder, adapter=adapter)
 
 
 @pytest.mark.parametrize("name", [CONFIG, WEIGHTS])

@@ -168,6 +168,13 @@ def test_weights_that_do_not_fit_the_config_are_named(folder, change, because):
         load(folder, device="cpu")
 
 
+def test_a_fused_matrix_that_is_a_single_number_is_refused(tmp_path):
+    published("phi3", tmp_path)
+    rewrite(tmp_path, lambda t: {n: torch.ones(()) if n.endswith("0.self_attn.qkv_proj.weight") else x for n, x in t.items()})
+    with pytest.raises(CheckpointError, match="holds tensors of other shapes than its config asks for"):
+        load(tmp_path, device="cpu")
+
+
 def test_a_link_out_of_the_folder_is_refused_but_not_the_caches_own(folder, tmp_path):
     cache = tmp_path / "models--org--tiny"
     (cache / "blobs").mkdir(parents=True)
@@ -193,6 +200,7 @@ def test_a_damaged_index_and_a_missing_shard_are_named(folder):
     for text, because in (
         ("{", "is damaged"),
         ("[]", "is damaged"),
+        ("[" * 100_000, "is damaged"),
         ('{"weight_map": {"a": "x.safetensors"}}', "lacks x.safetensors"),
     ):
         index.write_text(text)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from chainrule.core.datum import Layout
 from chainrule.core.errors import CheckpointError, nearest
-from chainrule.core.files import read_json, write_text
+from chainrule.core.files import read_json, read_json_object, write_text
 from chainrule.core.shapes import Float, Tensor
 from chainrule.hub.links import inside
 
@@ -60,8 +60,10 @@ def read_pooling(folder: Path) -> Pooling:
         )
     if tuple(modules) not in (KNOWN, KNOWN[:2]):
         raise CheckpointError(f"{folder / MODULES} lists {', '.join(modules)}; known is the order {', '.join(KNOWN)}")
-    limit = _json(transformer_folder(folder), "sentence_bert_config.json").get("max_seq_length")
-    how = _how(_json(folder, Path(modules["Pooling"]["path"], "config.json")), folder)
+    limit = _settings(transformer_folder(folder), "sentence_bert_config.json").get("max_seq_length")
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise CheckpointError(f"{folder}: max_seq_length is {limit!r}; it must be a number of tokens, 1 or more")
+    how = _how(_settings(folder, Path(modules["Pooling"]["path"], "config.json")), folder)
     return Pooling(how, "Normalize" in modules, limit)
 
 
@@ -86,24 +88,26 @@ def _how(config: dict[str, Any], folder: Path) -> Literal["mean", "cls"]:
     older = [key for key, on in config.items() if key.startswith("pooling_mode_") and on is True]
     names = {key: how for how, key in POOLINGS.items()}
     found: Any = config.get("pooling_mode", [names.get(key, key) for key in older])
-    found = [found] if isinstance(found, str) else list(found)
-    if len(found) != 1 or found[0] not in POOLINGS:
+    found = list(found) if isinstance(found, list | tuple) else [found]
+    if len(found) != 1 or found[0] not in tuple(POOLINGS):
         said = " and ".join(map(str, found)) or "none"
         raise CheckpointError(f"{folder} pools by {said}, which is not supported{nearest(said, POOLINGS)}")
     return found[0]
 
 
-def _modules(folder: Path) -> list[dict[str, Any]]:
-    modules = _json(folder, MODULES)
-    if not isinstance(modules, list) or not all(isinstance(row, dict) and {"type", "path"} <= set(row) for row in modules):
+def _modules(folder: Path) -> list[dict[str, str]]:
+    modules = read_json(inside(folder, MODULES), error=CheckpointError)
+    if not isinstance(modules, list) or not all(
+        isinstance(row, dict) and isinstance(row.get("type"), str) and isinstance(row.get("path"), str) for row in modules
+    ):
         raise CheckpointError(f"{folder / MODULES} is no list of modules with a type and a path; copy it again")
     return modules
 
 
-def _kind(module: dict[str, Any]) -> str:
+def _kind(module: dict[str, str]) -> str:
     return module["type"].rpartition(".")[2]
 
 
-def _json(folder: Path, name: str | Path) -> Any:
+def _settings(folder: Path, name: str | Path) -> dict[str, Any]:
     path = inside(folder, name)
-    return read_json(path, error=CheckpointError) if path.exists() else {}
+    return read_json_object(path, error=CheckpointError) if path.exists() else {}

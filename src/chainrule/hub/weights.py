@@ -7,7 +7,8 @@ memory beyond the weights themselves is the one tensor on its way. A tensor want
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,7 @@ def shard_names(index: Path, cure: str) -> list[str]:
     try:
         files = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
         return sorted({str(name) for name in files})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{index} is damaged ({type(error).__name__}: {error}); {cure}") from error
 
 
@@ -187,10 +188,8 @@ def fill(
     """
     for name in [name for name in stored if COMPUTED.search(name)]:
         watch.lap("tensor", **left_out(name, stored.pop(name), "computed by the model"))
-    try:
+    with fitting(where):
         ways, ours = routes(moves, {name: tensor.empty() for name, tensor in stored.items()})
-    except RuntimeError as error:  # torch's words for shapes that cannot be split or joined as the config says
-        raise CheckpointError(f"{where} holds tensors of other shapes than its config asks for: {error}") from error
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     for copy in [copy for copy, one in TIED.items() if {copy, one} <= set(ours) and copy not in wanted]:
         ways = _tied_away(copy, ways, stored, moves, where, watch)
@@ -199,6 +198,17 @@ def fill(
     watch.lap("match", f"{len(stored)} published tensors become {len(ours)} parameters and buffers")
     for route in ways:
         _take(model, route, stored, moves, wish, watch)
+
+
+@contextmanager
+def fitting(where: Path | str) -> Iterator[None]:
+    """What breaks in a move is an error of the tensors at ``where``: half of what belongs together, or an odd shape."""
+    try:
+        yield
+    except KeyError as error:
+        raise CheckpointError(f"{where} lacks {error}, which belongs to another of its tensors; copy it again") from error
+    except (IndexError, RuntimeError) as error:  # torch's words for shapes that cannot be split or joined as the config says
+        raise CheckpointError(f"{where} holds tensors of other shapes than its config asks for: {error}") from error
 
 
 def _take(

@@ -4,10 +4,11 @@ The tables say what is plain; what is not (heads, experts, windows, a tied head)
 can say a model at all is found out by reading back what was written: a feature that would get lost is an error that names it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from chainrule.core.errors import CheckpointError
+from chainrule.core.errors import ChainruleError, CheckpointError
 from chainrule.core.schema import dump
 from chainrule.hub.build import parts
 from chainrule.hub.difference import difference
@@ -48,6 +49,24 @@ def published(arch: str, metadata: Mapping[str, Any], shapes: Shapes, tables: Ta
 
     Raises ``CheckpointError`` for a key of the architecture that was not read: it may say that this is another model.
     """
+    with _understood(arch, where):
+        return _published(arch, metadata, shapes, tables, where)
+
+
+@contextmanager
+def _understood(arch: str, where: object) -> Iterator[None]:
+    """What breaks on a value of the metadata is an error of the file."""
+    try:
+        yield
+    except ChainruleError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{where}: a key of {arch} has a value of the wrong type or size ({str(error)[:120]}); export the file again"
+        ) from error
+
+
+def _published(arch: str, metadata: Mapping[str, Any], shapes: Shapes, tables: Tables, where: object) -> Config:
     table, keys = TABLES[arch], Keys(metadata, stored_name(arch), where)
     if "token_embd.weight" not in shapes:
         raise CheckpointError(f"{where} has no tensor token_embd.weight: it is a vocabulary or a part of a model, not a model")
@@ -176,6 +195,8 @@ def _gemma(arch: str, config: Config, keys: Keys) -> Config:
     if arch == "gemma2":
         return own | {key: config.get(key, value) for key, value in GEMMA2.items()}
     n, pattern = config["num_hidden_layers"], keys.raw("attention.sliding_window_pattern", 6)
+    if not isinstance(pattern, list | int):
+        raise CheckpointError(f"{keys.where}: {arch}.attention.sliding_window_pattern is {pattern!r}; export the file again")
     near = pattern if isinstance(pattern, list) else [(i + 1) % max(pattern, 1) != 0 for i in range(n)]
     if "sliding_window" not in config:
         near = [False] * n

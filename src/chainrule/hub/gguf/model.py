@@ -14,7 +14,7 @@ import torch
 
 from chainrule.core.errors import CheckpointError
 from chainrule.core.shapes import Tensor
-from chainrule.hub.build import build, moves, published_config
+from chainrule.hub.build import moves, published_config, shapes
 from chainrule.hub.gguf.config import (
     architecture,
     check_round_trip,
@@ -51,12 +51,11 @@ def read_model(path: Path, wish: Wish, watch: Stopwatch) -> LM:
             f"{path} is one of several parts; join them first: llama-gguf-split --merge {path.name} whole.gguf"
         )
     arch = architecture(file.metadata, path)
-    shapes = {name: slot.shape for name, slot in file.slots.items()}
-    tables = {name: file.tensor(name).float() for name in tables_read(arch) if name in shapes}
-    config = published(arch, file.metadata, shapes, tables, path)
+    sizes = {name: slot.shape for name, slot in file.slots.items()}
+    tables = {name: file.tensor(name).float() for name in tables_read(arch) if name in sizes}
+    config = published(arch, file.metadata, sizes, tables, path)
     watch.lap("config", f"the architecture {arch} is model_type {config['model_type']!r}", file=path, made=config)
-    with torch.device("meta"):
-        model = build(config)
+    model = shapes(config)
     n = model_layers(config)
     further = tuple(f"blk.{i}." for i in range(n, n + mtp_layers(arch, file.metadata, path)))
     stored = {name: _stored(file, name) for name in file.slots}

@@ -26,6 +26,8 @@ YARN = {"yarn_beta_fast": "beta_fast", "yarn_beta_slow": "beta_slow"}
 
 def rope_of(arch: str, keys: Keys, width: int, tables: Tables) -> Config:
     """``rope_parameters`` of a file that holds these ``tables``, for heads of which ``width`` channels could turn."""
+    if width < 1:
+        raise CheckpointError(f"{keys.where} has more heads than channels, which leaves none to turn; export the file again")
     theta = keys.number("rope.freq_base") or 10000.0
     turned = keys.number("rope.dimension_count") or width
     rope: Config = {"rope_type": "default", "rope_theta": theta} | _scaling_of(arch, keys, theta, turned, tables)

@@ -19,7 +19,7 @@ from chainrule.hub.links import inside
 from chainrule.hub.peft.layout import CONFIG, HEAD, STEM, TABLE, WEIGHTS, is_tied, rows_here
 from chainrule.hub.peft.tables import merged_tables, split_tables
 from chainrule.hub.safetensors import Mapped
-from chainrule.hub.weights import some
+from chainrule.hub.weights import fitting, some
 from chainrule.models.moves import Move, loaded
 
 NO_EFFECT = {
@@ -55,7 +55,8 @@ def read_adapter(model: nn.Module, folder: str | Path) -> list[str]:
         part = _lora_of(config, module, parts["lora_A.weight"].shape[0])
         ready |= _lora_layers(model, module, parts, part, changes, folder)
         _check_rank(config, module, part, folder)
-    saved = loaded(changes, whole)
+    with fitting(folder):
+        saved = loaded(changes, whole)
     replaced = _without_tied_copy(model, _differing(model, saved), folder)
     replaced |= merged_tables(model, tables, saved, config, partial(_checked_lora, config, folder), changes, folder)
     _check_replacements(model, replaced, folder)
@@ -123,6 +124,13 @@ def _split_loras_and_whole(
     halves = [module for module, parts in loras.items() if not {"lora_A.weight", "lora_B.weight"} <= set(parts)]
     if halves:
         raise CheckpointError(f"{folder}: {some(halves)} has only one of lora_A and lora_B; copy it again")
+    for module, parts in loras.items():
+        for name, tensor in parts.items():
+            if tensor.ndim != (1 if name == "lora_magnitude_vector" else 2):
+                raise CheckpointError(
+                    f"{folder}: {module}.{name} is {tuple(tensor.shape)}; lora_A and lora_B are matrices, a magnitude is a "
+                    "vector: copy it again"
+                )
     return loras, whole
 
 
@@ -182,6 +190,10 @@ def _lora_layers(
         if (one.shape[0], a.shape[1]) != (layer.out_features, layer.in_features):
             theirs, ours = f"{one.shape[0]} × {a.shape[1]}", f"{layer.out_features} × {layer.in_features}"
             raise CheckpointError(f"{folder} is for another base: its {module} is {theirs}, but this model's is {ours}")
+        if part.dora and len(sizes[name]) != len(one):
+            raise CheckpointError(
+                f"{folder}: {module} has a magnitude for {len(sizes[name])} rows, but lora_B has {len(one)}; copy it again"
+            )
         lora = LoraLinear(layer, part)
         with torch.no_grad():
             lora.a.copy_(a)

@@ -93,6 +93,8 @@ def _learned(
             "set tie_word_embeddings to false in the base"
         )
     a, b = parts[A].float(), parts[B].float()
+    if a.ndim != 2 or b.ndim != 2:
+        raise CheckpointError(f"{folder}: {A} and {B} of {module} are {tuple(a.shape)} and {tuple(b.shape)}; both are matrices")
     lora = lora_of(module, len(a))
     if lora.dora:
         raise CheckpointError(f"{folder} has a DoRA of the table {module}, which is not supported; only a LoRA of it is")
