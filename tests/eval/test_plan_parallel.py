@@ -5,11 +5,22 @@ from dataclasses import replace
 import pytest
 
 from chainrule.eval.anatomy import Anatomy
+from chainrule.eval.counted import count
 from chainrule.eval.devices import device
 from chainrule.eval.flops import flops, training_flops
-from chainrule.eval.memory import Setting, _workspace, held_bytes, inference_memory, shard, stored_bytes, training_memory
+from chainrule.eval.memory import (
+    Setting,
+    _workspace,
+    gathered_bytes,
+    held_bytes,
+    inference_memory,
+    shard,
+    stored_bytes,
+    training_memory,
+)
 from chainrule.eval.parallel import sent_bytes
 from chainrule.eval.roofline import training_time
+from chainrule.hub.fresh import recurrent
 from chainrule.recipes.subject import subject
 from tests.eval.test_plan import BLOCKS, anatomy
 
@@ -23,17 +34,34 @@ def llama() -> Anatomy:
 
 
 def test_zero_3_gathers_one_devices_part_of_a_block():
+    some, block = anatomy(BLOCKS["llama"]), 2 * 48 * 48 + 2 * 48 * 24 + 3 * 48 * 80
+    assert some.inner == 2 * block
+    assert block > some.table == 50 * 48
+    setting = Setting(precision="fp32", ranks=8, zero=3, tensor=2)
+    held, _, _ = held_bytes(some, setting)
+    assert held == pytest.approx(4 * shard(some, 2) / 8 + 4 * block / 2)
+    adapted = replace(setting, precision="bf16", method="lora", rank=4)
+    beside = 4 * 4 * (2 * (48 + 48) + 2 * (48 + 24) + 3 * (48 + 80))
+    held, _, _ = held_bytes(some, adapted)
+    assert held == pytest.approx(2 * shard(some, 2) / 8 + 2 * beside / 16 + (2 * block + beside) / 2)
+
+
+def test_zero_3_gathers_a_table_or_head_that_is_larger_than_a_block():
     large = subject("meta-llama/Llama-3.1-70B-Instruct").anatomy
-    block = 2 * 8192 * 8192 + 2 * 8192 * 1024 + 3 * 8192 * 28672
+    block, table = 2 * 8192 * 8192 + 2 * 8192 * 1024 + 3 * 8192 * 28672, 128256 * 8192
     assert large.inner == 80 * block
+    assert large.table == table > block
     setting = Setting(precision="fp32", ranks=8, zero=3, tensor=8)
     held, _, _ = held_bytes(large, setting)
-    assert held == pytest.approx(4 * shard(large, 8) / 8 + 4 * block / 8)
-    assert round(4 * block / 8 / 1e9, 2) == 0.43
-    adapted = replace(setting, precision="bf16", method="qlora", rank=16)
+    assert held == pytest.approx(4 * shard(large, 8) / 8 + 4 * table / 8)
+    assert round(4 * table / 8 / 1e9, 2) == 0.53
+    adapted = replace(setting, precision="bf16", method="qlora", rank=16)  # no table lies in four bits
     beside = 4 * 16 * (2 * (8192 + 8192) + 2 * (8192 + 1024) + 3 * (8192 + 28672))
     held, _, _ = held_bytes(large, adapted)
-    assert held == pytest.approx(stored_bytes(large, "int4", 8) / 8 + 80 * beside / 64 + (0.625 * block + beside) / 8)
+    assert held == pytest.approx(stored_bytes(large, "int4", 8) / 8 + 80 * beside / 64 + 2 * table / 8)
+    hidden = count(recurrent(vocab_size=2570, d_model=16, d_hidden=400, tied=False), "lstm")  # its head is its largest matrix
+    assert hidden.table == 2570 * 16
+    assert gathered_bytes(hidden, replace(setting, tensor=1)) == 4 * 2570 * 400
 
 
 def test_devices_share_what_muon_needs_while_it_steps(llama):

@@ -129,6 +129,8 @@ class Parts:
     parameters: dict[str, int]
     matrices: tuple[Matrix, ...]
     tensors: int
+    table: int
+    """Parameters of the largest table of vectors."""
     tied: bool
 
     @property
@@ -186,8 +188,14 @@ def take_apart(model: Model, name: str) -> Anatomy:
         blocks=blocks,
         attentions=tuple(attention_of(block.attention) for block in blocks),
         tensors=len(model.state_dict()),
+        table=largest_table(model),
         tied=config.tied,
     )
+
+
+def largest_table(model: nn.Module) -> int:
+    """Parameters of the largest table of vectors, such as that of words."""
+    return max((module.weight.numel() for module in model.modules() if isinstance(module, nn.Embedding)), default=0)
 
 
 def parameters_by_part(model: Model) -> dict[str, int]:

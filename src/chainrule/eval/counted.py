@@ -11,7 +11,7 @@ from torch import nn
 from chainrule.adapt.int4 import GROUP
 from chainrule.core.errors import ConfigError
 from chainrule.core.masked import Model
-from chainrule.eval.anatomy import Matrix, Parts, parameters_by_part, part_of
+from chainrule.eval.anatomy import Matrix, Parts, largest_table, parameters_by_part, part_of
 from chainrule.eval.devices import Device
 from chainrule.eval.explain.work import INSIDE, work_of
 from chainrule.eval.flops import Flops
@@ -58,6 +58,7 @@ def count(model: Model, name: str) -> Counted:
         parameters=parameters_by_part(model),
         matrices=tuple(_matrices(model)),
         tensors=len(model.state_dict()),
+        table=largest_table(model),
         tied=any(module.weight is readout for module in model.modules() if isinstance(module, nn.Embedding)),
         kind=kind,
         shapes=model,

@@ -12,7 +12,7 @@ of the two; where gradients are gathered over several batches or ranks they are 
 (Rajbhandari et al. 2019, arXiv:1910.02054) splits, over the ranks, 1: the optimizer, 2: the gradients too, 3: the weights too.
 Tensor parallelism splits matrices, the scores of words and, with the sequence split between them, activations. Keys and values
 it splits by heads: where these are fewer than the devices some hold the same, and a latent cache is whole on all. What ZeRO-3
-gathers is one device's part of a block.
+gathers at once is one device's part of a block, or of a larger table.
 """
 
 import math
@@ -124,10 +124,18 @@ def held_bytes(parts: Parts, setting: Setting) -> tuple[float, float, float]:
     else:
         learned = adapter_parameters(parts, setting) / tensor
         gradients, optimizer = 4.0 * learned, 8.0 * learned
-    if setting.zero == 3:  # of one block at a time the ranks gather what they split
-        blocks = len({matrix.layer for matrix in parts.inside})
-        weights = weights / setting.ranks + weight_bytes(parts, setting, parts.inside) / max(blocks, 1)
+    if setting.zero == 3:
+        weights = weights / setting.ranks + gathered_bytes(parts, setting)
     return weights, gradients / _split(setting, 2), optimizer / _split(setting, 1)
+
+
+def gathered_bytes(parts: Parts, setting: Setting) -> float:
+    """What ZeRO-3 brings together at once on one of the devices that share it: a block, or a table or head that is larger."""
+    blocks = len({matrix.layer for matrix in parts.inside})
+    block = weight_bytes(parts, setting, parts.inside) / max(blocks, 1)
+    table = parts.table * max(BYTES[setting.stored], 2.0) / setting.tensor
+    heads = [stored_bytes(parts, setting.stored, setting.tensor, [m]) for m in parts.matrices if m.part == "head"]
+    return max(block, table, *heads)
 
 
 def weight_bytes(parts: Parts, setting: Setting, matrices: Sequence[Matrix] | None = None) -> float:
