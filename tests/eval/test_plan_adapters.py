@@ -133,6 +133,16 @@ def test_devices_share_adapters_once(llama):
     assert sent == pytest.approx((2 * frozen + 4 * learned / 4) / 2)
 
 
+@pytest.mark.parametrize(("optimizer", "states"), [("adamw", 2), ("muon", 1), ("sgd", 0)])
+def test_the_optimizer_of_adapters_remembers_what_it_does_of_all_weights(llama, optimizer, states):
+    learned, h100 = 32 * 8 * SIDES, device("h100")
+    for method in ("lora", "qlora"):
+        setting = replace(LORA, method=method, optimizer=optimizer)
+        assert held_bytes(llama, setting)[1:] == (4 * learned, 4 * states * learned)
+        moved = 3 + 2 * states  # weight and gradient are read, the weight is written; each state is read and written
+        assert training_time(llama, setting, h100).update == pytest.approx(4 * moved * learned / h100.bandwidth)
+
+
 def test_adapters_stand_beside_a_base_of_sixteen_bits_or_four():
     with pytest.raises(ConfigError, match="precision='fp32': method='lora' freezes 16 or 4 bits"):
         Setting(method="lora", precision="fp32")

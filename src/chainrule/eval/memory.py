@@ -123,7 +123,7 @@ def held_bytes(parts: Parts, setting: Setting) -> tuple[float, float, float]:
         gradients, optimizer = (BYTES[setting.stored] * count for count in (total, states))
     else:
         learned = adapter_parameters(parts, setting) / tensor
-        gradients, optimizer = 4.0 * learned, 8.0 * learned
+        gradients, optimizer = 4.0 * learned, 4.0 * STATES[setting.optimizer] * learned
     if setting.zero == 3:
         weights = weights / setting.ranks + gathered_bytes(parts, setting)
     return weights, gradients / _split(setting, 2), optimizer / _split(setting, 1)

@@ -27,7 +27,7 @@ from chainrule.eval.bricks import (
 )
 from chainrule.eval.devices import Device
 from chainrule.eval.flops import passes
-from chainrule.eval.memory import BYTES, Setting, adapter_parameters, width_of
+from chainrule.eval.memory import BYTES, STATES, Setting, adapter_parameters, width_of
 from chainrule.eval.parallel import sent_bytes, sent_forward
 
 PRODUCTS = {"fp32": "fp32", "mixed": "bf16", "bf16": "bf16", "fp16": "fp16"}
@@ -114,7 +114,8 @@ def _update_time(anatomy: Anatomy, setting: Setting, device: Device) -> float:
     """Weights and states read and written, gradients read; Muon's products besides. ZeRO shares the work out."""
     share = setting.tensor * (setting.ranks if setting.zero else 1)
     if setting.method != "full":
-        return adapter_parameters(anatomy, setting) * 4.0 * 7 / device.bandwidth / share
+        numbers = 3 + 2 * STATES[setting.optimizer]  # weight and gradient read, weight written; states read and written
+        return adapter_parameters(anatomy, setting) * 4.0 * numbers / device.bandwidth / share
     width, format = BYTES[setting.stored], PRODUCTS[setting.precision]
     laid = update_bricks(anatomy, setting.optimizer)
     return sum(n * brick_time(brick, device, format, width, width) for brick, n in laid.items()) / share
