@@ -44,10 +44,12 @@ class Listener:
     spent: Callable[[str], tuple[float | None, tuple[str, ...]]]
     seen: list[Seen] = field(default_factory=list)
     last: float = field(default_factory=time.perf_counter)
+    busy: float = 0.0
+    """Seconds spent on writing down, which are no part of what is told."""
 
     def __call__(self, name: str, tensor: Tensor) -> None:
         settle(tensor.device)
-        seconds = time.perf_counter() - self.last
+        heard = time.perf_counter()
         flops, by = self.spent(name)
         leaves = name.endswith(("hook_resid_post", "hook_state", "hook_embed", "hook_full_embed"))
         known = leaves and tensor.device.type != "meta"
@@ -56,13 +58,14 @@ class Listener:
                 name=name,
                 shape=tuple(tensor.shape),
                 dtype=format_name(tensor.dtype),
-                seconds=seconds,
+                seconds=heard - self.last,
                 flops=flops,
                 by=by,
                 rms=float(tensor.float().square().mean().sqrt()) if known else None,
             )
         )
-        self.last = time.perf_counter()  # writing down is not part of what is told
+        self.last = time.perf_counter()
+        self.busy += self.last - heard
 
 
 @torch.inference_mode()
@@ -90,7 +93,7 @@ def pass_over(
     if scores is not None:
         listener("readout", scores)
     settle(tokens.device)
-    seconds = time.perf_counter() - begin
+    seconds = time.perf_counter() - begin - listener.busy
     return Forward(
         prompt=prompt,
         ids=tuple(ids),
