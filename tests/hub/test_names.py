@@ -495,6 +495,14 @@ def test_what_we_fetch_other_programs_find_and_the_other_way_round(hub, tmp_path
     assert not [path for kind, path, _ in hub.requests if kind == "GET" and "resolve" in path]
 
 
+@pytest.mark.parametrize(("variable", "value"), [("HF_HOME", "$CACHES/hf"), ("HF_HUB_CACHE", "${CACHES}/hf/hub")])
+def test_a_variable_in_the_name_of_the_cache_is_filled_in_as_huggingface_hub_does(hub, tmp_path, monkeypatch, variable, value):
+    monkeypatch.setenv("CACHES", str(tmp_path / "caches"))
+    monkeypatch.setenv(variable, value)
+    load("org/whole", device="cpu")
+    assert (tmp_path / "caches" / "hf" / "hub" / "models--org--whole").is_dir()
+
+
 def test_what_is_in_the_cache_is_found_without_asking_the_network(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there

@@ -139,7 +139,7 @@ class _Hub:
         # read here and passed on: the library reads them only once, when it is imported
         self.where: dict[str, Any] = {
             "endpoint": self.endpoint,
-            "cache_dir": os.path.expanduser(cache),
+            "cache_dir": os.path.expandvars(os.path.expanduser(cache)),
             "token": os.environ.get("HF_TOKEN") or None,
         }
 
