@@ -131,6 +131,23 @@ def test_the_factors_of_phi3_are_two_tensors_as_its_converter_writes_them(tmp_pa
         cr.load(rewritten(tmp_path / "x.gguf", tmp_path / "y.gguf", **{"phi3.rope.dimension_count": 8}))
 
 
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("gemma2", {"final_logit_softcapping": "final_logit_softcapping", "attn_logit_softcapping": "attn_logit_softcapping"}),
+        ("glm4-moe", {"routed_scaling_factor": "expert_weights_scale"}),
+    ],
+)
+def test_a_whole_number_is_written_as_a_fraction_where_llama_cpp_reads_one(name, keys, tmp_path):
+    published(name, tmp_path / "hf")
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    (tmp_path / "hf" / "config.json").write_text(json.dumps(config | dict.fromkeys(keys, 30)))
+    export(cr.load(tmp_path / "hf"), tmp_path / "x.gguf", to="gguf", kind="f32")
+    metadata = GGUF(tmp_path / "x.gguf").metadata
+    found = [metadata[f"{metadata['general.architecture']}.{key}"] for key in keys.values()]
+    assert [(value, type(value)) for value in found] == [(30, float)] * len(keys)
+
+
 @pytest.mark.parametrize("factor", [7.0, 13.0, 32.0, 60.0])
 def test_llama_3s_factor_is_written_to_the_bit(factor):
     config = TINY | {"model_type": "llama", "rope_parameters": LLAMA3 | {"factor": factor}}

@@ -12,7 +12,7 @@ from chainrule.core.errors import ChainruleError, CheckpointError
 from chainrule.core.schema import dump
 from chainrule.hub.build import parts
 from chainrule.hub.difference import difference
-from chainrule.hub.gguf.keys import Keys
+from chainrule.hub.gguf.keys import FRACTIONS, Keys
 from chainrule.hub.gguf.rope import Tables, rope_keys, rope_of, rope_parameters, rope_width
 from chainrule.hub.gguf.tables import ALSO, OPTIONAL, SIGMOID, SOFTMAX, TABLES
 
@@ -114,11 +114,16 @@ def metadata_of(arch: str, config: Config) -> Config:
         values |= rope_keys(arch, config, rope_width(config))
     values |= _own_keys(arch, config)
     values["vocab_size"] = config["vocab_size"]
-    return {f"{name}.{key}": value for key, value in values.items() if value is not None}
+    return {f"{name}.{key}": _typed(key, value) for key, value in values.items() if value is not None}
 
 
 def _value(config: Config, word: str) -> Any:
     return next((config[name] for name in (word, *ALSO.get(word, ())) if config.get(name) is not None), None)
+
+
+def _typed(key: str, value: Any) -> Any:
+    """A number as llama.cpp reads it: where it wants a fraction, a config may hold a whole number."""
+    return float(value) if key.endswith(FRACTIONS) and isinstance(value, int) else value
 
 
 def check_round_trip(config: Mapping[str, Any], again: Mapping[str, Any]) -> None:
