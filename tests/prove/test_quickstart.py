@@ -7,13 +7,19 @@ import os
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
+from chainrule.eval.chats import replies
 from chainrule.eval.findings import checks
 from chainrule.eval.record import keep, record
 from chainrule.eval.results import read
+from chainrule.hub.load import load
+from chainrule.world import LANGUAGES
+from chainrule.world.chats import chats as world_chats
+from chainrule.world.chats import grade
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,3 +38,8 @@ def test_the_quickstart_meets_its_goals(minutes, name, tmp_path):
     keep(ROOT / "docs" / "results.json", name, record(results) | {"wall_seconds": round(wall, 1)})
     assert wall < 60 * minutes
     assert [check for check in checks(results) if not check.met] == []
+    lm = load(tmp_path / "quickstart")
+    for language in LANGUAGES:  # questions outside its world that no chat of the training asked
+        outside = list(islice(world_chats(1000, split="heldout", kind="decline", language=language), 50))
+        declined = sum(map(grade, outside, replies(lm, [chat.asked for chat in outside])))
+        assert declined >= 35
