@@ -335,24 +335,27 @@ def test_the_users_own_text_takes_the_same_road(tmp_path, capsys):
 def test_of_a_long_text_a_part_is_counted_and_measured_and_that_is_said(tmp_path, capsys, monkeypatch):
     text = tmp_path / "text.txt"
     text.write_text("The cat sat on the mat.\nThe dog ran to the park and sat there too.\n" * 1200)
-    monkeypatch.setattr(ladder, "MOST_BYTES", {"bytes": 3000, "tokens": 9000})
+    monkeypatch.setattr(ladder, "MOST_BYTES", 3000)
+    monkeypatch.setattr(ladder, "MOST_TOKENS", 4000)
     run = _Quickstart(plan(tmp_path, text=text, held_out=2), resume=False, force=False)
     run.count()
     told = capsys.readouterr().err
-    assert "n-grams of bytes count the first 3\u202fkB of the text alone" in told
-    assert "n-grams of tokens count the first 9\u202fkB of the text alone" in told
+    assert "n-grams of bytes count the first 3,000 of the text alone" in told
+    assert "n-grams of tokens count the first 4,000 of the text alone" in told
     assert "of 3 pieces of held-out text the first 2 are measured on; --documents says how many" in told
     assert len(run.held) == len(run.languages) == 2
 
 
 def test_n_grams_count_the_beginning_of_a_text(monkeypatch, capsys):
-    monkeypatch.setattr(ladder, "MOST_BYTES", {"bytes": 40, "tokens": 80})
+    monkeypatch.setattr(ladder, "MOST_BYTES", 40)
+    monkeypatch.setattr(ladder, "MOST_TOKENS", 60)
     counted = {}
-    texts = ["the cat sat on the mat.\n"] * 9  # 24 bytes and an end
+    texts = ["the cat sat on the mat.\n"] * 9  # a begin, 24 bytes and an end
     rungs = ladder.foot(texts, ByteTokenizer(), orders=(1,), heard=lambda name, lm: counted.update({name: lm.model}))
     for rung in rungs:
         rung.measure(["the cat"], ["text"])
-    assert {name: int(model.counts_1.sum()) for name, model in counted.items()} == {"bytes 1-gram": 50, "tokens 1-gram": 100}
+    found = {name: int(model.counts_1.sum()) for name, model in counted.items()}  # no begin is counted
+    assert found == {"bytes 1-gram": 2 * 25, "tokens 1-gram": 2 * 25 + 7}
     assert len(capsys.readouterr().err.splitlines()) == 2
     ladder.foot(texts[:1], ByteTokenizer(), orders=(1,))
     assert capsys.readouterr().err == ""

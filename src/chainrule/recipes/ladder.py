@@ -1,7 +1,7 @@
 """Who climbs the ladder: uniform, n-grams of orders 1 to 6 on bytes and on a model's tokens, the model, the truth."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,19 +13,41 @@ from chainrule.eval.ladder import ORDERS, Contender, contender, ngrams, truth, u
 from chainrule.eval.results import Family
 from chainrule.hub.lm import LM
 from chainrule.models.ngram import NGram
-from chainrule.models.ngram_counts import Level, count_ngrams
-from chainrule.pages.text import size
+from chainrule.models.ngram_counts import Ints, Level, count_ngrams
 from chainrule.tokenizers.byte import ByteTokenizer
+from chainrule.train.material import AT_ONCE
 
-MOST_BYTES = {"bytes": 4_000_000, "tokens": 24_000_000}
-"""So much of the text the n-grams of a family count: of bytes more would take minutes and hardly help, of tokens gigabytes."""
+MOST_BYTES, MOST_TOKENS = 4_000_000, 6_000_000
+"""N-grams count so many bytes, or tokens, of a text: more would take minutes, or gigabytes, and hardly help."""
 Heard = Callable[[str, LM], Any]
 
 
 def counted(texts: Sequence[str], tokenizer: Tokenizer, order: int) -> list[Level]:
-    """The n-grams of documents under a tokenizer, each with its begin and end, of all lengths up to ``order``."""
-    documents = [np.array(tokenizer.framed(ids)) for ids in tokenizer.encode_many(texts)]
+    """The n-grams of documents under a tokenizer, each with its begin and end, of all lengths up to ``order``.
+
+    What stands behind the first ``MOST_TOKENS`` is left out, and that is said on stderr.
+    """
+    documents: list[Ints] = []
+    left = MOST_TOKENS
+    for ids in _framed(texts, tokenizer):
+        if left <= 0:
+            break
+        documents.append(ids[:left])
+        left -= len(ids)
+    if left < 0 or len(documents) < len(texts):
+        _say_left_out("tokens", MOST_TOKENS)
     return count_ngrams(documents, order, tokenizer.vocab_size)
+
+
+def _framed(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[Ints]:
+    """The ids of each document, some encoded together."""
+    for start in range(0, len(texts), AT_ONCE):
+        for ids in tokenizer.encode_many(texts[start : start + AT_ONCE]):
+            yield np.array(tokenizer.framed(ids))
+
+
+def _say_left_out(family: Family, most: int) -> None:
+    print(f"n-grams of {family} count the first {most:,} of the text alone", file=sys.stderr)
 
 
 def foot(
@@ -46,18 +68,13 @@ def foot(
 
         return one
 
-    rungs = [uniform(), *ngrams("bytes", fit("bytes", _read("bytes", train), ByteTokenizer()), orders)]
+    first = beginning(train, MOST_BYTES)
+    if first != list(train):
+        _say_left_out("bytes", MOST_BYTES)
+    rungs = [uniform(), *ngrams("bytes", fit("bytes", first, ByteTokenizer()), orders)]
     if tokenizer is not None:
-        rungs += ngrams("tokens", fit("tokens", _read("tokens", train), tokenizer), orders)
+        rungs += ngrams("tokens", fit("tokens", train, tokenizer), orders)
     return rungs
-
-
-def _read(family: Family, train: Sequence[str]) -> list[str]:
-    """What the n-grams of a family count; where that is not all of the text, it is said on stderr."""
-    read = beginning(train, MOST_BYTES[family])
-    if read != list(train):
-        print(f"n-grams of {family} count the first {size(MOST_BYTES[family])} of the text alone", file=sys.stderr)
-    return read
 
 
 def head(lm: LM | None, *, name: str = "Transformer", world: bool, force: bool = False) -> list[Contender]:
