@@ -95,7 +95,7 @@ def _how(config: dict[str, Any], folder: Path) -> Literal["mean", "cls"]:
     return found[0]
 
 
-def _modules(folder: Path) -> list[dict[str, str]]:
+def _modules(folder: Path) -> list[dict[str, Any]]:
     modules = read_json(inside(folder, MODULES), error=CheckpointError)
     if not isinstance(modules, list) or not all(
         isinstance(row, dict) and isinstance(row.get("type"), str) and isinstance(row.get("path"), str) for row in modules
@@ -104,7 +104,7 @@ def _modules(folder: Path) -> list[dict[str, str]]:
     return modules
 
 
-def _kind(module: dict[str, str]) -> str:
+def _kind(module: dict[str, Any]) -> str:
     return module["type"].rpartition(".")[2]
 
 
