@@ -17,6 +17,8 @@ from chainrule.hub.save import save
 from chainrule.layers.rope import Rope
 from chainrule.layers.scaling import Dynamic
 from chainrule.models.families import FAMILIES as KNOWN
+from chainrule.models.families.qwen3_moe import stacks
+from chainrule.models.moves import loaded
 from tests.models.parity import checkpoint, close, the_same_model, there_and_back
 
 BASE = {
@@ -570,3 +572,11 @@ def test_an_unknown_family_is_named_with_the_nearest(tmp_path):
     with pytest.raises(CheckpointError, match="did you mean 'mistral'") as raised:
         load(tmp_path)
     assert set(KNOWN) <= set(re.findall(r"\w+", str(raised.value).partition("(all: ")[2]))
+
+
+@pytest.mark.parametrize("there", [(1, 2), (0, 2), (0, 999_999_999)])
+def test_an_expert_that_is_missing_is_named_however_far_the_others_are_numbered(there):
+    gates = {f"layers.0.mlp.experts.{e}.gate_proj.weight": torch.zeros(3, 2) for e in there}
+    missing = min({0, 1} - set(there))
+    with pytest.raises(CheckpointError, match=rf"layers\.0\.mlp\.experts\.{missing}\.gate_proj\.weight is missing"):
+        loaded(stacks(), gates)

@@ -202,7 +202,7 @@ class Stack:
     ours: str
 
     def load(self, tensors: Tensors) -> Tensors:
-        ending = re.compile("(.*)" + re.escape(self.published).replace(r"\{e\}", r"(\d+)"))
+        ending = re.compile("(.*)" + re.escape(self.published).replace(r"\{e\}", r"(\d{1,9})"))
         stacks: dict[str, dict[int, Tensor]] = defaultdict(dict)
         moved: Tensors = {}
         for name, tensor in tensors.items():
@@ -211,8 +211,8 @@ class Stack:
             else:
                 moved[name] = tensor
         for stem, experts in stacks.items():
-            if sorted(experts) != list(range(len(experts))):
-                missing = min(set(range(max(experts))) - set(experts))
+            missing = next((e for e in range(len(experts)) if e not in experts), None)
+            if missing is not None:
                 raise CheckpointError(f"{stem}{self.published.format(e=missing)} is missing; copy the files again")
             moved[stem + self.ours] = torch.stack([experts[e] for e in range(len(experts))])
         return moved
