@@ -71,6 +71,17 @@ def test_dora_by_hand():
     assert by_hand(dora=True).weight.tolist() == [[6.0, 8.0], [0.0, 1.0]]
 
 
+@pytest.mark.parametrize("dora", [False, True])
+def test_dropout_drops_what_the_adapter_reads_and_nothing_of_the_layer_itself(dora):
+    base = nn.Linear(6, 5)
+    layer = LoraLinear(base, Lora(rank=2, dropout=0.5, dora=dora)).train()
+    x = torch.randn(7, 6, generator=torch.Generator().manual_seed(0))
+    assert_close(layer(x), base(x))  # a new adapter changes nothing, in training too
+    with torch.no_grad():
+        layer.b.fill_(0.3)
+    assert not torch.equal(layer(x), layer(x))
+
+
 @pytest.mark.parametrize("stabilised", [False, True])
 def test_the_scale_is_alpha_over_the_rank_or_its_root(stabilised):
     assert Lora(rank=16, alpha=8, stabilised=stabilised).scale == (2.0 if stabilised else 0.5)

@@ -130,6 +130,13 @@ def test_the_discounts_are_those_that_lmplz_prints(counted):
     assert len(lines) == 3
 
 
+def test_discounts_without_a_count_of_four_are_no_fallback():
+    """10 bigrams are counted once, 4 twice, 2 three times: y = 10/18, D₁ = 1 − 2y · 4/10, D₂ = 2 − 3y · 2/4, D₃ = 3."""
+    often = [1] * 10 + [2] * 4 + [3] * 2
+    model = NGram.fit([[1, 2 + i] for i, n in enumerate(often) for _ in range(n)], order=2, vocab_size=20)
+    assert model.discounts(2) == pytest.approx((1 - 8 / 18, 2 - 30 / 36, 3.0))
+
+
 def test_large_counts_stay_exact():
     model = NGram.fit([[A] * 100_000], order=2, vocab_size=2, smoothing="mle")
     assert model.get_buffer("counts_2").dtype == torch.int64

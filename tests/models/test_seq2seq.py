@@ -123,6 +123,18 @@ def test_a_cache_encodes_the_source_once():
     assert len(read) == 1
 
 
+@pytest.mark.parametrize("plan", PLANS)
+@torch.no_grad()
+def test_a_cache_that_keeps_other_rows_keeps_their_sources(plan):
+    model, source, first, more = made(plan), ids(2, 5, 1), ids(2, 3, 2), ids(2, 2, 3)
+    known = model.given({"source": source})
+    cache = known.cache(2, 10)
+    known(first, cache)
+    cache.keep(torch.tensor([1, 0]))
+    whole = model(torch.cat([first[[1, 0]], more], 1), given={"source": source[[1, 0]]})
+    assert_close(known(more, cache), whole[:, 3:], atol=1e-5, rtol=1e-5)
+
+
 @torch.no_grad()
 def test_rows_may_be_packed_where_they_share_a_source():
     model, source = made("t5"), ids(1, 6)

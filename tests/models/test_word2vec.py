@@ -60,6 +60,12 @@ def test_vectors_of_zeros_cost_log_two_for_each_score(method):
     assert_close(loss(torch.zeros(V, D), torch.zeros(V, D), blocks()), torch.tensor(5 * math.log(2)))
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_words_that_are_alone_cost_nothing(method):
+    _, loss = METHODS[method]
+    assert loss(torch.zeros(V, D), torch.zeros(V, D), blocks(docs=[np.array([0])])) == 0
+
+
 def test_one_pair_by_hand():
     """Two words, v · u = 1 for the neighbour and −1 for the only word that can be drawn, twice: 3 softplus(−1) = 0.9398."""
     v, u = torch.zeros(V, 1), torch.zeros(V, 1)

@@ -123,6 +123,20 @@ def test_added_tokens_that_are_no_special_ones_stand_beside_vocab_and_merges(tmp
     assert load(tmp_path).eos == (n + 2, n)
 
 
+def test_a_vocabulary_of_gpt2s_way_without_its_end_of_text_is_cut_in_gpt2s_way(tmp_path):
+    """As OPT's: its class is GPT-2's, and no <|endoftext|> is made up for it."""
+    bpe = BPE.train([TEXT * 3 + " in 2024 2024"], 300, pattern="gpt2", specials=())
+    write(tmp_path, vocab={spell(symbol): id for symbol, id in bpe.vocab.items()})
+    merges = [f"{spell(left)} {spell(right)}" for left, right in bpe.merges or ()]
+    (tmp_path / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]), encoding="utf-8")
+    write(tmp_path, tokenizer_config={"tokenizer_class": "GPT2Tokenizer"})
+    ours = load(tmp_path)
+    for text in ("in 2024", "e\u0301"):
+        assert ours.encode(text) == bpe.encode(text)
+        assert ours.decode(ours.encode(text)) == text
+    assert "<|endoftext|>" not in ours.specials
+
+
 @pytest.mark.parametrize(
     "listed", [[], {"x": {"content": "<a>", "special": True}}, {"9": 3}, {"99999999999": {"content": "<a>"}}]
 )

@@ -208,6 +208,21 @@ def test_ids_and_mask_equal_transformers_where_the_words_begin_inside_a_token(co
     assert ours.mask == expected["assistant_masks"]
 
 
+def test_a_content_that_spells_a_special_token_changes_no_other_turn():
+    """Not the ▁ of the first word alone, and not the spaces that an end of turn takes with it."""
+    from chainrule.tokenizers.library import LibraryTokenizer
+
+    template = ChatTemplate(ROUGH, LibraryTokenizer(prefixing()))
+    end = template.tokenizer.specials["<|end|>"]
+    said = [{"role": "assistant", "content": "fine"}, {"role": "user", "content": "hello there"}]
+    plain, odd = (
+        template.encode([{"role": "user", "content": content}, *said]) for content in ("hello there", "hello <|user|> there")
+    )
+    assert len(odd.ids) > len(plain.ids)
+    assert odd.ids[odd.ids.index(end) :] == plain.ids[plain.ids.index(end) :]
+    assert odd.mask[odd.ids.index(end) :] == plain.mask[plain.ids.index(end) :]
+
+
 def test_a_token_that_holds_a_character_of_the_assistant_counts():
     template = ChatTemplate(
         "{% for m in messages %}{{ 'th' }}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}", TOKENIZER

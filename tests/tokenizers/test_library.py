@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from chainrule.generate.text import TextStream
 from chainrule.tokenizers import load
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.library import LibraryTokenizer
@@ -97,6 +98,19 @@ def test_no_text_spells_the_unknown_piece_of_a_unigram():
     engine = library.Tokenizer(library.models.Unigram(pieces, unk_id=0, byte_fallback=False))
     engine.add_special_tokens(["<unk>"])
     assert LibraryTokenizer(engine.to_str()).encode("<unk>☃") == [1, 2, 3, 4, 5, 0]
+
+
+def test_what_is_shown_of_a_token_is_what_decoding_shows():
+    """A piece that begins with ## outside WordPiece, and runs of spaces that were added to the vocabulary."""
+    library = pytest.importorskip("tokenizers")
+    vocab = {"<unk>": 0, "#": 1, "##": 2, "▁": 3, "▁▁": 4, "a": 5}
+    engine = library.Tokenizer(library.models.BPE(vocab, [("#", "#")], unk_token="<unk>"))
+    engine.decoder = library.decoders.Sequence([library.decoders.Replace("▁", " "), library.decoders.Fuse()])
+    engine.add_tokens([library.AddedToken("▁▁", normalized=False)])
+    ours = LibraryTokenizer(engine.to_str())
+    assert [ours.token_bytes(id) for id in (2, 3, 4)] == [b"##", b" ", b"  "]
+    assert TextStream(ours).feed(2) == ours.decode([2]) == "##"
+    assert b"".join(map(ours.token_bytes, [5, 4, 2])).decode() == ours.decode([5, 4, 2]) == "a  ##"
 
 
 def test_what_cannot_be_spelt_is_unknown_and_no_text_spells_that():

@@ -47,21 +47,32 @@ def test_a_damaged_configuration_beside_a_vocab_txt_is_named(tmp_path):
             WordPiece.read(tmp_path / "vocab.txt")
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["lower case", "cased"])
+WAYS = {
+    "lower case": {"do_lower_case": True},
+    "cased": {"do_lower_case": False},
+    "accents stay": {"do_lower_case": True, "strip_accents": False},
+    "cased, no accents, Chinese in words": {"do_lower_case": False, "strip_accents": True, "tokenize_chinese_chars": False},
+}
+
+
+@pytest.fixture(scope="module", params=WAYS)
 def bert(material, tmp_path_factory, request):
-    """BERT's vocabulary, read in lower case or as it stands."""
+    """BERT's vocabulary, and how its words are read."""
     path = tmp_path_factory.mktemp("bert") / "vocab.txt"
     shutil.copy(material / "tokenizers" / "bert-base-uncased" / "vocab.txt", path)
-    path.with_name("tokenizer_config.json").write_text(json.dumps({"do_lower_case": request.param}))
-    return path, request.param
+    path.with_name("tokenizer_config.json").write_text(json.dumps(WAYS[request.param]))
+    return path, WAYS[request.param]
 
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_wordpiece_gives_berts_ids(bert, text):
     library = pytest.importorskip("tokenizers")
-    path, lower = bert
+    path, way = bert
     ours = load(path)
-    theirs = library.BertWordPieceTokenizer(str(path), lowercase=lower)
+    theirs = library.BertWordPieceTokenizer(
+        str(path), lowercase=way["do_lower_case"], strip_accents=way.get("strip_accents"),
+        handle_chinese_chars=way.get("tokenize_chinese_chars", True),
+    )  # fmt: skip
     assert ours.encode(text) == theirs.encode(text, add_special_tokens=False).ids
     assert ours.decode(ours.encode(text)) == ours.normalize(text)
 
@@ -72,6 +83,8 @@ def test_the_librarys_engine_gives_the_ids_of_wordpiece(bert, tmp_path):
     fast = ours.fast()
     assert (fast.specials, fast.bos, fast.eos, fast.vocab_size) == (ours.specials, ours.bos, ours.eos, ours.vocab_size)
     fast.save(tmp_path)
+    ours.save(tmp_path / "ours")
+    assert load(tmp_path / "ours").encode("Über café 今天") == ours.encode("Über café 今天")
     for text in (*TEXTS, *ODD):
         assert fast.encode(text) == load(tmp_path).encode(text) == ours.encode(text), text
         assert fast.decode(ours.encode(text)) == ours.decode(ours.encode(text))

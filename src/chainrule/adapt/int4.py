@@ -108,7 +108,8 @@ class Int4Linear(nn.Module):
             return y if self.bias is None else y + self.bias
         if not self.kernel:
             return F.linear(x, self.weight.to(x.dtype), self.bias)
-        y = torch.ops.aten._weight_int4pack_mm_for_cpu(x.flatten(0, -2), self.packed, GROUP, self.scales.to(x.dtype))
+        rows = x.flatten(0, -2).contiguous()
+        y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, self.packed, GROUP, self.scales.to(x.dtype))
         y = y.unflatten(0, x.shape[:-1])
         return y if self.bias is None else y + self.bias
 

@@ -62,7 +62,10 @@ class LoraLinear(nn.Module):
         beside = self.part.scale * F.linear(F.linear(read, self.a), self.b)
         if self.magnitude is None:
             return self.base(x) + beside.to(x.dtype)
-        y = self.size() * (F.linear(read, matrix(self.base)) + beside)
+        w = matrix(self.base)
+        y = self.size() * (F.linear(read, w) + beside)
+        if self.training and self.part.dropout:  # what the frozen layer says is never dropped
+            y = y + F.linear(x.float() - read, w)
         bias = getattr(self.base, "bias", None)
         return (y if bias is None else y + bias.float()).to(x.dtype)
 

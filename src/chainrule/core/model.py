@@ -166,7 +166,9 @@ class Conditioned(LanguageModel):
         given: Given | None = None,
         tap: Tap | None = None,
     ) -> Float[Tensor, "b t d"]:
-        return self.model.hidden(tokens, cache, layout=layout, given=self.x if given is None else given, tap=tap)
+        if given is None and (cache is None or cache.given is None):  # a cache remembers row by row, whichever were kept
+            given = self.x
+        return self.model.hidden(tokens, cache, layout=layout, given=given, tap=tap)
 
     def readout(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:
         return self.model.readout(hidden)

@@ -21,6 +21,8 @@ class Tokenizer(ABC):
     specials: Mapping[str, int]
     added: Mapping[str, int] = MappingProxyType({})
     """Tokens added to the vocabulary once it was learned: special ones, and others that a text may spell."""
+    strips: Mapping[str, tuple[bool, bool]] = MappingProxyType({})
+    """Whether an added token takes the white space on its left, and on its right, with it."""
     published_names: Mapping[str, str] = MappingProxyType({})
     """``bos_token``, ``eos_token`` and their like as the publisher names them, which chat templates write."""
     bos: int | None = None

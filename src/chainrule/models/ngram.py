@@ -254,7 +254,7 @@ def _continuations(level: Level) -> Ints:
 
 def _discounts(counts: Ints) -> tuple[float, float, float]:
     n = [int((counts == i).sum()) for i in range(5)]
-    if min(n[1:]) == 0:
+    if min(n[1:4]) == 0:
         return FALLBACK
     y = n[1] / (n[1] + 2 * n[2])
     d1, d2, d3 = (i - (i + 1) * y * n[i + 1] / n[i] for i in (1, 2, 3))

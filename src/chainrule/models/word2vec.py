@@ -158,7 +158,7 @@ def skip_gram_loss(v: Float[Tensor, "v d"], u: Float[Tensor, "v d"], blocks: Blo
     a = v[blocks.middle].view(*near.shape[:2], -1)
     weight = near.sum(2, keepdim=True) * blocks.weight  # a place draws for each of its neighbours
     loss_near, loss_noise = F.softplus(-(a @ u[span].mT)), F.softplus(a @ u[blocks.noise].mT)
-    return ((loss_near * near).sum() + (loss_noise * weight).sum()) / near.sum()
+    return ((loss_near * near).sum() + (loss_noise * weight).sum()) / near.sum().clamp(min=1)
 
 
 def cbow_loss(v: Float[Tensor, "v d"], u: Float[Tensor, "v d"], blocks: Blocks) -> Float[Tensor, ""]:
@@ -169,7 +169,7 @@ def cbow_loss(v: Float[Tensor, "v d"], u: Float[Tensor, "v d"], blocks: Blocks) 
     predicts = (counts > 0).float()  # a place with nothing near predicts nothing
     loss_word = F.softplus(-dot(a, u[blocks.middle]))
     loss_noise = F.softplus(by_block(a, blocks) @ u[blocks.noise].mT).sum(2) * blocks.weight
-    return ((loss_word + loss_noise.view_as(loss_word)) * predicts).sum() / predicts.sum()
+    return ((loss_word + loss_noise.view_as(loss_word)) * predicts).sum() / predicts.sum().clamp(min=1)
 
 
 def skip_gram(v: Float[Tensor, "v d"], u: Float[Tensor, "v d"], blocks: Blocks, lr: float) -> None:

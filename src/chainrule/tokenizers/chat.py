@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from chainrule.core.chat import ROLES, Message
@@ -166,10 +167,11 @@ class ChatTemplate:
             return Encoded(ids, [int(any(a < stop and start < b for a, b in spans)) for start, stop in places])
         specials = dict(self._strict.added) | _all_specials(self._strict)
         ids, mask = [], []
-        for start, stop in _between(text, _finding(specials)):
+        for start, stop in _between(text, _finding(specials, self._strict.strips)):
             piece = text[start:stop]
+            name = piece if piece in specials else piece.strip()
             inside = [(max(a, start) - start, min(b, stop) - start) for a, b in spans if a < stop and start < b]
-            new, counts = ([specials[piece]], [bool(inside)]) if piece in specials else self._words(piece, inside, start)
+            new, counts = ([specials[name]], [bool(inside)]) if name in specials else self._words(piece, inside, start)
             ids += new
             mask += map(int, counts)
         return Encoded(ids, mask)
@@ -195,16 +197,17 @@ class ChatTemplate:
         ends = list(itertools.accumulate(map(len, data)))
         lead = len(b"".join(data)) - len(whole)  # the space that some tokenizers put in front
         if lead < 0 or not b"".join(data).endswith(whole):
-            return self._cut_at(piece, inside)
+            return self._cut_at(piece, inside, start)
         places = [(end - len(part) - lead, end - lead) for part, end in zip(data, ends, strict=True)]
         return ids, [any(a < stop and start < b for a, b in spans) for start, stop in places]
 
-    def _cut_at(self, piece: str, inside: list[Span]) -> tuple[list[int], list[bool]]:
+    def _cut_at(self, piece: str, inside: list[Span], at: int) -> tuple[list[int], list[bool]]:
         """The same where ids do not tell their bytes (a tokenizer that normalises): encoded apart where spans begin and end."""
         cuts = sorted({0, len(piece), *itertools.chain(*inside)})
         ids, counts = [], []
         for start, stop in itertools.pairwise(cuts):
-            new = self._strict.encode(_restore(piece[start:stop], self._stand_ins))
+            tokenizer = self._inside if at + start else self._strict
+            new = tokenizer.encode(_restore(piece[start:stop], self._stand_ins))
             ids += new
             counts += [any(a <= start and stop <= b for a, b in inside)] * len(new)
         return ids, counts
@@ -237,8 +240,11 @@ def _between(text: str, special: re.Pattern[str]) -> list[Span]:
     return list(itertools.pairwise(sorted(cuts)))
 
 
-def _finding(names: Iterable[str]) -> re.Pattern[str]:
-    return re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or r"(?!)")
+def _finding(names: Iterable[str], strips: Mapping[str, tuple[bool, bool]] = MappingProxyType({})) -> re.Pattern[str]:
+    """Matches the names, the longer first, each with the white space that it takes with it."""
+    space = {True: r"\s*", False: ""}
+    each = ((strips.get(name, (False, False)), name) for name in sorted(names, key=len, reverse=True))
+    return re.compile("|".join(space[left] + re.escape(name) + space[right] for (left, right), name in each) or r"(?!)")
 
 
 def _all_specials(tokenizer: Tokenizer) -> dict[str, int]:

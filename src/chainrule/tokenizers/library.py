@@ -44,8 +44,11 @@ class LibraryTokenizer(Tokenizer):
         self._stricter: dict[frozenset[str], LibraryTokenizer] = {}
         self.vocab_size = max(self._engine.get_vocab(with_added_tokens=True).values()) + 1
         self.bos, self.eos = bos, eos
-        strips = any(token.get("lstrip") or token.get("rstrip") for token in added if not token["special"])
+        self.strips = {token["content"]: (bool(token.get("lstrip")), bool(token.get("rstrip"))) for token in added}
+        strips = any(any(self.strips[token["content"]]) for token in added if not token["special"])
         self.lossless = self.byte_level and not (self._json.get("normalizer") or _puts_space(self._json) or strips)
+        wordpiece = self._json["model"].get("type") == "WordPiece"
+        self._joint = (self._json["model"].get("continuing_subword_prefix") or "") if wordpiece else ""
 
     def with_specials(self, names: frozenset[str]) -> "LibraryTokenizer":
         """The same tokenizer with these of the added tokens special too: no text yields them any more."""
@@ -56,6 +59,21 @@ class LibraryTokenizer(Tokenizer):
             source = json.dumps({**self._json, "added_tokens": added}, ensure_ascii=False)
             self._stricter[names] = LibraryTokenizer(source, bos=self.bos, eos=self.eos, config=self._config)
         return self._stricter[names]
+
+    def inside(self) -> "LibraryTokenizer":
+        return self._behind
+
+    @cached_property
+    def _behind(self) -> "LibraryTokenizer":
+        """The same without the ▁ that some put before a text's first word alone."""
+        source = json.loads(self.source)
+        cut = source.get("pre_tokenizer") or {}
+        firsts = [part for part in cut.get("pretokenizers", [cut]) if part.get("prepend_scheme") == "first"]
+        if not firsts:
+            return self
+        for part in firsts:
+            part["prepend_scheme"] = "never"
+        return LibraryTokenizer(json.dumps(source, ensure_ascii=False), bos=self.bos, eos=self.eos, config=self._config)
 
     @cached_property
     def byte_level(self) -> bool:
@@ -101,17 +119,17 @@ class LibraryTokenizer(Tokenizer):
         token = self._engine.id_to_token(id)
         if token is None or token in self.specials:
             return b""
-        if id in self._names:
-            return token.encode()
-        if self.byte_level and all(letter in letter_bytes() for letter in token):
-            return unspell(token)
+        if self.byte_level:
+            spelt = id not in self._names and all(letter in letter_bytes() for letter in token)
+            return unspell(token) if spelt else token.encode()
         if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
             return bytes([int(token[3:5], 16)])
-        return token.replace("▁", " ").removeprefix("##").encode()
+        return token.replace("▁", " ").removeprefix(self._joint).encode()
 
     def piece(self, id: int) -> str:
         token = self._engine.id_to_token(id) or ""
-        return token if token.startswith("##") else super().piece(id)  # WordPiece's ## shows that it goes on a word
+        goes_on = bool(self._joint) and token.startswith(self._joint)  # WordPiece's ## shows that it goes on a word
+        return token if goes_on else super().piece(id)
 
     def normalize(self, text: str) -> str:
         return text if self.lossless else self.decode(self.encode(text))

@@ -9,16 +9,25 @@ FINAL_SIGMA = r"\p{Cased}\p{Case_Ignorable}*\KΣ(?!\p{Case_Ignorable}*\p{Cased})
 """A Σ that ends a word, which becomes ς in lower case; the library lowers characters one by one, and would make it σ."""
 
 
-def wordpiece_json(vocab: Mapping[str, int], specials: Mapping[str, int], *, unknown: str, longest: int, lower: bool) -> str:
-    """BERT's way: clean, lower case and accents off, words apart, the longest piece first."""
+def wordpiece_json(
+    vocab: Mapping[str, int],
+    specials: Mapping[str, int],
+    *,
+    unknown: str,
+    longest: int,
+    lower: bool,
+    strip: bool,
+    chinese: bool,
+) -> str:
+    """BERT's way: clean, lower case (``lower``) and accents off (``strip``), words apart, the longest piece first."""
     clean = {
         "type": "BertNormalizer",
         "clean_text": True,
-        "handle_chinese_chars": True,
+        "handle_chinese_chars": chinese,
         "strip_accents": False,
         "lowercase": False,
     }
-    bare = {**clean, "clean_text": False, "handle_chinese_chars": False, "strip_accents": True, "lowercase": True}
+    bare = {**clean, "clean_text": False, "handle_chinese_chars": False, "strip_accents": strip, "lowercase": lower}
     sigma = {"type": "Replace", "pattern": {"Regex": FINAL_SIGMA}, "content": "ς"}
     model = {
         "type": "WordPiece",
@@ -31,7 +40,10 @@ def wordpiece_json(vocab: Mapping[str, int], specials: Mapping[str, int], *, unk
     return _written(
         model,
         {**specials, unknown: vocab[unknown]},
-        normalizer={"type": "Sequence", "normalizers": [clean, sigma, bare] if lower else [clean]},
+        normalizer={
+            "type": "Sequence",
+            "normalizers": [clean, *([sigma] if lower else []), *([bare] if lower or strip else [])],
+        },
         pre_tokenizer={"type": "BertPreTokenizer"},
         post_processor={"type": "BertProcessing", "sep": frame["[SEP]"], "cls": frame["[CLS]"]} if len(frame) == 2 else None,
         decoder={"type": "WordPiece", "prefix": "##", "cleanup": False},

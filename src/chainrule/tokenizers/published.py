@@ -175,10 +175,11 @@ def _gpt2(encoder: Path) -> BPE:
 
 def _vocab_json(vocab: Path) -> Tokenizer:
     ids, config = _json(vocab), _settings(vocab.parent)
-    qwen = str(config.get("tokenizer_class")).startswith("Qwen2") or END_OF_TEXT not in ids
+    kind = config.get("tokenizer_class")  # where nothing is said, the vocabulary tells
+    qwen = str(kind).startswith("Qwen2") or (kind is None and END_OF_TEXT not in ids and "<s>" not in ids)
     added, specials = _added_tokens(vocab.parent)
     named = {name: id for name, id in added.items() if name in specials}
-    if END_OF_TEXT in ids or not added:
+    if END_OF_TEXT in ids or (qwen and not added):
         named = {END_OF_TEXT: ids.get(END_OF_TEXT, len(ids))} | named
     merges = vocab.with_name("merges.txt")
     tokenizer = _vocab_and_merges(vocab, merges, pattern="qwen2" if qwen else "gpt2", nfc=qwen, specials=named)

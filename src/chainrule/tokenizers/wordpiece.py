@@ -31,8 +31,10 @@ class WordPiece(Tokenizer):
 
     lossless = False
 
-    def __init__(self, pieces: list[str], *, lower: bool = True) -> None:
+    def __init__(self, pieces: list[str], *, lower: bool = True, strip: bool | None = None, chinese: bool = True) -> None:
+        """``strip`` takes accents off (None: where ``lower`` does), ``chinese`` cuts Chinese characters apart."""
         self.pieces, self.lower, self.vocab_size = pieces, lower, len(pieces)
+        self.strip, self.chinese = lower if strip is None else strip, chinese
         self._ids = {piece: id for id, piece in enumerate(pieces)}
         if UNKNOWN not in self._ids:
             raise TokenizerError(f"this vocabulary of {len(pieces)} pieces has no {UNKNOWN}; a BERT vocab.txt holds one")
@@ -42,20 +44,27 @@ class WordPiece(Tokenizer):
 
     @classmethod
     def read(cls, path: Path) -> "WordPiece":
-        """The tokenizer of a ``vocab.txt``; ``do_lower_case`` is read from the configuration beside it."""
+        """The tokenizer of a ``vocab.txt``, with what the configuration beside it says of case, accents and Chinese."""
         config = path.with_name("tokenizer_config.json")
         settings = read_json_object(config, error=TokenizerError) if config.exists() else {}
-        return cls(read_text(path).rstrip("\n").split("\n"), lower=bool(settings.get("do_lower_case", True)))
+        return cls(
+            read_text(path).rstrip("\n").split("\n"),
+            lower=bool(settings.get("do_lower_case", True)),
+            strip=settings.get("strip_accents"),
+            chinese=bool(settings.get("tokenize_chinese_chars", True)),
+        )
 
     def encode(self, text: str) -> list[int]:
         return [self._ids[piece] for word in self.words(text) for piece in self.cut(word)]
 
     def words(self, text: str) -> list[str]:
         """The words of a text before they are cut."""
-        clean = "".join(_spaced(character) for character in text if not _dropped(character))
+        clean = "".join(_spaced(character, self.chinese) for character in text if not _dropped(character))
         words = clean.split()
         if self.lower:
-            words = [_bare(word.lower()) for word in words]
+            words = [word.lower() for word in words]
+        if self.strip:
+            words = [_bare(word) for word in words]
         return [part for word in words for part in _split(word)]
 
     def cut(self, word: str) -> list[str]:
@@ -95,14 +104,21 @@ class WordPiece(Tokenizer):
         from chainrule.tokenizers.library import LibraryTokenizer
         from chainrule.tokenizers.library_pieces import wordpiece_json
 
-        source = wordpiece_json(self._ids, self.specials, unknown=UNKNOWN, longest=LONGEST, lower=self.lower)
-        config = {"do_lower_case": self.lower}
-        return LibraryTokenizer(source, bos=self.bos, eos=self.eos, config=config)
+        source = wordpiece_json(
+            self._ids, self.specials, unknown=UNKNOWN, longest=LONGEST, lower=self.lower, strip=self.strip, chinese=self.chinese
+        )
+        return LibraryTokenizer(source, bos=self.bos, eos=self.eos, config=self._settings())
 
     def save(self, folder: Path) -> None:
         write_text(folder / "vocab.txt", "\n".join(self.pieces) + "\n")
-        config = {"tokenizer_class": "BertTokenizer", "do_lower_case": self.lower}
+        config = {"tokenizer_class": "BertTokenizer", **self._settings()}
         write_text(folder / "tokenizer_config.json", json.dumps(config, indent=2))
+
+    def _settings(self) -> dict[str, bool]:
+        said = {"do_lower_case": self.lower}
+        if self.strip != self.lower:
+            said["strip_accents"] = self.strip
+        return said if self.chinese else {**said, "tokenize_chinese_chars": False}
 
 
 def _dropped(character: str) -> bool:
@@ -112,11 +128,11 @@ def _dropped(character: str) -> bool:
     return character in "\0\ufffd" or unicodedata.category(character) in ("Cc", "Cf", "Cn", "Co", "Cs")
 
 
-def _spaced(character: str) -> str:
-    """White space as a space; a Chinese character with room around it."""
+def _spaced(character: str, chinese: bool) -> str:
+    """White space as a space; a Chinese character with room around it, where ``chinese``."""
     if character in "\t\n\r" or unicodedata.category(character) == "Zs":
         return " "
-    return f" {character} " if _chinese(ord(character)) else character
+    return f" {character} " if chinese and _chinese(ord(character)) else character
 
 
 def _chinese(code: int) -> bool:
