@@ -8,6 +8,9 @@ import torch
 
 import chainrule as cr
 from chainrule.cli import main
+from chainrule.hub.encoder import around_masks
+from chainrule.tokenizers.bpe import BPE
+from chainrule.tokenizers.byte import ByteTokenizer
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +72,12 @@ def test_what_cannot_be_filled_is_one_clear_message(folder, capsys):
         assert message in capsys.readouterr().err
     assert main(["fill", "ngram:" + str(folder / "vocab.txt"), "[MASK]"]) == 2
     assert "cannot look behind a mask" in capsys.readouterr().err
+
+
+def test_where_a_words_token_holds_its_space_the_mask_stands_for_both():
+    bpe = BPE.train(["the cat sat on a mat, a hat and a cap. " * 5], 330, pattern="gpt2", specials=("[MASK]",))
+    mask, the, sat = bpe.specials["[MASK]"], bpe.encode("the"), bpe.encode(" sat")
+    assert around_masks(bpe, ["the ", " sat"], mask) == [*the, mask, *sat]
+    assert around_masks(bpe, ["the", ""], mask) == [*the, mask]
+    letters = ByteTokenizer()  # here a space is a token of its own, before whatever word
+    assert around_masks(letters, ["the ", " sat"], mask) == [*letters.encode("the "), mask, *letters.encode(" sat")]

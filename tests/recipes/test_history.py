@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ from chainrule.hub.load import load, load_any
 from chainrule.pages.text import percent
 from chainrule.recipes import history as recipe
 from chainrule.recipes.eras import Shape, recipes, size
-from chainrule.recipes.history import Plan, history
+from chainrule.recipes.history import Plan, commands, history
 from chainrule.world import VERSION
 
 SMALL = Shape(d_model=32, n_layers=2, n_heads=2, context=64, batch_rows=4)
@@ -262,3 +263,12 @@ def test_the_ladder_for_machines_is_json(done):
     data = json.loads((folder / "ladder" / "ladder.json").read_text(encoding="utf-8"))
     assert data["milestones"][6]["key"] == "lstm"
     assert data["milestones"][6]["training"]["seconds"] == found.milestone("lstm").training.seconds
+
+
+def test_what_to_type_again_says_only_what_is_not_usual(tmp_path):
+    usual, *asks = commands(Plan())
+    assert usual == "chainrule ladder --name ladder --force"
+    assert asks[0] == "chainrule compare runs/ladder/llama runs/ladder/moe"
+    again, *asks = commands(Plan(text=Path("my book.txt"), rungs=chosen(None, known=False), seed=3, runs=Path("my runs")))
+    assert again == "chainrule ladder --text 'my book.txt' --seed 3 --runs 'my runs' --name ladder --force"
+    assert asks == ["chainrule generate 'my runs/ladder/moe' --temperature 0.8"]  # both have read the text

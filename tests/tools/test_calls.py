@@ -6,6 +6,7 @@ import pytest
 
 from chainrule.core.chat import ToolCall
 from chainrule.tools import TOOLS
+from chainrule.tools.calculator import calculator
 from chainrule.tools.calls import read_calls, run_call
 
 EXPRESSIONS = (
@@ -64,3 +65,19 @@ def test_half_a_surrogate_pair_in_a_call_becomes_text():
     _, (call,) = read_calls(reply)
     assert call.arguments == {"expression": "? 😀"}
     json.dumps(call.as_dict(), ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("12345678901 / 2", "6172839450.5"),
+        ("10000000000 + 0.5", "10000000000.5"),
+        ("999999999999999999 / 9", "111111111111111111"),
+        ("0.1 + 0.2", "0.3"),
+        ("1 / 3", "0.333333333333333"),
+        ("-7 / 2", "-3.5"),
+        ("6 / 3", "2"),
+    ],
+)
+def test_the_calculator_says_every_digit_that_it_knows(expression, value):
+    assert calculator(expression) == value

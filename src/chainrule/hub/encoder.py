@@ -54,10 +54,7 @@ class MaskedLM:
                 f"the text has no mask to fill; write {mask} where a word is missing, as in: The {mask} is blue."
             )
         hidden = tokenizer.specials[mask]
-        ids = list(tokenizer.encode(parts[0]))
-        for part in parts[1:]:
-            ids += [hidden, *tokenizer.encode(part)]
-        row = tokenizer.framed(ids)  # BERT's [CLS] and [SEP]
+        row = tokenizer.framed(around_masks(tokenizer, parts, hidden))  # BERT's [CLS] and [SEP]
         return [self._best(p, k) for p, id in zip(self._probabilities(row), row, strict=True) if id == hidden]
 
     @torch.inference_mode()
@@ -122,6 +119,21 @@ class MaskedLM:
         """A token as a reader may see it; an id beyond the tokenizer's by its number."""
         tokenizer = self.need_tokenizer()
         return tokenizer.piece(id) if id < tokenizer.vocab_size else f"<{id}>"
+
+
+def around_masks(tokenizer: Tokenizer, parts: Sequence[str], mask: int) -> list[int]:
+    """The ids of a text's parts with masks between; where a word's token holds the space before it, a mask stands for both."""
+    ids: list[int] = []
+    for part in parts[:-1]:
+        ids += [*_before_a_word(tokenizer, part), mask]
+    return [*ids, *tokenizer.encode(parts[-1])]
+
+
+def _before_a_word(tokenizer: Tokenizer, part: str) -> list[int]:
+    ids, bare = tokenizer.encode(part), tokenizer.encode(part.removesuffix(" "))
+    followed = tokenizer.encode(f"{part}a")
+    glued = followed[: len(ids)] != ids and followed[: len(bare)] == bare
+    return list(bare if glued else ids)
 
 
 def mask_token(tokenizer: Tokenizer) -> str:

@@ -223,10 +223,10 @@ class LM:
     def request(self, tokens: list[int], /, given: Given | None = None, **settings: Any) -> Request:
         """A request that stops where this model's texts end; unknown settings are refused."""
         stops = frozenset(self.tokenizer.eos) if self.tokenizer is not None else frozenset[int]()
-        stop = settings.pop("stop", ())
-        settings["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
+        stop = settings.pop("stop", None)
+        settings["stop"] = () if stop is None else (stop,) if isinstance(stop, str) else tuple(stop)
         _check_settings(settings)
-        asked = frozenset(settings.pop("stop_ids", ()))
+        asked = frozenset(settings.pop("stop_ids", None) or ())
         return Request(tokens=tokens, given=given, stop_ids=asked | stops | self.turn_ends(), **settings)
 
     def turn_ends(self) -> frozenset[int]:

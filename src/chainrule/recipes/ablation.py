@@ -245,7 +245,8 @@ def command(plan: Plan) -> str:
     """What to type to see it again."""
     text = "" if plan.text is None else f" --text {shlex.quote(str(plan.text))}"
     layers = "" if plan.layers == Plan.layers else f" --layers {plan.layers}"
-    return f"chainrule ladder --ablate {','.join(plan.parts)}{text}{layers} --name {plan.name} --force"
+    seed = "" if plan.seed == Plan.seed else f" --seed {plan.seed}"
+    return f"chainrule ladder --ablate {','.join(plan.parts)}{text}{layers}{seed} --name {plan.name} --force"
 
 
 def _say(text: str) -> None:

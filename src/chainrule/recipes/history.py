@@ -8,6 +8,7 @@ that was killed goes on with the rung it was in.
 """
 
 import json
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -313,12 +314,18 @@ def learned(run: Path) -> tuple[Training, tuple[tuple[int, float], ...]]:
 
 def commands(plan: Plan) -> tuple[str, ...]:
     """What to type next."""
-    text = "" if plan.text is None else f" --text {plan.text}"
-    runs = [f"{plan.folder / key}" for key in plan.rungs if key in NEURAL and key not in BRANCHES]
-    asks = [f"chainrule compare {runs[-2]} {runs[-1]}{text}"] if len(runs) > 1 else []
+    runs = [shlex.quote(str(plan.folder / key)) for key in plan.rungs if key in NEURAL and key not in BRANCHES]
+    # of a user's text both have read most, and would be compared by what they remember
+    asks = [f"chainrule compare {runs[-2]} {runs[-1]}"] if len(runs) > 1 and plan.text is None else []
     asks += [f"chainrule generate {runs[-1]} --temperature 0.8"] if runs else []
-    chosen_here = "" if plan.rungs == chosen(None, known=plan.text is None) else f" --rungs {','.join(plan.rungs)}"
-    return (f"chainrule ladder{text}{chosen_here} --name {plan.name} --force", *asks)
+    usual = Plan(text=plan.text, rungs=chosen(None, known=plan.text is None))
+    options = {
+        "--text": (plan.text, None), "--rungs": (",".join(plan.rungs), ",".join(usual.rungs)),
+        "--seed": (plan.seed, usual.seed), "--steps": (plan.steps, None), "--minutes": (plan.minutes, usual.minutes),
+        "--train-documents": (plan.documents, None), "--runs": (plan.runs, usual.runs),
+    }  # fmt: skip
+    said = "".join(f" {name} {shlex.quote(str(value))}" for name, (value, other) in options.items() if value != other)
+    return (f"chainrule ladder{said} --name {shlex.quote(plan.name)} --force", *asks)
 
 
 def _say(text: str) -> None:

@@ -9,6 +9,7 @@ decided before it starts: the machine's speed is measured, and the steps that fi
 import gc
 import json
 import math
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -459,7 +460,8 @@ class _Quickstart:
         """What to type next."""
         run = self.plan.folder
         if not self.world:
-            return (f"chainrule generate {run} --temperature 0.8", f"chainrule ladder {run} --text {self.plan.text}")
+            text = shlex.quote(str(self.plan.text))
+            return (f"chainrule generate {run} --temperature 0.8", f"chainrule ladder {run} --text {text}")
         return (f"chainrule chat {run}", f'chainrule next {run} "今天我来到了"', f"chainrule ladder {run}")
 
 

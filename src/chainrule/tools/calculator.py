@@ -13,11 +13,19 @@ from chainrule.core.errors import RequestError
 
 LARGEST = 10**18
 LONGEST = 200
+
+
+def _divide(a: float, b: float) -> float:
+    """a / b, exact where whole numbers go into each other: fractions know sixteen digits alone."""
+    whole = isinstance(a, int) and isinstance(b, int) and b != 0 and a % b == 0
+    return a // b if whole else a / b
+
+
 OPERATIONS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
+    ast.Div: _divide,
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
     ast.Pow: operator.pow,
@@ -38,9 +46,9 @@ def calculator(expression: str) -> str:
         raise RequestError(f"the expression is {len(expression)} characters long; a calculator reads at most {LONGEST}")
     try:
         value = _value(ast.parse(expression.strip(), mode="eval").body)
-    except (SyntaxError, UnicodeError, ZeroDivisionError, OverflowError, RecursionError) as error:
+    except (SyntaxError, ValueError, ZeroDivisionError, OverflowError, RecursionError) as error:
         raise RequestError(f"{expression!r} cannot be worked out: {error}") from error
-    return str(int(value)) if value == int(value) else f"{value:.10g}"
+    return str(int(value)) if value == int(value) else f"{value:.15g}"
 
 
 def _value(node: ast.AST) -> float:

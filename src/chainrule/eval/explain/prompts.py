@@ -12,7 +12,7 @@ import torch
 from chainrule.core.errors import RequestError
 from chainrule.core.shapes import Tensor
 from chainrule.core.tokenizer import Tokenizer
-from chainrule.hub.encoder import MaskedLM, mask_token
+from chainrule.hub.encoder import MaskedLM, around_masks, mask_token
 from chainrule.hub.lm import LM
 
 PROMPT, MASKED, SENTENCE = "Once upon a time", "The {mask} is blue.", "The sky is blue."
@@ -93,13 +93,11 @@ def _masked(lm: MaskedLM, text: str | None) -> Row:
     tokenizer = lm.need_tokenizer()
     mask = mask_token(tokenizer) if lm.model.fills else ""
     text = (MASKED.format(mask=mask) if mask else SENTENCE) if text is None else text
-    first, *rest = text.split(mask) if mask else [text]
-    ids = list(tokenizer.encode(first))
-    for part in rest:
-        ids += [tokenizer.specials[mask], *tokenizer.encode(part)]
-    ids = tokenizer.framed(ids)
-    hidden = ids.index(tokenizer.specials[mask]) if rest else -1
-    asks = f"the word behind {mask}" if rest else LAST
+    parts = text.split(mask) if mask else [text]
+    masked = len(parts) > 1
+    ids = tokenizer.framed(around_masks(tokenizer, parts, tokenizer.specials.get(mask, -1)))
+    hidden = ids.index(tokenizer.specials[mask]) if masked else -1
+    asks = f"the word behind {mask}" if masked else LAST
     spelt = _piece(tokenizer)
     return Row(ids=ids, prompt=text, pieces=[spelt(id) for id in ids], piece=spelt, place=hidden, asks=asks)
 
