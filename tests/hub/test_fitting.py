@@ -11,7 +11,7 @@ from chainrule.hub.export import export
 from chainrule.hub.load import load
 from chainrule.models.decoder import Decoder, DecoderConfig
 from chainrule.tokenizers.bpe import BPE
-from chainrule.tokenizers.library import LibraryTokenizer
+from chainrule.tokenizers.fast import LibraryTokenizer
 from chainrule.tokenizers.llama2c import Llama2cTokenizer
 
 N = 265

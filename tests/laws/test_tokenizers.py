@@ -16,7 +16,7 @@ from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.byte import ByteTokenizer
 from chainrule.tokenizers.char import CharTokenizer
 from chainrule.tokenizers.chat import CHATML, IM_END, IM_START, ChatTemplate
-from chainrule.tokenizers.library import LibraryTokenizer
+from chainrule.tokenizers.fast import LibraryTokenizer
 from chainrule.tokenizers.llama2c import Llama2cTokenizer
 from chainrule.tokenizers.sentencepiece import BPE as MERGES
 from chainrule.tokenizers.sentencepiece import BYTE, CONTROL, NORMAL, UNIGRAM, UNKNOWN, Model, SentencePiece, model_bytes

@@ -26,7 +26,7 @@ from chainrule.hub.gguf.vocab import PRES
 from chainrule.tokenizers import load as load_tokenizer
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.chat import CHATML, IM_END, IM_START, ChatTemplate
-from chainrule.tokenizers.library import LibraryTokenizer
+from chainrule.tokenizers.fast import LibraryTokenizer
 from chainrule.tokenizers.patterns import PATTERNS
 from tests.hub.gguf_cases import CASES, published
 from tests.measured import keep_measured

@@ -1,6 +1,7 @@
 """The ablations in their smallest form: a deep decoder, whole and without each part, and what its layers are told."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from chainrule.eval.ablation import PARTS, chosen, ratio, read
 from chainrule.eval.gradients import layer_gradients
 from chainrule.logprobs.losses import cross_entropy
 from chainrule.recipes import ablation as recipe
-from chainrule.recipes.ablation import Plan, ablation, decoder
+from chainrule.recipes.ablation import Plan, ablation, command, decoder
 from chainrule.train.loop import Diverged
 
 
@@ -87,7 +88,8 @@ def test_a_users_own_text_is_judged_by_its_last_part(tmp_path):
     assert all(list(one.bits_per_byte) == ["text"] for one in found.models)
     assert all(bits > 0 for one in found.models for bits in one.bits_per_byte.values())
     assert found.source == str(text)
-    assert found.commands == (f"chainrule ladder --ablate norm,position --text '{text}' --layers 2 --name ablation --force",)
+    said = f"--text '{text}' --layers 2 --steps 1 --runs {tmp_path}"
+    assert found.commands == (f"chainrule ladder --ablate norm,position {said} --name ablation --force",)
     assert str(text) in (tmp_path / "ablation" / "report.html").read_text(encoding="utf-8")
     assert (
         ablation(plan(tmp_path, text=text, layers=2, parts=("norm", "position"), documents=None), resume=True).models
@@ -105,9 +107,11 @@ def test_a_text_too_short_for_a_row_is_refused_and_leaves_nothing(tmp_path):
     assert not (tmp_path / "ablation").exists()
 
 
-def test_what_to_type_again_says_only_what_is_not_usual(done):
-    _, found = done
-    assert found.commands == ("chainrule ladder --ablate residual,norm,position --name ablation --force",)
+def test_what_to_type_again_says_only_what_is_not_usual():
+    assert command(Plan()) == "chainrule ladder --ablate residual,norm,position --name ablation --force"
+    again = command(Plan(seed=3, runs=Path("my runs"), documents=60))
+    said = "--seed 3 --train-documents 60 --runs 'my runs'"
+    assert again == f"chainrule ladder --ablate residual,norm,position {said} --name ablation --force"
 
 
 def test_a_model_that_diverges_is_reported_with_its_step(tmp_path, monkeypatch):

@@ -3,14 +3,14 @@
 import pytest
 
 from chainrule.recipes.corpus import learned_tokenizer
-from chainrule.tokenizers import library
+from chainrule.tokenizers import fast
 from chainrule.train.material import SPECIALS
 
 TEXT = ["the cat sat on the mat and the dog ran to the park. "] * 5
 
 
 def test_a_tokenizer_whose_writing_was_interrupted_is_learned_again(tmp_path, monkeypatch):
-    write = library.write_text
+    write = fast.write_text
 
     def interrupted(path, text):
         if path.name == "tokenizer_config.json":
@@ -18,7 +18,7 @@ def test_a_tokenizer_whose_writing_was_interrupted_is_learned_again(tmp_path, mo
         write(path, text)
 
     with monkeypatch.context() as patch:
-        patch.setattr(library, "write_text", interrupted)
+        patch.setattr(fast, "write_text", interrupted)
         with pytest.raises(KeyboardInterrupt):
             learned_tokenizer(tmp_path, TEXT, 280, "cl100k", SPECIALS)
     assert list(tmp_path.iterdir()) == []

@@ -8,7 +8,7 @@ from chainrule.core.errors import TokenizerError
 from chainrule.tokenizers import load
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.chat import CHATML, IM_END, IM_START, ChatTemplate
-from chainrule.tokenizers.library import LibraryTokenizer
+from chainrule.tokenizers.fast import LibraryTokenizer
 from chainrule.tokenizers.patterns import spell
 
 TEXT, TOOL = "the cat sat on the mat", "<tool_call>"

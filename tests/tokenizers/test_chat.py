@@ -67,7 +67,7 @@ def theirs(source, variables, messages, tools=None, generate=False):
         conversations=[messages], tools=tools, chat_template=source, add_generation_prompt=generate, **variables
     )
     import tokenizers
-    from chainrule.tokenizers.library import library_json
+    from chainrule.tokenizers.fast import library_json
 
     engine = tokenizers.Tokenizer.from_str(library_json(TOKENIZER))
     return rendered[0], engine.encode(rendered[0], add_special_tokens=False).ids
@@ -195,7 +195,7 @@ ROUGH = (
 def test_ids_and_mask_equal_transformers_where_the_words_begin_inside_a_token(content):
     """ "the" + "re it is" is one token "there", of which part is the assistant's: it counts, as in transformers."""
     transformers = pytest.importorskip("transformers")
-    from chainrule.tokenizers.library import LibraryTokenizer
+    from chainrule.tokenizers.fast import LibraryTokenizer
 
     source = prefixing()
     theirs = transformers.PreTrainedTokenizerFast(tokenizer_object=__import__("tokenizers").Tokenizer.from_str(source))
@@ -210,7 +210,7 @@ def test_ids_and_mask_equal_transformers_where_the_words_begin_inside_a_token(co
 
 def test_a_content_that_spells_a_special_token_changes_no_other_turn():
     """Not the ▁ of the first word alone, and not the spaces that an end of turn takes with it."""
-    from chainrule.tokenizers.library import LibraryTokenizer
+    from chainrule.tokenizers.fast import LibraryTokenizer
 
     template = ChatTemplate(ROUGH, LibraryTokenizer(prefixing()))
     end = template.tokenizer.specials["<|end|>"]

@@ -8,7 +8,7 @@ from chainrule.core.errors import TokenizerError
 from chainrule.tokenizers import load
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.chat import CHATML, IM_END, IM_START, ChatTemplate
-from chainrule.tokenizers.library import LibraryTokenizer, byte_level_json
+from chainrule.tokenizers.fast import LibraryTokenizer, byte_level_json
 from chainrule.tokenizers.patterns import spell, split_pattern
 
 SPECIALS = ("<|endoftext|>", IM_START, IM_END)

@@ -83,8 +83,8 @@ def _check_layers(config: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def understood(config: Mapping[str, Any]) -> Iterator[None]:
-    """What breaks on a value of a ``config.json`` (a text for a number, a width of 0) is an error of the config."""
+def understood(config: Mapping[str, Any], where: str = "config.json") -> Iterator[None]:
+    """What breaks on a value of a config (a text for a number, a width of 0) is an error of the file that says it."""
     try:
         yield
     except ChainruleError:
@@ -92,8 +92,8 @@ def understood(config: Mapping[str, Any]) -> Iterator[None]:
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         said = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(
-            f"config.json (model_type {config.get('model_type')!r}) cannot be understood: a value in it has the wrong type "
-            f"or size ({said[:120]})"
+            f"{where} (model_type {config.get('model_type')!r}) cannot be understood: a value in it has the wrong type or "
+            f"size ({said[:120]})"
         ) from error
 
 

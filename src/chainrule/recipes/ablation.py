@@ -42,7 +42,7 @@ from chainrule.models.decoder import Decoder, DecoderConfig
 from chainrule.pages.text import fixed
 from chainrule.recipes.corpus import check_seed, read_corpus, source, version
 from chainrule.recipes.costs import machine
-from chainrule.recipes.staged import DONE, staged
+from chainrule.recipes.staged import DONE, staged, typed
 from chainrule.train.loop import Diverged, Hooks, Settings, train
 from chainrule.train.objective import Objective
 from chainrule.train.optim import AdamW
@@ -243,10 +243,12 @@ class _Ablations:
 
 def command(plan: Plan) -> str:
     """What to type to see it again."""
-    text = "" if plan.text is None else f" --text {shlex.quote(str(plan.text))}"
-    layers = "" if plan.layers == Plan.layers else f" --layers {plan.layers}"
-    seed = "" if plan.seed == Plan.seed else f" --seed {plan.seed}"
-    return f"chainrule ladder --ablate {','.join(plan.parts)}{text}{layers}{seed} --name {plan.name} --force"
+    options = {
+        "--text": (plan.text, None), "--layers": (plan.layers, Plan.layers), "--seed": (plan.seed, Plan.seed),
+        "--steps": (plan.steps, None), "--minutes": (plan.minutes, Plan.minutes), "--train-documents": (plan.documents, None),
+        "--runs": (plan.runs, Plan.runs),
+    }  # fmt: skip
+    return f"{typed('ladder --ablate ' + ','.join(plan.parts), options)} --name {shlex.quote(plan.name)} --force"
 
 
 def _say(text: str) -> None:

@@ -45,7 +45,7 @@ from chainrule.pages.text import fixed
 from chainrule.recipes.corpus import check_seed, read_corpus, source, version
 from chainrule.recipes.costs import machine
 from chainrule.recipes.eras import Shape, recipes
-from chainrule.recipes.staged import DONE, staged
+from chainrule.recipes.staged import DONE, staged, typed
 from chainrule.train.material import SPECIALS
 from chainrule.train.precision import pick_precision
 from chainrule.train.recipe import FreshEncoder, FreshNeuralNGram, FreshSeq2Seq, Published, Recipe, World, read_recipe
@@ -324,8 +324,7 @@ def commands(plan: Plan) -> tuple[str, ...]:
         "--seed": (plan.seed, usual.seed), "--steps": (plan.steps, None), "--minutes": (plan.minutes, usual.minutes),
         "--train-documents": (plan.documents, None), "--runs": (plan.runs, usual.runs),
     }  # fmt: skip
-    said = "".join(f" {name} {shlex.quote(str(value))}" for name, (value, other) in options.items() if value != other)
-    return (f"chainrule ladder{said} --name {shlex.quote(plan.name)} --force", *asks)
+    return (f"{typed('ladder', options)} --name {shlex.quote(plan.name)} --force", *asks)
 
 
 def _say(text: str) -> None:

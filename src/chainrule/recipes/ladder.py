@@ -1,7 +1,7 @@
 """Who climbs the ladder: uniform, n-grams of orders 1 to 6 on bytes and on a model's tokens, the model, the truth."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from chainrule.hub.lm import LM
 from chainrule.models.ngram import NGram
 from chainrule.models.ngram_counts import Ints, Level, count_ngrams
 from chainrule.tokenizers.byte import ByteTokenizer
-from chainrule.train.material import AT_ONCE
+from chainrule.train.material import framed_texts
 
 MOST_BYTES, MOST_TOKENS = 4_000_000, 6_000_000
 """N-grams count so many bytes, or tokens, of a text: more would take minutes, or gigabytes, and hardly help."""
@@ -29,21 +29,14 @@ def counted(texts: Sequence[str], tokenizer: Tokenizer, order: int) -> list[Leve
     """
     documents: list[Ints] = []
     left = MOST_TOKENS
-    for ids in _framed(texts, tokenizer):
+    for ids in framed_texts(texts, tokenizer):
         if left <= 0:
             break
-        documents.append(ids[:left])
+        documents.append(ids[:left].astype(np.int64))
         left -= len(ids)
     if left < 0 or len(documents) < len(texts):
         _say_left_out("tokens", MOST_TOKENS)
     return count_ngrams(documents, order, tokenizer.vocab_size)
-
-
-def _framed(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[Ints]:
-    """The ids of each document, some encoded together."""
-    for start in range(0, len(texts), AT_ONCE):
-        for ids in tokenizer.encode_many(texts[start : start + AT_ONCE]):
-            yield np.array(tokenizer.framed(ids))
 
 
 def _say_left_out(family: Family, most: int) -> None:

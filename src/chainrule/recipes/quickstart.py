@@ -14,10 +14,10 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -40,7 +40,6 @@ from chainrule.eval.results import (
     ChatScore,
     Cost,
     Curve,
-    Goals,
     ModelFacts,
     Odds,
     Results,
@@ -55,13 +54,14 @@ from chainrule.hub.lm import LM
 from chainrule.hub.load import load
 from chainrule.models.ngram import NGram
 from chainrule.models.ngram_counts import count_ngrams
-from chainrule.recipes.corpus import check_seed, in_pieces, learned_tokenizer, version
+from chainrule.recipes.corpus import in_pieces, learned_tokenizer, version
 from chainrule.recipes.costs import machine, memory_bytes, read_costs, write_costs
 from chainrule.recipes.ladder import foot, head
+from chainrule.recipes.quickstart_plan import END_SECONDS, Plan
 from chainrule.recipes.staged import staged
 from chainrule.tokenizers.chat import CHATML, ChatTemplate
 from chainrule.train.material import BEGINNING, SPECIALS
-from chainrule.train.recipe import Fresh, Optimizing, Published, Recipe, Start, Text, World, WorldChats, read_recipe
+from chainrule.train.recipe import Optimizing, Published, Recipe, Start, Text, World, WorldChats, read_recipe
 from chainrule.train.run import read_metrics, remove, run_recipe, seconds_per_step
 from chainrule.train.schedule import Schedule
 from chainrule.world import LANGUAGES, VERSION, documents
@@ -69,13 +69,6 @@ from chainrule.world.chats import chats as world_chats
 from chainrule.world.story import FRONTED
 from chainrule.world.words import cut_nouns
 
-PRETRAIN_SECONDS, SFT_SECONDS, REST_SECONDS = 270.0, 135.0, 130.0
-END_SECONDS = 75.0
-"""What the questions before the fine-tuning, its chats and the evaluation take."""
-SMALL, LARGE = Fresh(n_layers=3, d_model=128, n_heads=4, d_ff=352), Fresh(n_layers=4, d_model=192, n_heads=6, d_ff=512)
-"""What learns most in ten minutes, and what learns more in half an hour or longer: twice as many steps in the same time bring a
-model of half the size nearer to the truth until it has no more room."""
-LONG_MINUTES = 30.0
 MEASURED = 0.02
 """The share of the pretraining's time for which its steps are timed before: a machine may slow down by a fifth in a minute."""
 PRETRAIN, SFT = "pretrain", "sft"
@@ -97,57 +90,6 @@ DIALOGUES = (
     ("你好！", "37 * 48 = 几？", "你是谁？", "3加4等于几？", "黑洞是什么？"),
 )
 """What is asked in the report, all of a line in one conversation; no chat of the training asks the last question of either."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What to run: on which text (None: the world), for how long, how big."""
-
-    kind: Literal["quickstart"] = "quickstart"
-    name: str = "quickstart"
-    runs: Path = Path("runs")
-    text: Path | None = None
-    seed: int = 0
-    minutes: float = 10.0
-    steps: int | None = None
-    sft_steps: int | None = None
-    vocab_size: int = 2048
-    held_out: int = 400
-    questions: int = 400
-    counted: int = 40_000
-    shape: Fresh | None = None
-    """The model; None is what suits the minutes."""
-
-    def __post_init__(self) -> None:
-        check_seed(self.seed)
-
-    @property
-    def model(self) -> Fresh:
-        """The model that is trained."""
-        return self.shape or (SMALL if self.minutes < LONG_MINUTES else LARGE)
-
-    @property
-    def folder(self) -> Path:
-        """Where everything goes."""
-        return self.runs / self.name
-
-    @property
-    def seconds(self) -> tuple[float, float]:
-        """How long the pretraining and the fine-tuning may take.
-
-        Of all that is beyond ten minutes four fifths go to training, nine tenths of these to the pretraining: chats are learned
-        sooner. The last fifth is kept, since a machine may be a sixth slower for an hour than while its steps were timed.
-        """
-        usual, beyond = PRETRAIN_SECONDS + SFT_SECONDS, 60 * self.minutes - 600
-        if beyond <= 0:
-            share = max(0.02, (self.minutes * 60 * (usual + REST_SECONDS) / 600 - REST_SECONDS) / usual)
-            return share * PRETRAIN_SECONDS, share * SFT_SECONDS
-        return PRETRAIN_SECONDS + 0.9 * 0.8 * beyond, SFT_SECONDS + 0.1 * 0.8 * beyond
-
-    @property
-    def goals(self) -> Goals:
-        """What a run of so many minutes sets out to show: from an hour on, to come nearer to the truth."""
-        return Goals(seconds=60 * self.minutes, above_truth=0.03 if self.minutes >= 60 else Goals.above_truth)
 
 
 def quickstart(plan: Plan, *, resume: bool = False, force: bool = False) -> Results:

@@ -8,6 +8,7 @@ from a run.
 
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,6 +73,12 @@ def read_plan(path: Path) -> dict[str, Any]:
     if not isinstance(plan, dict):
         raise CheckpointError(f"{path} is damaged (it holds a {type(plan).__name__}); begin anew under another --name")
     return plan
+
+
+def typed(verb: str, options: Mapping[str, tuple[Any, Any]]) -> str:
+    """What to type for a run again: a verb with those of its options that are not the usual; each is (said, usual)."""
+    said = (f" {name} {shlex.quote(str(value))}" for name, (value, usual) in options.items() if value != usual)
+    return f"chainrule {verb}{''.join(said)}"
 
 
 def _settings(folder: Path) -> dict[str, Any]:

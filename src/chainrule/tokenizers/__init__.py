@@ -8,7 +8,7 @@ _NAMES = {
     "ByteTokenizer": "chainrule.tokenizers.byte",
     "CharTokenizer": "chainrule.tokenizers.char",
     "BPE": "chainrule.tokenizers.bpe",
-    "LibraryTokenizer": "chainrule.tokenizers.library",
+    "LibraryTokenizer": "chainrule.tokenizers.fast",
     "ChatTemplate": "chainrule.tokenizers.chat",
 }
 __all__ = list(_NAMES)

@@ -19,7 +19,7 @@ from chainrule.tokenizers.byte import END_OF_TEXT
 from chainrule.tokenizers.patterns import byte_letters, compiled, split_pattern
 
 if TYPE_CHECKING:
-    from chainrule.tokenizers.library import LibraryTokenizer
+    from chainrule.tokenizers.fast import LibraryTokenizer
 
 
 class BPE(Tokenizer):
@@ -126,7 +126,7 @@ class BPE(Tokenizer):
 
     def fast(self) -> "LibraryTokenizer":
         """The same tokenizer, run by the `tokenizers` library."""
-        from chainrule.tokenizers.library import LibraryTokenizer, library_json
+        from chainrule.tokenizers.fast import LibraryTokenizer, library_json
 
         return LibraryTokenizer(library_json(self), bos=self.bos, eos=self.eos)
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property, partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from chainrule.core.chat import ROLES, Message
@@ -24,7 +23,7 @@ from chainrule.core.files import read_json, read_text
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.tokenizers.chat_jinja import TAG_OFF, TAG_ON, Span, has_generation_tags, run_template, untag
 from chainrule.tokenizers.chat_mask import PROBE, assistant_spans, probed
-from chainrule.tokenizers.library import LibraryTokenizer
+from chainrule.tokenizers.fast import LibraryTokenizer
 
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
 CHATML = (
@@ -157,7 +156,7 @@ class ChatTemplate:
     @cached_property
     def _special(self) -> re.Pattern[str]:
         """Matches a special token; of two that begin alike, the longer."""
-        return _finding(_all_specials(self._strict))
+        return _finding(_all_specials(self._strict), {})
 
     def _encode_spans(self, text: str, spans: list[Span]) -> Encoded:
         """Encode what stands between special tokens; a token counts that holds a character of a span."""
@@ -240,7 +239,7 @@ def _between(text: str, special: re.Pattern[str]) -> list[Span]:
     return list(itertools.pairwise(sorted(cuts)))
 
 
-def _finding(names: Iterable[str], strips: Mapping[str, tuple[bool, bool]] = MappingProxyType({})) -> re.Pattern[str]:
+def _finding(names: Iterable[str], strips: Mapping[str, tuple[bool, bool]]) -> re.Pattern[str]:
     """Matches the names, the longer first, each with the white space that it takes with it."""
     space = {True: r"\s*", False: ""}
     each = ((strips.get(name, (False, False)), name) for name in sorted(names, key=len, reverse=True))

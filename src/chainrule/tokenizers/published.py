@@ -18,7 +18,7 @@ from chainrule.core.tokenizer import Tokenizer
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.byte import END_OF_TEXT, ByteTokenizer
 from chainrule.tokenizers.char import CharTokenizer
-from chainrule.tokenizers.library import LibraryTokenizer, library_json, puts_bos
+from chainrule.tokenizers.fast import LibraryTokenizer, library_json, puts_bos
 from chainrule.tokenizers.llama2c import Llama2cTokenizer
 from chainrule.tokenizers.patterns import PATTERNS, split_pattern, unspell
 from chainrule.tokenizers.sentencepiece import SentencePiece, read_model

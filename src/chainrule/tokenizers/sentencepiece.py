@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 from chainrule.core.errors import TokenizerError
 from chainrule.core.files import whole_file, write_text
 from chainrule.core.tokenizer import Tokenizer
-from chainrule.tokenizers.library import token_names
+from chainrule.tokenizers.fast import token_names
 from chainrule.tokenizers.merging import merge_best
 from chainrule.tokenizers.unigram import best_cut
 
 if TYPE_CHECKING:
-    from chainrule.tokenizers.library import LibraryTokenizer
+    from chainrule.tokenizers.fast import LibraryTokenizer
 
 SPACE = "▁"
 NORMAL, UNKNOWN, CONTROL, DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
@@ -175,8 +175,8 @@ class SentencePiece(Tokenizer):
 
     def fast(self) -> "LibraryTokenizer":
         """The same tokenizer, run by the `tokenizers` library; raises ``TokenizerError`` where that would give other ids."""
-        from chainrule.tokenizers.library import LibraryTokenizer
-        from chainrule.tokenizers.library_pieces import bpe_model, pieces_json, unigram_model
+        from chainrule.tokenizers.fast import LibraryTokenizer
+        from chainrule.tokenizers.fast_pieces import bpe_model, pieces_json, unigram_model
 
         if reasons := [reason for reason, holds in self._beyond_library().items() if holds]:
             raise TokenizerError(

@@ -18,7 +18,7 @@ from chainrule.core.files import read_json_object, read_text, write_text
 from chainrule.core.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from chainrule.tokenizers.library import LibraryTokenizer
+    from chainrule.tokenizers.fast import LibraryTokenizer
 
 UNKNOWN = "[UNK]"
 NAMES = ("[PAD]", "[CLS]", "[SEP]", "[MASK]")
@@ -101,8 +101,8 @@ class WordPiece(Tokenizer):
         Its tables are of Unicode 8: around characters that are younger (marks, punctuation, a block of Chinese characters), or
         assigned to nothing, its ids may differ.
         """
-        from chainrule.tokenizers.library import LibraryTokenizer
-        from chainrule.tokenizers.library_pieces import wordpiece_json
+        from chainrule.tokenizers.fast import LibraryTokenizer
+        from chainrule.tokenizers.fast_pieces import wordpiece_json
 
         source = wordpiece_json(
             self._ids, self.specials, unknown=UNKNOWN, longest=LONGEST, lower=self.lower, strip=self.strip, chinese=self.chinese

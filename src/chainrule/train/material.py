@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import chain, islice
@@ -356,8 +356,13 @@ def fresh_model(recipe: Recipe, vocab_size: int, documents: list[NDArray[np.int3
 
 def encode_texts(texts: list[str], tokenizer: Tokenizer) -> list[tuple[NDArray[np.int32], None]]:
     """begin, text, end of each; every token is judged."""
+    return [(ids, None) for ids in framed_texts(texts, tokenizer)]
+
+
+def framed_texts(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[NDArray[np.int32]]:
+    """begin, text, end of each, as they are asked for."""
     some = (texts[i : i + AT_ONCE] for i in range(0, len(texts), AT_ONCE))  # ids in lists take ten times the room of arrays
-    return [(np.array(tokenizer.framed(ids), np.int32), None) for batch in some for ids in tokenizer.encode_many(batch)]
+    return (np.array(tokenizer.framed(ids), np.int32) for batch in some for ids in tokenizer.encode_many(batch))
 
 
 def pack_texts(texts: list[str], tokenizer: Tokenizer, context: int) -> Rows:

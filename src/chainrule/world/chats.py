@@ -104,10 +104,9 @@ class Chat:
         """The conversation up to the last reply."""
         return self.messages[:-1]
 
-    @property
-    def split(self) -> Split:
-        """Where the chat belongs, by its facts."""
-        return "heldout" if held_out(self.facts) else "train"
+    def belongs(self, split: Split) -> bool:
+        """Whether the chat is of a split, by its facts; a greeting, and who is asked, are of both."""
+        return self.kind in ("greeting", "identity") or held_out(self.facts) == (split == "heldout")
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ def chats(seed: int, *, split: Split = "train", language: str | None = None, kin
         rng = random.Random(f"chat {seed} {i}")
         chosen = rng.choices(list(KINDS), list(KINDS.values()))[0]
         found = draw(rng, language or rng.choice(LANGUAGES), kind or chosen)
-        if found.split == split or found.kind in ("greeting", "identity"):
+        if found.belongs(split):
             yield found
         i += 1
 
@@ -157,7 +156,7 @@ def _known(rng: random.Random, language: str, kinds: Sequence[str]) -> Chat:
     while True:
         spoken = rng.choices(LANGUAGES, [SAME_LANGUAGE if one == language else 1 - SAME_LANGUAGE for one in LANGUAGES])[0]
         chat = of_one_kind(rng, spoken, rng.choice(kinds))
-        if chat.split == "train" or chat.kind in ("greeting", "identity"):
+        if chat.belongs("train"):
             return chat
 
 

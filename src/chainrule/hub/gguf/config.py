@@ -4,13 +4,12 @@ The tables say what is plain; what is not (heads, experts, windows, a tied head)
 can say a model at all is found out by reading back what was written: a feature that would get lost is an error that names it.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
-from chainrule.core.errors import ChainruleError, CheckpointError
+from chainrule.core.errors import CheckpointError
 from chainrule.core.schema import dump
-from chainrule.hub.build import parts
+from chainrule.hub.build import parts, understood
 from chainrule.hub.difference import difference
 from chainrule.hub.gguf.keys import FRACTIONS, Keys
 from chainrule.hub.gguf.rope import Tables, rope_keys, rope_of, rope_parameters, rope_width
@@ -49,21 +48,8 @@ def published(arch: str, metadata: Mapping[str, Any], shapes: Shapes, tables: Ta
 
     Raises ``CheckpointError`` for a key of the architecture that was not read: it may say that this is another model.
     """
-    with _understood(arch, where):
+    with understood({"model_type": TABLES[arch].model_type}, str(where)):
         return _published(arch, metadata, shapes, tables, where)
-
-
-@contextmanager
-def _understood(arch: str, where: object) -> Iterator[None]:
-    """What breaks on a value of the metadata is an error of the file."""
-    try:
-        yield
-    except ChainruleError:
-        raise
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{where}: a key of {arch} has a value of the wrong type or size ({str(error)[:120]}); export the file again"
-        ) from error
 
 
 def _published(arch: str, metadata: Mapping[str, Any], shapes: Shapes, tables: Tables, where: object) -> Config:

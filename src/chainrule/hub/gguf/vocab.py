@@ -17,7 +17,7 @@ from typing import Any
 
 from chainrule.core.errors import CheckpointError, TokenizerError, nearest
 from chainrule.core.tokenizer import Tokenizer
-from chainrule.tokenizers.library import LibraryTokenizer, byte_level_json
+from chainrule.tokenizers.fast import LibraryTokenizer, byte_level_json
 from chainrule.tokenizers.patterns import PATTERNS, letter_bytes
 from chainrule.tokenizers.sentencepiece import BPE as MERGING
 from chainrule.tokenizers.sentencepiece import (

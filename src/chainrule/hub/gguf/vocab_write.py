@@ -14,7 +14,7 @@ from chainrule.core.tokenizer import Tokenizer
 from chainrule.hub.gguf.vocab import GGML, PRES, WHOLE
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.byte import END_OF_TEXT, ByteTokenizer
-from chainrule.tokenizers.library import LibraryTokenizer
+from chainrule.tokenizers.fast import LibraryTokenizer
 from chainrule.tokenizers.llama2c import FIRST_BYTE, Llama2cTokenizer
 from chainrule.tokenizers.patterns import PATTERNS
 from chainrule.tokenizers.sentencepiece import BPE as MERGING

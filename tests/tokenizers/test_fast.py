@@ -7,7 +7,7 @@ import pytest
 from chainrule.generate.text import TextStream
 from chainrule.tokenizers import load
 from chainrule.tokenizers.bpe import BPE
-from chainrule.tokenizers.library import LibraryTokenizer
+from chainrule.tokenizers.fast import LibraryTokenizer
 
 TEXT = "Once upon a time, the cat sat on the mat. "
 END, BEGIN = "<|endoftext|>", "<|begin|>"

@@ -61,11 +61,7 @@ class LibraryTokenizer(Tokenizer):
         return self._stricter[names]
 
     def inside(self) -> "LibraryTokenizer":
-        return self._behind
-
-    @cached_property
-    def _behind(self) -> "LibraryTokenizer":
-        """The same without the ▁ that some put before a text's first word alone."""
+        """The same tokenizer behind a special token: without the ▁ that some put before a text's first word alone."""
         source = json.loads(self.source)
         cut = source.get("pre_tokenizer") or {}
         firsts = [part for part in cut.get("pretokenizers", [cut]) if part.get("prepend_scheme") == "first"]
