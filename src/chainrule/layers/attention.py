@@ -26,6 +26,9 @@ from chainrule.layers.norm import LayerNorm, OffsetRMSNorm, RMSNorm, UnitRMSNorm
 Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 """The seam for another implementation of ``attend``: (q, k, v, mask) -> b t h*c, with the same meaning."""
 
+SHORT = 256
+"""Rows of so many tokens, there and back: 128 take a quarter of bf16's time in float32, 256 two thirds, 512 as long."""
+
 Remember = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """A layer's memory: takes the new keys and values ``b t g c``, gives all of the row's, ``b g s c``."""
 
@@ -199,6 +202,9 @@ def attend(
 ) -> Float[Tensor, "b t h*w"]:
     """softmax(q kᵀ / √c) v over the keys that ``mask`` shows; without one, queries are the last t of s causal keys."""
     t, s = q.shape[2], k.shape[2]
+    if slow_in_bf16(q):
+        with torch.autocast("cpu", enabled=False):
+            return attend(q.float(), k.float(), v.float(), mask).to(q.dtype)
     if mask is None and 1 < t < s:
         mask = causal(t, s, q.device)[None]
     y = F.scaled_dot_product_attention(
@@ -210,6 +216,12 @@ def attend(
         enable_gqa=q.shape[1] != k.shape[1],
     )
     return y.transpose(1, 2).flatten(2)  # b h t w -> b t (h w)
+
+
+def slow_in_bf16(q: Float[Tensor, "b h t c"]) -> bool:
+    """Whether float32 is faster: on a CPU torch takes the longer over the slopes of bf16 attention the shorter the rows are."""
+    short = q.dtype == torch.bfloat16 and q.shape[2] <= SHORT
+    return short and q.device.type == "cpu" and torch.is_grad_enabled()
 
 
 def attend_written(

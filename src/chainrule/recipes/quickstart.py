@@ -60,7 +60,7 @@ from chainrule.recipes.ladder import foot, head
 from chainrule.recipes.quickstart_plan import END_SECONDS, Plan
 from chainrule.recipes.staged import staged
 from chainrule.tokenizers.chat import CHATML, ChatTemplate
-from chainrule.train.material import BEGINNING, SPECIALS
+from chainrule.train.material import BEGINNING, SPECIALS, world_texts
 from chainrule.train.recipe import Optimizing, Published, Recipe, Start, Text, World, WorldChats, read_recipe
 from chainrule.train.run import read_metrics, remove, run_recipe, seconds_per_step
 from chainrule.train.schedule import Schedule
@@ -161,8 +161,7 @@ class _Quickstart:
     def count(self) -> Climbed:
         """Draw or read the text, train the tokenizer, climb the ladder's lower rungs."""
         if self.plan.text is None:
-            drawn = list(islice(documents(self.plan.seed), self.plan.counted))
-            train = [one.text for one in drawn]
+            train = world_texts(self.plan.seed, self.plan.counted)
             held = list(islice(documents(self.plan.seed + 1000, split="heldout"), self.plan.held_out))
             self.held, self.languages = [one.text for one in held], [one.language for one in held]
         else:

@@ -8,8 +8,8 @@ from chainrule.eval.results import Goals
 from chainrule.recipes.corpus import check_seed
 from chainrule.train.recipe import Fresh
 
-PRETRAIN_SECONDS, SFT_SECONDS, REST_SECONDS = 270.0, 135.0, 130.0
-END_SECONDS = 75.0
+PRETRAIN_SECONDS, SFT_SECONDS, REST_SECONDS = 270.0, 155.0, 130.0
+END_SECONDS = 65.0
 """What the questions before the fine-tuning, its chats and the evaluation take."""
 SMALL, LARGE = Fresh(n_layers=3, d_model=128, n_heads=4, d_ff=352), Fresh(n_layers=4, d_model=192, n_heads=6, d_ff=512)
 """What learns most in ten minutes, and what learns more in half an hour or longer: twice as many steps in the same time bring a

@@ -10,7 +10,8 @@ that a publisher forgot to call special, where the template writes them around t
 
 import itertools
 import re
-from collections.abc import Container, Iterable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property, partial
@@ -135,15 +136,24 @@ class ChatTemplate:
         names = sorted(_all_specials(self._strict), key=len, reverse=True)
         return {name: f"{_OPEN}{i}{_CLOSE}" for i, name in enumerate([*names, *_OURS])}
 
+    @cached_property
+    def _to_shield(self) -> re.Pattern[str]:
+        """Matches what must not stand in contents as it is: of two strings that begin alike, the longer."""
+        return re.compile("|".join(map(re.escape, self._stand_ins)))
+
+    def _shielded(self, data: Any) -> Any:
+        """The same data with a stand-in for every special-token string in it."""
+        return _replaced(data, lambda text: self._to_shield.sub(lambda found: self._stand_ins[found[0]], text))
+
     def _run(
         self, tools: Sequence[Any] | None, turns: Sequence[Message], *, generate: bool = False, probe: int | None = None
     ) -> str:
         """The template's text, contents shielded; probes stand around the words of message ``probe``."""
-        rows = [_shield(turn.as_dict(), self._stand_ins) for turn in turns]
+        rows = [self._shielded(turn.as_dict()) for turn in turns]
         rows = [probed(row) if i == probe else row for i, row in enumerate(rows)]
         variables = {**self._names, **self.variables}
         return run_template(
-            self.source, messages=rows, tools=_shield(tools, self._stand_ins), add_generation_prompt=generate, **variables
+            self.source, messages=rows, tools=self._shielded(tools), add_generation_prompt=generate, **variables
         )
 
     @cached_property
@@ -163,7 +173,7 @@ class ChatTemplate:
         whole = self._by_library(text)
         if whole is not None:
             ids, places = whole
-            return Encoded(ids, [int(any(a < stop and start < b for a, b in spans)) for start, stop in places])
+            return Encoded(ids, _touched(places, spans))
         specials = dict(self._strict.added) | _all_specials(self._strict)
         ids, mask = [], []
         for start, stop in _between(text, _finding(specials, self._strict.strips)):
@@ -239,6 +249,14 @@ def _between(text: str, special: re.Pattern[str]) -> list[Span]:
     return list(itertools.pairwise(sorted(cuts)))
 
 
+def _touched(places: Iterable[Span], spans: Sequence[Span]) -> list[int]:
+    """1 for each place that shares a character with one of the spans, which follow each other and do not overlap."""
+    begins = [begin for begin, _ in spans]
+    ends = [0, *(end for _, end in spans)]
+    # of the spans that begin before a place stops, the last one ends last
+    return [int(start < ends[bisect_left(begins, stop)]) for start, stop in places]
+
+
 def _finding(names: Iterable[str], strips: Mapping[str, tuple[bool, bool]]) -> re.Pattern[str]:
     """Matches the names, the longer first, each with the white space that it takes with it."""
     space = {True: r"\s*", False: ""}
@@ -263,14 +281,14 @@ def _opens_turns(name: str, added: Container[str], source: str) -> bool:
     return partner not in added and (name in source or letters in ROLES)
 
 
-def _shield(value: Any, stand_ins: Mapping[str, str]) -> Any:
-    """The same data with every special-token string in it, keys too, replaced by its stand-in."""
+def _replaced(value: Any, change: Callable[[str], str]) -> Any:
+    """The same data with every string in it changed, keys too."""
     if isinstance(value, str):
-        return re.sub("|".join(map(re.escape, stand_ins)), lambda found: stand_ins[found[0]], value)
+        return change(value)
     if isinstance(value, Mapping):
-        return {_shield(key, stand_ins): _shield(item, stand_ins) for key, item in value.items()}
+        return {_replaced(key, change): _replaced(item, change) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_shield(item, stand_ins) for item in value]
+        return [_replaced(item, change) for item in value]
     return value
 
 

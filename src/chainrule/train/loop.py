@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from chainrule.core.device import keep_freed_memory
 from chainrule.core.errors import ChainruleError, DataError
 from chainrule.data.streams import Stream
 from chainrule.train.optim import Optimizer
@@ -118,6 +119,7 @@ def train(
 
     On Ctrl-C the step is finished, saved, and ``Interrupted`` raised.
     """
+    keep_freed_memory()
     stepper = _Stepper(objective, stream, optimizer, settings, scaling)
     progress, patience = Progress(settings.steps, settings.label, start), _Patience()
     done = start

@@ -281,15 +281,22 @@ def _documents(recipe: Recipe) -> tuple[list[str], list[str]]:
     if isinstance(recipe.data, Text):
         return hold_out(read_documents(recipe.data.path), recipe.data.held_out)
     assert isinstance(recipe.data, World)
-    return list(world_texts(recipe.seed, recipe.data.documents)), list(world_texts(recipe.seed, 200, "heldout"))
+    return world_texts(recipe.seed, recipe.data.documents), world_texts(recipe.seed, 200, "heldout")
+
+
+def world_texts(seed: int, n: int, split: Literal["train", "heldout"] = "train") -> list[str]:
+    """The first documents of the world; those drawn before are kept, since a run reads them again and drawing takes seconds."""
+    kept, more = _world(seed, split)
+    kept += islice(more, max(0, n - len(kept)))
+    return kept[:n]
 
 
 @lru_cache(maxsize=4)
-def world_texts(seed: int, n: int, split: Literal["train", "heldout"] = "train") -> tuple[str, ...]:
-    """The first documents of the world; the runs of a ladder read the same ones, and drawing them takes seconds."""
+def _world(seed: int, split: Literal["train", "heldout"]) -> tuple[list[str], Iterator[str]]:
+    """The documents drawn so far, and those that follow."""
     from chainrule.world import documents
 
-    return tuple(document.text for document in islice(documents(seed, split=split), n))
+    return [], (document.text for document in documents(seed, split=split))
 
 
 def _chats(recipe: Recipe) -> tuple[list[Talk], list[Talk]]:
