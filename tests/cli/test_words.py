@@ -49,7 +49,10 @@ def test_places_are_read_one_by_one_where_it_is_asked_for(capsys, text, monkeypa
     monkeypatch.delitem(sys.modules, "chainrule.models.word2vec_compiled")
     code, out, err = run(capsys, *asked)
     assert (code, out) == (2, "")
-    assert err == "chainrule: by=place needs the package 'numba'; install it with: pip install 'chainrule[words]'\n"
+    assert err == (
+        "chainrule: by=place needs the package 'numba'; install it with: pip install numba, "
+        "or in chainrule's folder: pip install '.[words]'\n"
+    )
 
 
 def test_vectors_are_scored_for_machines_too(capsys, tmp_path, text):

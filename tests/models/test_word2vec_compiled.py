@@ -91,5 +91,5 @@ def test_all_places_are_read_in_several_goes():
 def test_without_numba_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "numba", None)
     monkeypatch.delitem(sys.modules, "chainrule.models.word2vec_compiled")
-    with pytest.raises(MissingExtra, match=r"by=place needs the package 'numba'.*chainrule\[words\]"):
+    with pytest.raises(MissingExtra, match=r"by=place needs the package 'numba'.*pip install '\.\[words\]'"):
         learn_vectors([np.array([0, 1] * 9)], 2, Word2Vec(by="place"))

@@ -40,7 +40,10 @@ class MissingExtra(ChainruleError):
     """An optional package is needed; the message names the extra to install."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs the package {package!r}; install it with: pip install 'chainrule[{extra}]'")
+        super().__init__(
+            f"{purpose} needs the package {package!r}; install it with: pip install {package}, "
+            f"or in chainrule's folder: pip install '.[{extra}]'"
+        )
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

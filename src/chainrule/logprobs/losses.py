@@ -35,8 +35,8 @@ def cross_entropy(model: LanguageModel, batch: Batch, tap: Tap | None = None) ->
 def balanced_cross_entropy(model: LanguageModel, batch: Batch, *, balance: float) -> Loss:
     """Cross entropy plus ``balance`` times the mean imbalance of the layers' experts, over all real tokens of the batch.
 
-    ``layers.router.imbalance`` is k where the experts are used alike, more where they are not. Raises ``ConfigError`` for a
-    model without experts.
+    The gradient of ``layers.router.imbalance`` lowers the scores of experts that are chosen too often; it is k where all are
+    used alike. Raises ``ConfigError`` for a model without experts.
     """
     heard: dict[str, Tensor] = {}
     loss = cross_entropy(model, batch, Only(("hook_router_scores", "hook_router_experts"), heard.__setitem__))

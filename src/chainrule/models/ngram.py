@@ -2,7 +2,7 @@
 
     mle          p(w | c) = count(c w) / count(c ·)
     laplace      p(w | c) = (count(c w) + α) / (count(c ·) + α V)
-    kneser-ney   p(w | c) = (a(c w) − D) / a(c ·) + γ(c) · p(w | c without its first token)
+    kneser-ney   p(w | c) = max(a(c w) − D, 0) / a(c ·) + γ(c) · p(w | c without its first token)
 
 Modified Kneser–Ney, interpolated (Chen and Goodman 1998, TR-10-98), as KenLM's lmplz computes it: below the highest order a
 counts after how many different tokens an n-gram occurs (at the beginning of a document: how often), and the discounts D₁,
