@@ -108,7 +108,7 @@ class RouterLayer(nn.Module):
 
 
 def imbalance(scores: Float[Tensor, "n e"], experts: Int[Tensor, "n k"]) -> Float[Tensor, ""]:
-    """e · Σ_i f_i · p_i: how often expert i is chosen, per token, times its mean share of the scores; k where all are used alike.
+    """e · Σ_i f_i · p_i: how often a token chooses expert i, times its mean share of the scores; k where all are used alike.
 
     Fedus et al. 2021, arXiv:2101.03961, with f counted over all k choices, as Mixtral does.
     """

@@ -1,7 +1,7 @@
 """Chats from the same states as the stories: questions with exact answers, sums, programs, and honesty about the rest.
 
-Every question has one true answer. About a story and to a sum it is a whole sentence, said in two styles, plainly or warmly; SFT
-data holds both equally often, so that a preference for one of them can be taught later. ``grade`` accepts either and nothing else.
+Every question has one true answer. About a story and to a sum it is a whole sentence, said in two styles, plainly or warmly; in
+SFT data both are equally frequent, so that a preference for one can be taught later. ``grade`` accepts either and nothing else.
 """
 
 import random
