@@ -206,3 +206,5 @@ def test_half_a_surrogate_pair_is_no_text():
             tokenizer.encode("a \udcff text")
     with pytest.raises(UnicodeEncodeError):
         ours.fast().encode_many(["a text", "\ud800"])
+    with pytest.raises(UnicodeEncodeError):
+        ours.fast().encode_rendered("\udcff")

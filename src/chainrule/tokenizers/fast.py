@@ -6,8 +6,9 @@ spells) is left undone here: a text never yields a special id.
 
 import itertools
 import json
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
-from functools import cached_property, partial
+import re
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from chainrule.core.files import write_text
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.patterns import letter_bytes, spell, unspell
+from chainrule.tokenizers.slices import safe_cuts, slices
 
-AT_ONCE = 1024
-"""So many texts are encoded together."""
+AT_ONCE = 2**18
+"""So many characters are encoded together."""
 
 
 class LibraryTokenizer(Tokenizer):
@@ -72,6 +74,11 @@ class LibraryTokenizer(Tokenizer):
         return LibraryTokenizer(json.dumps(source, ensure_ascii=False), bos=self.bos, eos=self.eos, config=self._config)
 
     @cached_property
+    def _cuts(self) -> re.Pattern[str] | None:
+        """Where a long text may be cut."""
+        return safe_cuts(self._json)
+
+    @cached_property
     def byte_level(self) -> bool:
         """Whether tokens are bytes, written in GPT-2's letters."""
         return _holds(self._json.get("decoder"), "ByteLevel")
@@ -84,17 +91,26 @@ class LibraryTokenizer(Tokenizer):
             raise
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of many texts, on all cores; not all at once, for an encoding takes a hundred times the room of its ids."""
-        encode = partial(self._encoder.encode_batch, add_special_tokens=False)
+        """The ids of many texts, on all cores; some at a time, for an encoding takes a hundred times the room of its ids."""
+        ids: list[list[int]] = [[] for _ in texts]
+        parts = ((i, part) for i, text in enumerate(texts) for part in slices(text, self._cuts))
         try:
-            return [one.ids for i in range(0, len(texts), AT_ONCE) for one in encode(texts[i : i + AT_ONCE])]
+            for some in _together(parts):
+                encodings = self._encoder.encode_batch_fast([part for _, part in some], add_special_tokens=False)
+                for (i, _), one in zip(some, encodings, strict=True):
+                    ids[i] += one.ids
         except TypeError:
             "".join(texts).encode()
             raise
+        return ids
 
     def encode_rendered(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """The ids of a text whose special-token strings are special tokens (a rendered chat), and where each stands in it."""
-        encoding = self._rendering.encode(text, add_special_tokens=False)
+        try:
+            encoding = self._rendering.encode(text, add_special_tokens=False)
+        except TypeError:
+            text.encode()
+            raise
         return encoding.ids, encoding.offsets
 
     @cached_property
@@ -164,6 +180,20 @@ class LibraryTokenizer(Tokenizer):
         if self.end in names:
             settings["eos_token"] = names[self.end]
         return settings
+
+
+def _together(parts: Iterable[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
+    """Numbered parts of texts, so many at a time as are encoded together."""
+    some: list[tuple[int, str]] = []
+    room = AT_ONCE
+    for part in parts:
+        some.append(part)
+        room -= 100 + len(part[1])  # the encoding of an empty one takes room too
+        if room <= 0:
+            yield some
+            some, room = [], AT_ONCE
+    if some:
+        yield some
 
 
 def token_names(config: Mapping[str, Any]) -> dict[str, str]:
