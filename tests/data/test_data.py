@@ -1,6 +1,7 @@
 """Documents from what people have, packed so that nothing leaks, streamed so that a step is a function of its number."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from chainrule.core.errors import DataError, TokenizerError
 from chainrule.data.chats import Talk, encode_chats, read_chats
 from chainrule.data.documents import hold_out, read_documents
 from chainrule.data.packing import pack
+from chainrule.data.pairs import read_pairs
 from chainrule.data.streams import PackedStream
 from chainrule.logprobs.scoring import judged
 from chainrule.tokenizers.bpe import BPE
@@ -227,3 +229,36 @@ def test_a_malformed_call_of_a_tool_is_named_by_its_line(tmp_path):
     (tmp_path / "chats.jsonl").write_text("\n" + json.dumps(row) + "\n")
     with pytest.raises(DataError, match=r"chats\.jsonl:2: the arguments of the tool call 'f' are null"):
         read_chats(tmp_path / "chats.jsonl")
+
+
+@pytest.mark.parametrize("read", [read_documents, read_chats, read_pairs])
+def test_half_a_surrogate_pair_is_named_by_its_line(tmp_path, read):
+    turns = {"messages": [{"role": "user", "content": "hi X"}, {"role": "assistant", "content": "hi"}]}
+    row = json.dumps({"text": "hi", "source": "a", "target": "b", **turns})
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join([row, row.replace("X", r"\ud83d\ude00"), row.replace("X", r"\ud83d")]))
+    with pytest.raises(DataError, match=r"rows\.jsonl:3 has \\ud83d alone, half of a surrogate pair"):
+        read(path)
+
+
+def test_of_a_folder_nothing_is_skipped_silently(tmp_path, capsys):
+    """Links, pipes and empty shards are named; a name in capitals means the same."""
+    folder, other = tmp_path / "mine", tmp_path / "other"
+    folder.mkdir()
+    other.mkdir()
+    (other / "more.txt").write_text("more")
+    (folder / "J.JSONL").write_text('{"text": "one"}\n')
+    (folder / "empty.jsonl").write_text("\n")
+    (folder / "file.txt").symlink_to(other / "more.txt")
+    (folder / "folder").symlink_to(other)
+    (folder / "back").symlink_to(folder)
+    (folder / "nothing.txt").symlink_to(tmp_path / "nothing")
+    os.mkfifo(folder / "pipe")
+    assert read_documents(folder) == ["one", "more"]
+    assert "left out back, empty.jsonl, folder, nothing.txt, pipe (empty, no UTF-8 text, or no file" in capsys.readouterr().err
+
+
+def test_a_row_whose_text_is_none_says_so(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": null}')
+    with pytest.raises(DataError, match=r"a\.jsonl:1 has the text null; it must be a string in quotes"):
+        read_documents(tmp_path / "a.jsonl")

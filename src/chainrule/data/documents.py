@@ -1,12 +1,14 @@
 """Texts from what people have: a text file, a folder of them, ``.jsonl`` rows with a ``text``, parquet tables.
 
 A file is one document, a row is one document. What cannot be read is an error that names it. Of a folder every text is taken,
-whatever its name; hidden files and folders (.git) are not looked at, and other files that are empty or hold no text (pictures)
-are left out and named on stderr: nothing is skipped silently.
+whatever its name; hidden files and folders (.git) are not looked at, and what is empty or holds no text (pictures), or is no
+file of the folder at all (a link to another folder or to nothing, a pipe) is left out and named on stderr: nothing is skipped
+silently.
 """
 
 import codecs
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,6 +21,8 @@ PLAIN = {".txt", ".md", ".text"}
 """Files of these names are meant as texts: one that cannot be read is an error, wherever it lies."""
 ROWS = {".jsonl", ".parquet"}
 """Files of these names hold a document in each row."""
+HALF = re.compile(r"[\ud800-\udfff]")
+"""Half of a surrogate pair, which JSON can write alone, as \\ud83d, and no text can hold."""
 
 
 def read_documents(path: str | Path) -> list[str]:
@@ -40,7 +44,7 @@ def _files(path: Path) -> list[Path]:
         files = sorted(_visible(path))
     except OSError as error:
         raise unusable(error) from error
-    texts = [file for file in files if file.suffix in ROWS or _holds_text(file)]
+    texts = [file for file in files if file.is_file() and _holds_text(file)]
     if not texts:
         kinds = ", ".join(sorted({file.suffix or file.name for file in files})) or "nothing"
         raise DataError(f"{path} holds no text (it holds {kinds}); put .txt, .md, .jsonl or .parquet files into it")
@@ -49,13 +53,16 @@ def _files(path: Path) -> list[Path]:
 
 
 def _visible(folder: Path) -> Iterator[Path]:
-    """The files of a folder and of those in it that are not hidden; a folder that may not be read is an error, not empty."""
+    """What a folder and those in it hold that is not hidden; a folder that may not be read is an error, not empty.
+
+    A link to a folder is named, not followed: it may lead back, or to texts that are read already.
+    """
     for path in folder.iterdir():
         if path.name.startswith("."):
             continue
         if path.is_dir() and not path.is_symlink():
             yield from _visible(path)
-        elif path.is_file():
+        else:
             yield path
 
 
@@ -66,7 +73,7 @@ def _holds_text(path: Path) -> bool:
             data = file.read(65536)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    return bool(data.strip()) and (path.suffix in PLAIN or _is_text(data))
+    return bool(data.strip()) and (path.suffix.lower() in PLAIN | ROWS or _is_text(data))
 
 
 def _is_text(data: bytes) -> bool:
@@ -82,13 +89,17 @@ def _report(folder: Path, left_out: list[Path]) -> None:
     if left_out:
         some = ", ".join(str(file.relative_to(folder)) for file in left_out[:5])
         more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
-        print(f"{folder}: left out {some}{more} (empty, or no UTF-8 text)", file=sys.stderr)
+        print(
+            f"{folder}: left out {some}{more} (empty, no UTF-8 text, or no file: a link to a folder or to nothing, a pipe)",
+            file=sys.stderr,
+        )
 
 
 def _read(path: Path) -> Iterator[str]:
-    if path.suffix == ".parquet":
+    kind = path.suffix.lower()
+    if kind == ".parquet":
         yield from _parquet(path)
-    elif path.suffix == ".jsonl":
+    elif kind == ".jsonl":
         for number, row in read_jsonl(path):
             yield _text(row, f"{path}:{number}")
     else:
@@ -96,7 +107,10 @@ def _read(path: Path) -> Iterator[str]:
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, row) of every line that is not blank; raises ``DataError`` at the first that is no JSON object."""
+    """(line number, row) of every line that is not blank; raises ``DataError`` at the first that is no JSON object.
+
+    Nor may its texts hold half a character.
+    """
     for number, line in enumerate(read_text(path).split("\n"), 1):  # not splitlines: a JSON text may hold U+2028
         if not line.strip():
             continue
@@ -106,12 +120,19 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             raise DataError(f"{path}:{number} is not JSON: {error}") from error
         if not isinstance(row, dict):
             raise DataError(f"{path}:{number} is a {type(row).__name__}; each line must be an object in braces")
+        if "\\u" in line and (half := HALF.search(json.dumps(row, ensure_ascii=False))):
+            raise DataError(
+                f"{path}:{number} has \\u{ord(half[0]):04x} alone, half of a surrogate pair, which is no character; write both "
+                "halves of it, or leave it out"
+            )
         yield number, row
 
 
 def _text(row: dict[str, Any], where: str) -> str:
-    if not isinstance(row.get("text"), str):
+    if "text" not in row:
         raise DataError(f"{where} has keys {sorted(row)}; a document row needs text")
+    if not isinstance(row["text"], str):
+        raise DataError(f"{where} has the text {json.dumps(row['text'])[:60]}; it must be a string in quotes")
     return row["text"]
 
 
