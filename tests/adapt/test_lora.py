@@ -175,6 +175,21 @@ def test_a_merge_of_what_is_no_number_changes_nothing():
     assert len(adapters(model)) == 4
 
 
+@pytest.mark.parametrize(("dora", "dtype"), [(False, torch.float16), (True, torch.float32)])
+def test_a_merge_that_would_come_to_no_number_changes_nothing(dora, dtype):
+    """Numbers beyond fp16, and DoRA on a row of zeros, whose length is 0: all are finite as long as they stand apart."""
+    model = tiny()
+    for layer in model.layers:
+        layer.self_attn.v_proj.weight.data[0] = 0
+    model.to(dtype)
+    attach(model, Lora(rank=2, dora=dora))
+    if not dora:
+        list(adapters(model).values())[-1].b.data[0, 0] = 1e9
+    with pytest.raises(ConfigError, match=rf"come to NaN or infinite numbers in {dtype}, so they were not merged"):
+        merge(model)
+    assert len(adapters(model)) == 4
+
+
 def test_bad_adapters_are_refused():
     with pytest.raises(ConfigError, match=r"rank=0.*needs rank >= 1"):
         Lora(rank=0)

@@ -80,6 +80,7 @@ class LoraLinear(nn.Module):
         assert self.magnitude is not None
         return self.magnitude / norms(matrix(self.base) + self.part.scale * self.b @ self.a).detach()
 
+    @torch.no_grad()
     def check_mergeable(self) -> None:
         """Refuse where the base cannot hold the sum, or the sum is no number."""
         if not isinstance(self.base, nn.Linear):
@@ -88,6 +89,11 @@ class LoraLinear(nn.Module):
             )
         if not all(torch.isfinite(one).all() for one in self.parameters()):
             raise ConfigError("an adapter or its base holds NaN or infinite numbers, so it was not merged; train it anew")
+        if not torch.isfinite(self.weight.to(self.base.weight.dtype)).all():
+            raise ConfigError(
+                f"an adapter and its base come to NaN or infinite numbers in {self.base.weight.dtype}, so they were not merged: "
+                "a number format that is too narrow (load the base in bf16 or fp32), or DoRA on a row of zeros"
+            )
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
