@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from chainrule.core.errors import ConfigError
-from chainrule.hub.fresh import INITS, fresh
+from chainrule.hub.fresh import INITS, fresh, fresh_of_config
 from chainrule.layers.attention import GroupedQuery, attend, pattern
 from chainrule.layers.init import FanIn, Induction, Mimetic
 from chainrule.layers.mlp import Gated
@@ -138,6 +138,36 @@ def test_parts_that_cannot_be_are_refused(build, because):
 def test_initialisations_that_want_equal_heads_say_so(scheme):
     model = fresh(vocab_size=20, context=16, n_layers=2, d_model=16, n_heads=4, n_kv_heads=2, d_ff=16, rope_theta=1e4,
                   tied=True, init="normal", seed=0)  # fmt: skip
-    with pytest.raises(ConfigError, match="as many kv heads"):
+    with pytest.raises(ConfigError, match=r"induction with it, needs as many kv heads .*; begin otherwise: model\.init=normal"):
         model.init(torch.Generator().manual_seed(0), scheme)
     model.init(torch.Generator().manual_seed(0), FanIn())
+
+
+LLAMA = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+@pytest.mark.parametrize(("heads", "width"), [(2, 16), (4, 16), (4, 32), (1, 64)])
+def test_induction_begins_in_heads_of_any_number_and_width(heads, width):
+    """As many heads look back as there are, and as the model has room for."""
+    shape = {"num_attention_heads": heads, "num_key_value_heads": heads, "head_dim": width}
+    model = fresh_of_config({**LLAMA, **shape}, vocab_size=50, context=64, init="induction", seed=0)
+    seen = {}
+    with torch.no_grad():
+        model(torch.randint(50, (1, 30), generator=torch.Generator().manual_seed(1)), tap=seen.__setitem__)
+    back = seen["blocks.0.attn.hook_pattern"][0, :, 27].argmax(-1)
+    assert all(abs(int(27 - back[j]) - j) <= 1 for j in range(min(heads, 64 // width)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "because"),
+    [
+        ({"num_hidden_layers": 1}, r"needs two layers, .* not 1 with heads of width \[16\] .*; begin otherwise: model\.init=normal"),
+        ({"head_dim": 6}, r"divisible by 4 .* of width \[6\]"),
+        ({"head_dim": 128}, r"no wider than the model, .* of width \[128\] in a model of width 64"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, r"plain rope.*scaling=Linear"),
+        ({"model_type": "glm4", "head_dim": 16, "partial_rotary_factor": 0.5, "pad_token_id": 0}, r"plain rope.*d_rotary=8"),
+    ],
+)  # fmt: skip
+def test_induction_is_refused_where_it_would_not_be_one(shape, because):
+    with pytest.raises(ConfigError, match=because):
+        fresh_of_config({**LLAMA, **shape}, vocab_size=50, context=64, init="induction", seed=0)

@@ -54,16 +54,18 @@ def fresh(
 
 
 def _scheme(init: str, config: DecoderConfig) -> Init:
-    """The scheme of that name; induction turns as the decoder's rope does, and is refused where there is none."""
+    """The scheme of that name; induction turns as the decoder's rope does, and is refused where that is no plain one."""
     scheme = INITS[init]
     if not isinstance(scheme, Induction):
         return scheme
-    if not isinstance(config.position, Rope):
+    rope = config.positions[0]
+    if not isinstance(rope, Rope) or any(other != Rope(theta=rope.theta) for other in config.positions[:2]):
+        kinds = " and ".join(sorted({str(other) for other in config.positions[:2]}))
         raise ConfigError(
-            f"init='induction' looks back by rope, but this decoder has positions of kind {config.position.kind!r}; "
-            "use 'normal', 'fan_in' or 'mimetic'"
+            f"init='induction' looks back by plain rope, which turns a whole head in halves, but this decoder's positions are "
+            f"{kinds}; use 'normal', 'fan_in' or 'mimetic'"
         )
-    return replace(scheme, theta=config.position.theta)
+    return replace(scheme, theta=rope.theta)
 
 
 def fresh_seq2seq(

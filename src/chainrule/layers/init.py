@@ -27,6 +27,8 @@ from chainrule.layers.attention import GroupedQueryLayer
 
 RESIDUAL = ("o_proj", "down_proj")
 """The matrices that write to the residual stream, by the last word of their names."""
+ELSE = "begin otherwise: model.init=normal, or fan_in"
+"""What to type where a scheme does not fit a model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +84,10 @@ class Mimetic:
     def _resemble(self, attention: GroupedQueryLayer, layer: int) -> None:
         q, k, v, o = (m.weight for m in (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj))
         if k.shape != q.shape or v.mT.shape != o.shape:
-            raise ConfigError(f"mimetic initialisation needs as many kv heads as heads, but q is {_shape(q)} and k {_shape(k)}")
+            raise ConfigError(
+                f"mimetic initialisation, and induction with it, needs as many kv heads as heads, but q is {_shape(q)} and k "
+                f"{_shape(k)}; {ELSE}"
+            )
         if layer >= self.first:
             k.copy_(q)
         o.copy_(self.copy * v.mT)
@@ -112,10 +117,13 @@ class Induction:
         Mimetic(gain=self.gain, embedding=self.embedding).fill(model, n_layers, generator)
         attentions = [module for module in model.modules() if isinstance(module, GroupedQueryLayer)]
         table = next(module for module in model.modules() if isinstance(module, nn.Embedding))
-        if len(attentions) < 2 or attentions[0].d_head % 4:
-            heads = f"{len(attentions)} layers with heads of width {attentions[0].d_head if attentions else 0}"
-            raise ConfigError(f"induction initialisation needs two layers and heads of a width divisible by 4, not {heads}")
-        d, c = table.weight.shape[1], attentions[0].d_head
+        d, widths = table.weight.shape[1], {attention.d_head for attention in attentions[:2]}
+        c = min(widths, default=0)
+        if len(attentions) < 2 or len(widths) > 1 or c % 4 or c > d:
+            raise ConfigError(
+                f"induction initialisation needs two layers, and in both heads of one width, divisible by 4 and no wider than "
+                f"the model, not {len(attentions)} with heads of width {sorted(widths)} in a model of width {d}; {ELSE}"
+            )
         with torch.no_grad():
             table.weight[:, 0] = self.embedding * math.sqrt(d)  # as much as all of the rest together
             places, read = _orthogonal(d, generator), _orthogonal(d, generator)[:c]
@@ -129,7 +137,7 @@ class Induction:
         pairs, fast = c // 2, c // 4
         size = self.look * math.sqrt(2 / d)
         frequency = self.theta ** (-torch.arange(0, c, 2) / c)[:fast]
-        for j in range(d // c):
+        for j in range(min(attention.part.n_heads, d // c)):
             rows = slice(j * c, (j + 1) * c)
             q, k = torch.zeros(c), torch.zeros(c)
             k[:fast] = size
@@ -142,7 +150,7 @@ class Induction:
         """Head j matches block j of now with block j + 1 of then, and writes the token found in its own direction."""
         c, d = attention.d_head, places.shape[0]
         slow = torch.cat([torch.arange(c // 4, c // 2), torch.arange(c // 2 + c // 4, c)])
-        for j in range(d // c - 1):
+        for j in range(min(attention.part.n_heads, d // c) - 1):
             rows, following = slice(j * c, (j + 1) * c), slice((j + 1) * c, (j + 2) * c)
             for weight, block in ((attention.q_proj.weight, rows), (attention.k_proj.weight, following)):
                 weight[rows] = 0
