@@ -67,11 +67,7 @@ def test_a_list_of_the_wrong_length_is_refused() -> None:
         parse(Drawing, {"name": "a", "shape": {"kind": "circle"}, "size": [1, 2, 3]})
 
 
-def test_a_number_with_an_exponent_is_one_though_yaml_takes_it_for_text() -> None:
-    for said, radius in (("1e-3", 0.001), ("+2.5E4", 25000.0), (".5e1", 5.0)):
-        assert parse(Circle, {"radius": said}).radius == radius
-    for said in ("1", "e3", "1e", "nan"):
+def test_a_text_is_no_number() -> None:
+    for said in ("1", "1e-3", "nan"):
         with pytest.raises(ConfigError, match="must be a float"):
             parse(Circle, {"radius": said})
-    with pytest.raises(ConfigError, match="it must be an int"):
-        parse(Square, {"side": "1e3"})

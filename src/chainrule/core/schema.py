@@ -9,7 +9,6 @@ field may be one of several dataclasses, the literal field ``kind`` tells them a
 # (what comes out of a YAML file has no types yet: giving it some is this file's work)
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -17,8 +16,6 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from chainrule.core.errors import ConfigError, nearest
 
 T = TypeVar("T")
-EXPONENT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
-"""A number that YAML 1.1, and so PyYAML, reads as text where a point or a sign is missing: 1e-3."""
 
 
 def parse(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
@@ -116,8 +113,6 @@ def _sequence(origin: Any, args: tuple[Any, ...], value: Any, where: str) -> Any
 
 
 def _scalar(hint: Any, value: Any, where: str) -> Any:
-    if hint is float and isinstance(value, str) and EXPONENT.fullmatch(value):
-        return float(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):

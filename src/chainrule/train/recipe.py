@@ -5,9 +5,11 @@ recipe depends on the wall clock: a run is so many steps.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -17,6 +19,8 @@ from chainrule.core.schema import dump, parse
 from chainrule.train.schedule import Schedule
 
 VERSION = 1
+EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$")
+"""A number as JSON may write it, which YAML 1.1 reads as text where a point or a sign is missing: 1e-05."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,7 +265,9 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.version != VERSION:
             raise ConfigError(f"this recipe has version {self.version}; this chainrule reads version {VERSION}")
-        for name in ("context", "batch_rows", "steps", "eval_every", "save_every", "keep"):
+        if self.context < 2:
+            raise ConfigError(f"'context' is {self.context}; it must be 2 or more: a token is learned from those before it")
+        for name in ("batch_rows", "steps", "eval_every", "save_every", "keep"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name!r} is {getattr(self, name)}; it must be 1 or more")
         for name, least in {"micro_rows": 1, "threads": 1}.items():
@@ -273,6 +279,10 @@ class Recipe:
         for name, value in vars(self.model).items():
             if isinstance(value, int) and not isinstance(value, bool) and value < 1:
                 raise ConfigError(f"'model.{name}' is {value}; it must be 1 or more")
+            if name == "std" and not 0 < value < math.inf:
+                raise ConfigError(f"'model.std' is {value}; it must be above 0, and finite; 0.02 is usual")
+        if isinstance(self.tokenizer, Bpe) and self.tokenizer.sample_bytes < 1:
+            raise ConfigError(f"'tokenizer.sample_bytes' is {self.tokenizer.sample_bytes}; it must be 1 or more")
         for name, value in vars(self.data).items():
             if isinstance(value, int) and value < 0:
                 raise ConfigError(f"'data.{name}' is {value}; it must be 0 or more")
@@ -311,7 +321,7 @@ def write_recipe(recipe: Recipe) -> str:
     """The recipe as YAML, every default spelt out."""
     import yaml
 
-    return yaml.safe_dump(dump(recipe), sort_keys=False, allow_unicode=True)
+    return yaml.dump(dump(recipe), Dumper=_ways()[1], sort_keys=False, allow_unicode=True)
 
 
 def _read_yaml(text: str, what: str) -> Any:
@@ -319,9 +329,25 @@ def _read_yaml(text: str, what: str) -> Any:
     import yaml
 
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _ways()[0])
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a day that no month has is a ValueError
         raise ConfigError(f"{what} is not YAML: {' '.join(str(error).split())}") from error
+
+
+@cache
+def _ways() -> tuple[Any, Any]:
+    """PyYAML's safe loader and dumper, which know JSON's numbers too; a text that looks like one is written in quotes."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    class Dumper(yaml.SafeDumper):
+        pass
+
+    for way in (Loader, Dumper):
+        way.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, list("-+.0123456789"))
+    return Loader, Dumper
 
 
 def _find(name: str) -> Path:
