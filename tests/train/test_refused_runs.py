@@ -1,6 +1,9 @@
 """What a run cannot begin or go on with is told by its name: shapes, lines of the user's file, numbers that cannot be."""
 
+import errno
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,19 +15,22 @@ from chainrule.tokenizers.byte import ByteTokenizer
 from chainrule.tokenizers.chat import ChatTemplate
 from chainrule.train.material import prepare
 from chainrule.train.recipe import (
+    Bpe,
     Bytes,
     Chats,
     Fresh,
     FreshSeq2Seq,
     Optimizing,
     Pairs,
+    Published,
     Recipe,
     Start,
     Text,
     parse_recipe,
     read_recipe,
+    write_recipe,
 )
-from chainrule.train.run import run_recipe
+from chainrule.train.run import locked, run_recipe
 
 SMALL = {"n_layers": 3, "d_model": 16, "n_heads": 2, "d_ff": 16}
 TINY = {"steps": 2, "context": 16, "batch_rows": 2, "threads": 1, "precision": "fp32"}
@@ -140,6 +146,9 @@ def test_a_share_that_is_none_is_refused_for_every_kind_of_data(kind, share):
         ("optimizer.lr=.inf", "optimizer has lr=inf"),
         ("balance=-1", "'balance' is -1.0; it must be 0 or more"),
         ("balance=.nan", "'balance' is nan"),
+        ("model={kind: config, config: {}, std: -0.02}", r"'model\.std' is -0\.02; it must be above 0"),
+        ("tokenizer={kind: bpe, sample_bytes: 0}", r"'tokenizer\.sample_bytes' is 0; it must be 1 or more"),
+        ("context=1", "'context' is 1; it must be 2 or more"),
     ],
 )
 def test_numbers_that_would_do_something_else_in_silence_are_refused(override, because):
@@ -168,3 +177,61 @@ def test_a_folder_does_not_hide_the_recipe_of_its_name(tmp_path, monkeypatch):
     (tmp_path / "pretrain_world").rmdir()
     (tmp_path / "pretrain_world").write_text("{steps: 7, data: {kind: world}}")
     assert read_recipe("pretrain_world").steps == 7
+
+
+@pytest.mark.parametrize("name", ["model", "tokenizer", "data"])
+def test_a_run_does_not_remove_what_it_reads(text, tmp_path, name):
+    """It would be gone before the first step, and could not be gone on from."""
+    small = Recipe(model=Fresh(**SMALL), tokenizer=Bytes(), data=Text(path=str(text)), **TINY)
+    folder = run_recipe(small, "mine", runs=tmp_path).folder
+    (folder / "text.txt").write_text(text.read_text())
+    (tmp_path / "link").symlink_to(folder / "text.txt")
+    reads = {
+        "model": {"model": Start(path=str(folder))},
+        "tokenizer": {"tokenizer": Published(path=str(folder / "model"))},
+        "data": {"data": Text(path=str(tmp_path / "link"))},
+    }
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(
+        CheckpointError, match=rf"{name}\.path=.* lies in .*mine, which a run that begins there empties; choose"
+    ):
+        run_recipe(replace(small, **reads[name]), "mine", runs=tmp_path, force=True)
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_run_goes_on_with_its_tokenizer_or_not_at_all(text, tmp_path):
+    """Forced on with another, it would keep the old one and say the new."""
+    wanted = Recipe(model=Fresh(**SMALL), tokenizer=Bpe(vocab_size=270), data=Text(path=str(text)), **TINY)
+    run_recipe(wanted, "mine", runs=tmp_path)
+    other = replace(wanted, tokenizer=Bpe(vocab_size=270, pattern="gpt2"))
+    with pytest.raises(
+        CheckpointError, match=r"the tokenizer was Bpe\(.*'cl100k'.*, is .*'gpt2'.*; the weights of .*step-00000002"
+    ):
+        run_recipe(other, "mine", runs=tmp_path, resume=True, force=True)
+    assert read_recipe(str(tmp_path / "mine" / "recipe.yaml")) == wanted
+    run_recipe(replace(wanted, clip=0.5), "mine", runs=tmp_path, resume=True, force=True)
+
+
+def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):
+    def refuse(handle, how):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with (
+        pytest.raises(CheckpointError, match=r"has no locks \(No locks available\); choose another place with --runs"),
+        locked(tmp_path / "mine"),
+    ):
+        pass
+
+
+def test_a_published_config_can_be_pasted_into_a_recipe():
+    """JSON's 1e-05 is a number to a recipe too, and a text that looks like one stays a text."""
+    config = {"rms_norm_eps": 1e-05, "rope_theta": 1e6, "note": "1e5", "std": -2.5e-3, "plain": 0.02, "n": 12}
+    for said in (json.dumps(config), "\n" + "\n".join(f"    {key}: {json.dumps(value)}" for key, value in config.items())):
+        wanted = parse_recipe("model:\n  kind: config\n  config: " + said + "\ndata: {kind: world}", ["model.std=1e-2"])
+        assert (wanted.model.config, wanted.model.std) == (config, 0.01)
+        assert parse_recipe(write_recipe(wanted)) == wanted
+    assert parse_recipe("data: {kind: text, path: 1e5.txt}").data.path == "1e5.txt"
+    assert parse_recipe(write_recipe(Recipe(data=Text(path="1e5")))).data.path == "1e5"
+    with pytest.raises(ConfigError, match=r"'steps' is 1000\.0; it must be an int"):
+        read_recipe("pretrain_world", ["steps=1e3"])

@@ -2,12 +2,12 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +68,8 @@ class Material:
     template: ChatTemplate | None
     stream: Stream
     held_out: Stream | None
+    generation: Mapping[str, Any] = field(default_factory=dict)
+    """The publisher's advice how to generate, of a model that was there before."""
     making_s: float = 0.0
     """How long a new model took to make: a neural n-gram learns its word vectors then."""
 
@@ -100,7 +102,7 @@ def prepare(recipe: Recipe, begun: Path | None = None) -> Material:
     template = start.template if isinstance(start, LM) else None
     held_rows = pack_texts(held, tokenizer, recipe.context)
     stream, held_out = _stream(recipe, rows), _held_out(recipe, held_rows)
-    material = Material(model, tokenizer, template, stream, held_out, making_s=making_s)
+    material = Material(model, tokenizer, template, stream, held_out, _generation(start), making_s)
     return _masked(material, model, recipe) if isinstance(model, MaskedModel) else material
 
 
@@ -161,7 +163,8 @@ def _for_chats(recipe: Recipe) -> Material:
     np.random.default_rng(recipe.seed).shuffle(encoded)  # type: ignore[arg-type]
     rows = pack(encoded, recipe.context, split=False)
     held_rows = pack(held_chats, recipe.context, split=False)
-    return Material(start.model, tokenizer, template, _stream(recipe, rows), _held_out(recipe, held_rows))
+    stream, held_out = _stream(recipe, rows), _held_out(recipe, held_rows)
+    return Material(start.model, tokenizer, template, stream, held_out, start.generation)
 
 
 def _chatml(tokenizer: Tokenizer, path: str) -> ChatTemplate:
@@ -199,9 +202,9 @@ def _for_pairs(recipe: Recipe, begun: Path | None, known: LM | MaskedLM | None =
         raise DataError(f"{recipe.data} gives no pairs to learn from; give 2 or more, one is held out")
     held_out = encode_pairs(held_pairs, tokenizer, start, context, first=len(pairs) + 1, limit=limit)
     held_out += in_parts(held_texts, tokenizer, start, context)
-    n = min(HELD_OUT_ROWS, len(held_out))
     stream = PairStream(encoded, recipe.batch_rows, recipe.micro_rows or recipe.batch_rows, recipe.seed)
-    return Material(model, tokenizer, None, stream, PairStream(held_out, n, n) if n else None)
+    apart = PairStream(held_out, *_looked_at(recipe, len(held_out))) if held_out else None
+    return Material(model, tokenizer, None, stream, apart, _generation(known))
 
 
 def in_parts(texts: list[str], tokenizer: Tokenizer, start: int, context: int) -> list[EncodedPair]:
@@ -382,5 +385,15 @@ def _stream(recipe: Recipe, rows: Rows) -> PackedStream:
 
 
 def _held_out(recipe: Recipe, rows: Rows) -> PackedStream | None:
-    n = min(HELD_OUT_ROWS, len(rows))
-    return PackedStream(rows, n, n, 0) if n else None
+    return PackedStream(rows, *_looked_at(recipe, len(rows))) if len(rows) else None
+
+
+def _looked_at(recipe: Recipe, rows: int) -> tuple[int, int]:
+    """(held-out rows looked at, how many of them at once): no more at once than in training, and evenly many."""
+    n = min(HELD_OUT_ROWS, rows)
+    most = min(n, recipe.micro_rows or recipe.batch_rows)
+    return n, next(some for some in range(most, 0, -1) if n % some == 0)
+
+
+def _generation(start: LM | MaskedLM | None) -> Mapping[str, Any]:
+    return start.generation if isinstance(start, LM) else {}

@@ -22,7 +22,7 @@ import torch
 from chainrule.core.datum import Batch, Layout
 from chainrule.core.device import cpu_threads, pick_device
 from chainrule.core.errors import CheckpointError
-from chainrule.core.files import unwritable, whole_folder, write_text
+from chainrule.core.files import exists, unwritable, whole_folder, write_text
 from chainrule.core.masked import MaskedModel, Model
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.data.streams import Stream
@@ -34,7 +34,7 @@ from chainrule.train.material import Material, freeze_unused, fresh_model, prepa
 from chainrule.train.objective import Objective, loss_of
 from chainrule.train.optim import AdamW, Averaged, Muon, Optimizer
 from chainrule.train.precision import pick_precision
-from chainrule.train.recipe import Bpe, Recipe, Start, World, WorldChats, WorldPairs, write_recipe
+from chainrule.train.recipe import Bpe, Recipe, Start, World, WorldChats, WorldPairs, read_recipe, write_recipe
 from chainrule.world import VERSION
 
 RUNS = Path("runs")
@@ -76,6 +76,7 @@ def run_recipe(
     _check(folder)
     with locked(folder):
         newest = _enter(folder, resume=resume, force=force, begun=begun)
+        _check_kept(folder, recipe, newest)
         material = prepare(recipe, folder if newest else None)
         model = material.model.to(device, precision.weights)
         optimizer = _optimizer(recipe, model, dtype)
@@ -119,7 +120,8 @@ def run_recipe(
         model.eval()
         template = material.template
         source, tool_use = (None, None) if template is None else (template.source, template.tool_use)
-        save(folder / "model", model, material.tokenizer, source, tool_use=tool_use, force=True)
+        how: dict[str, Any] = {"tool_use": tool_use, "generation": material.generation}
+        save(folder / "model", model, material.tokenizer, source, force=True, **how)
         return Run(folder, model, material.tokenizer, material.template)
 
 
@@ -230,6 +232,11 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise CheckpointError(f"{folder} is in use by another process; wait for it, or choose another --name") from error
+        except OSError as error:
+            raise CheckpointError(
+                f"{folder} cannot be held against other processes: its file system has no locks ({error.strerror}); choose "
+                "another place with --runs"
+            ) from error
         try:
             yield
         finally:
@@ -270,7 +277,10 @@ def _enter(folder: Path, *, resume: bool, force: bool, begun: bool) -> Path | No
     """The checkpoint to go on from, None for a run from the beginning; raises where what the folder holds forbids either.
 
     A run that was killed before its first checkpoint, or (``begun``) before it wrote anything, begins anew on ``resume``.
+    What a killed write left half-written is removed.
     """
+    for part in folder.glob(".*.part"):
+        remove(part)
     found = content(folder)
     if resume and not found and not begun:
         raise CheckpointError(f"{folder} holds no run to go on with; leave out --resume to start one")
@@ -285,6 +295,25 @@ def _enter(folder: Path, *, resume: bool, force: bool, begun: bool) -> Path | No
             "--name"
         )
     return newest[-1] if newest else None
+
+
+def _check_kept(folder: Path, recipe: Recipe, newest: Path | None) -> None:
+    """Raises where a new run would remove what it reads, or one that goes on keep another tokenizer than its recipe names."""
+    if newest is None:
+        reads = {"model": recipe.model, "tokenizer": recipe.tokenizer, "data": recipe.data}
+        for name, path in ((name, getattr(part, "path", None)) for name, part in reads.items()):
+            if path and exists(Path(path)) and Path(path).resolve().is_relative_to(folder.resolve()):
+                raise CheckpointError(
+                    f"{name}.path={path} lies in {folder}, which a run that begins there empties; choose another --name, or "
+                    "move that elsewhere first"
+                )
+    elif not isinstance(recipe.model, Start):
+        before = read_recipe(str(folder / "recipe.yaml")).tokenizer
+        if recipe.tokenizer != before:
+            raise CheckpointError(
+                f"the tokenizer was {before}, is {recipe.tokenizer}; the weights of {newest} know that one alone: restore it, "
+                "or start anew under another --name"
+            )
 
 
 def _begin(folder: Path, recipe: Recipe, material: Material) -> None:
@@ -328,9 +357,12 @@ class _Log:
         write_text(self._path, "".join(f"{json.dumps(row)}\n" for row in kept))
 
     def write(self, row: dict[str, Any]) -> None:
-        """Append a row."""
+        """Append a row; where there is no room for it, none of it."""
+        before = self._path.stat().st_size if self._path.exists() else 0
         try:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
+            with suppress(OSError):
+                os.truncate(self._path, before)
             raise unwritable(self._path, error) from error
