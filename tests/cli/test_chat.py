@@ -164,3 +164,8 @@ def test_a_line_of_a_pipe_that_is_refused_leaves_the_others_and_is_told_by_the_e
     out, err = capsys.readouterr()
     assert out == "yes and\nno more\n"
     assert [because in told for told in err.splitlines() if told.startswith("chainrule: ")] == [True]
+
+
+def test_a_question_in_another_encoding_is_refused(chatty, capsys):
+    assert main(["chat", str(chatty), "\udcff"]) == 2
+    assert "input (bytes ff) is no text in utf-8" in capsys.readouterr().err

@@ -18,14 +18,26 @@ from safetensors.torch import load_file
 from chainrule.core.datum import Batch
 from chainrule.core.errors import ChainruleError, CheckpointError, ConfigError, DataError
 from chainrule.hub.fresh import fresh
+from chainrule.hub.load import load
 from chainrule.logprobs.losses import cross_entropy
 from chainrule.train.loop import Hooks, Interrupted, Settings, train
 from chainrule.train.material import prepare
 from chainrule.train.objective import Objective
 from chainrule.train.optim import AdamW, Averaged, Muon, orthogonal, split_parameters
 from chainrule.train.progress import Progress
-from chainrule.train.recipe import Bytes, Fresh, FreshConfig, Optimizing, Recipe, Text, parse_recipe, read_recipe, write_recipe
-from chainrule.train.run import evaluate, run_recipe
+from chainrule.train.recipe import (
+    Bytes,
+    Fresh,
+    FreshConfig,
+    Optimizing,
+    Recipe,
+    Start,
+    Text,
+    parse_recipe,
+    read_recipe,
+    write_recipe,
+)
+from chainrule.train.run import _Log, evaluate, run_recipe
 from chainrule.train.schedule import Schedule
 
 TINY = {"n_layers": 2, "d_model": 16, "n_heads": 2, "d_ff": 16}
@@ -582,3 +594,55 @@ def test_beginnings_are_the_first_tokens_of_further_documents(tmp_path):
         return int((rows.document >= 0).sum())
 
     assert read(beginnings=7) == read() + 7 * BEGINNING
+
+
+def test_the_publishers_advice_how_to_generate_outlives_fine_tuning(text, tmp_path):
+    said = {"temperature": 0.7, "top_p": 0.8, "repetition_penalty": 1.05}
+    base = run_recipe(recipe(text, steps=1), "base", runs=tmp_path).folder / "model"
+    given = json.loads((base / "generation_config.json").read_text())
+    (base / "generation_config.json").write_text(json.dumps(given | said))
+    tuned = run_recipe(recipe(text, model=Start(path=str(base)), steps=1), "tuned", runs=tmp_path).folder
+    assert load(tuned).generation == given | said
+
+
+def test_no_more_rows_are_held_out_at_once_than_are_trained_on_at_once(text, tmp_path):
+    """As many batches as that takes, and the same loss."""
+    text.write_text(WORDS * 300)
+    lost = []
+    for more, sizes in (({}, [4] * 8), ({"micro_rows": 2}, [2] * 16), ({"batch_rows": 64}, [32])):
+        material = prepare(recipe(text, **more))
+        assert material.held_out is not None
+        assert [len(batch.tokens) for batch in material.held_out.batches(0)] == sizes
+        lost.append(evaluate(Objective(material.model, cross_entropy), material.held_out, torch.device("cpu"), torch.float32))
+    assert len({round(one["held_out_loss"], 5) for one in lost}) == 1
+    few = prepare(recipe(text, data=Text(path=str(text), held_out=0.0065))).held_out
+    assert few is not None
+    assert [len(batch.tokens) for batch in few.batches(0)] == [1] * 7  # no other number divides them evenly
+
+
+def test_what_a_kill_left_half_written_is_removed(text, tmp_path):
+    folder = run_recipe(recipe(text), "a", runs=tmp_path).folder
+    (folder / ".model.999.part").mkdir()
+    (folder / ".model.999.part" / "model.safetensors").write_text("half")
+    run_recipe(recipe(text), "a", runs=tmp_path, resume=True)
+    assert sorted(path.name for path in folder.glob(".*")) == [".lock"]
+
+
+def test_a_row_of_metrics_is_whole_or_absent(tmp_path, monkeypatch):
+    log = _Log(tmp_path, 0)
+    log.write({"step": 0})
+    dumps = json.dumps
+    with monkeypatch.context() as patch:
+        patch.setattr("chainrule.train.run.json.dumps", lambda row: dumps(row) * 4000)  # more than what is written at once
+        resource = pytest.importorskip("resource")
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+        try:
+            with pytest.raises(DataError, match=r"cannot write .*metrics\.jsonl: File too large"):
+                log.write({"step": 1})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, handler)
+    log.write({"step": 2})
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 0}\n{"step": 2}\n'

@@ -91,8 +91,8 @@ class LoraLinear(nn.Module):
             raise ConfigError("an adapter or its base holds NaN or infinite numbers, so it was not merged; train it anew")
         if not torch.isfinite(self.weight.to(self.base.weight.dtype)).all():
             raise ConfigError(
-                f"an adapter and its base come to NaN or infinite numbers in {self.base.weight.dtype}, so they were not merged: "
-                "a number format that is too narrow (load the base in bf16 or fp32), or DoRA on a row of zeros"
+                f"an adapter and its base come to NaN or infinite numbers in {self.base.weight.dtype}, so they were not "
+                "merged; load the base in bf16 or fp32, which hold more (DoRA on a row of zeros is 0/0 in any format)"
             )
 
     @torch.no_grad()
