@@ -136,8 +136,8 @@ def test_a_head_of_its_own_lies_in_four_bits_too(tmp_path):
 def test_a_tap_changes_nothing_and_hears_what_transformerlens_hears(model):
     heard = {}
     close(logp(model, rows(2), tap=heard.__setitem__), logp(model, rows(2)))
-    block = ("attn.hook_q", "attn.hook_k", "attn.hook_v", "attn.hook_pattern", "attn.hook_z", "hook_resid_pre", "hook_attn_out",
-             "hook_resid_mid", "hook_mlp_out", "hook_resid_post", "hook_normalized_resid_post")  # fmt: skip
+    block = ("attn.hook_q", "attn.hook_k", "attn.hook_v", "attn.hook_pattern", "attn.hook_z", "mlp.hook_post", "hook_resid_pre",
+             "hook_attn_out", "hook_resid_mid", "hook_mlp_out", "hook_resid_post", "hook_normalized_resid_post")  # fmt: skip
     names = ["embed.hook_embed", "embed.hook_pos_embed", "embed.hook_token_type_embed", "hook_full_embed"]
     assert set(heard) == {*names, *(f"blocks.{i}.{one}" for i in range(2) for one in block)}
     pattern = heard["blocks.0.attn.hook_pattern"]

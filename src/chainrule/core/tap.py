@@ -14,15 +14,22 @@ Tap = Callable[[str, Tensor], None]
 
 
 class Only:
-    """A tap that hears the names with these endings alone, so that what nobody asks for need not be computed."""
+    """A tap that hears the names with these endings alone, so that what nobody asks for need not be computed.
 
-    def __init__(self, endings: str | tuple[str, ...], tap: Tap) -> None:
-        self.endings, self.tap = endings, tap
+    An ending may be a whole name. ``prefix`` is what ``under`` has put before the names it is called with.
+    """
+
+    def __init__(self, endings: str | tuple[str, ...], tap: Tap, prefix: str = "") -> None:
+        self.endings, self.tap, self.prefix = endings, tap, prefix
 
     def __call__(self, name: str, tensor: Tensor) -> None:
-        """Pass on what was asked for."""
-        if name.endswith(self.endings):
-            self.tap(name, tensor)
+        """Pass on what was asked for, under its whole name."""
+        if self.hears(name):
+            self.tap(self.prefix + name, tensor)
+
+    def hears(self, name: str) -> bool:
+        """Whether a name was asked for."""
+        return (self.prefix + name).endswith(self.endings)
 
 
 def tell(tap: Tap | None, name: str, tensor: Tensor) -> None:
@@ -33,7 +40,7 @@ def tell(tap: Tap | None, name: str, tensor: Tensor) -> None:
 
 def wants(tap: Tap | None, name: str) -> bool:
     """Whether a tap hears of a name: what is made for it alone is made only then."""
-    return tap is not None and (not isinstance(tap, Only) or name.endswith(tap.endings))
+    return tap is not None and (not isinstance(tap, Only) or tap.hears(name))
 
 
 def under(prefix: str, tap: Tap | None) -> Tap | None:
@@ -41,7 +48,7 @@ def under(prefix: str, tap: Tap | None) -> Tap | None:
     if tap is None:
         return None
     if isinstance(tap, Only):
-        return Only(tap.endings, partial(_prefixed, prefix, tap.tap))
+        return Only(tap.endings, tap.tap, tap.prefix + prefix)
     return partial(_prefixed, prefix, tap)
 
 

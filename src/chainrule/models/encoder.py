@@ -113,7 +113,7 @@ class EncoderLayer(nn.Module):
         tell(tap, "hook_attn_out", attention_out)
         tell(tap, "hook_resid_mid", total)
         x = self.self_attn_norm(total)
-        mlp_out = self.mlp(x)
+        mlp_out = self.mlp(x, under("mlp.", tap))
         total = x + mlp_out
         x = self.mlp_norm(total)
         tell(tap, "hook_mlp_out", mlp_out)

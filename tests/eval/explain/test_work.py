@@ -47,6 +47,15 @@ def test_every_product_is_told_at_a_tap(name):
         assert set(keys.values()) == {2 * 32 * 32 * len(SOURCE)}  # keys of the source, whatever the target
 
 
+def test_the_products_of_an_encoders_mlp_are_told_where_each_is_done():
+    model = MODELS["encoder"]()
+    told = pass_over(model, IDS, works=work_of(model, None, len(IDS)))
+    by = {seen.name: (seen.by, seen.flops) for seen in told.seen}
+    for layer in ("blocks.0", "blocks.1"):
+        assert by[f"{layer}.mlp.hook_post"] == (("up_proj",), 2 * 32 * 48 * len(IDS))
+        assert by[f"{layer}.hook_mlp_out"] == (("down_proj",), 2 * 32 * 48 * len(IDS))
+
+
 def test_a_causal_target_sees_half_of_its_square():
     works = work_of(MODELS["t5"](), None, len(IDS), len(SOURCE))
     own = [work.flops for work in works if work.place == "decoder.0" and work.tap == "attn.hook_z"]
