@@ -2,6 +2,7 @@
 and a text that begins under a tokenizer which puts a space in front."""
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ DYNAMIC = Dynamic(factor=4.0, original=12)
 PLAN = DecoderConfig.uniform(vocab_size=31, context=40, d_model=16, n_layers=2, n_heads=2)
 
 
-def turned_by(scaling: LongRope | Dynamic) -> Decoder:
+def turned_by(scaling: LongRope | Dynamic | None) -> Decoder:
     """A model with weights large enough for positions to matter."""
     model = Decoder(replace(PLAN, position=Rope(scaling=scaling)), torch.Generator().manual_seed(0)).eval()
     with torch.no_grad():
@@ -175,3 +176,132 @@ def test_a_text_that_begins_is_what_decode_says_and_one_that_goes_on_keeps_its_s
 def test_a_space_that_is_said_stays():
     stream = TextStream(ByteTokenizer(), begins=True)
     assert "".join(map(stream.feed, b"  a")) == "  a"
+
+
+@pytest.mark.parametrize(
+    ("settings", "because"),
+    [
+        ({"seed": None}, "seed is None; it must be a whole number"),
+        ({"temperature": None}, "temperature is None; it must be a number"),
+        ({"temperature": "hot"}, "temperature is 'hot'; it must be a number"),
+        ({"max_tokens": 2.5}, "max_tokens is 2.5; it must be a whole number"),
+        ({"top_k": 2.5}, "top_k is 2.5; it must be a whole number"),
+        ({"top_p": "0.9"}, "top_p is '0.9'; it must be a number"),
+        ({"repetition_penalty": None}, "repetition_penalty is None"),
+        ({"logprobs": 1.5}, "logprobs is 1.5"),
+        ({"stop": "###"}, "stop is '###'; it must be a tuple of the strings that end the text"),
+        ({"stop": None}, "stop is None"),
+        ({"stop": (3,)}, r"stop is \(3,\)"),
+        ({"stop_ids": 3}, "stop_ids is 3; it must be a set of the ids"),
+        ({"stop_ids": "###"}, "stop_ids is '###'"),
+        ({"tokens": "Once"}, "tokens is 'Once'; it must be a list of ids"),
+    ],
+)
+def test_settings_of_a_wrong_kind_are_refused(settings, because):
+    request = Request(tokens=[1])
+    for name, value in settings.items():
+        object.__setattr__(request, name, value)  # not in the call: under pytest its signature is enforced
+    with pytest.raises(RequestError, match=because):
+        request.__post_init__()
+
+
+SOUND = [Request(tokens=[*range(2, 2 + n)], max_tokens=6, seed=n) for n in (3, 5, 1)]
+
+
+def told(engine: Engine) -> dict[int, list[int]]:
+    said: dict[int, list[int]] = {}
+    while engine.busy:
+        for event in engine.step():
+            said.setdefault(event.id, []).append(event.token)
+    return said
+
+
+@pytest.mark.parametrize("bad", [replace(SOUND[0], tokens=[99]), replace(SOUND[0], also=(lambda logp: logp * torch.nan,))])
+def test_a_run_in_which_a_request_fails_leaves_nothing_behind(bad):
+    engine = Engine(turned_by(None))
+    with pytest.raises(RequestError):
+        run(engine, [*SOUND, bad])
+    assert not engine.busy
+    alone = run(Engine(turned_by(None)), SOUND)
+    assert [[e.token for e in events] for events in run(engine, SOUND)] == [[e.token for e in events] for events in alone]
+
+
+def test_a_run_does_not_swallow_the_events_of_others():
+    engine = Engine(turned_by(None))
+    own = engine.submit(SOUND[0])
+    with pytest.raises(RequestError, match="serving other requests"):
+        run(engine, SOUND[1:])
+    assert {id: len(said) for id, said in told(engine).items()} == {own: 6}
+
+
+def test_requests_wait_on_where_no_cache_can_be_made():
+    model, full = turned_by(None), [True]
+
+    def cache(rows, capacity, given):
+        if full.pop() if full else False:
+            raise MemoryError
+        return model.cache(rows, capacity, given)
+
+    engine = Engine(model, make_cache=cache)
+    for request in SOUND:
+        engine.submit(request)
+    with pytest.raises(MemoryError):
+        engine.step()
+    assert told(engine) == dict(enumerate([event.token for event in events] for events in run(Engine(model), SOUND)))
+
+
+@pytest.mark.parametrize("at", [0, 2, 5])
+@pytest.mark.parametrize("cancelled", [None, 1])
+def test_a_step_that_breaks_off_within_the_model_changes_no_row(at, cancelled):
+    model = turned_by(None)
+    expected = dict(enumerate([(event.token, event.logp) for event in events] for events in run(Engine(model), SOUND)))
+    engine, said = Engine(model), {id: [] for id in expected}
+    for request in SOUND:
+        engine.submit(request)
+    for step in range(6):
+        if step == at:
+            hook = model.layers[1].register_forward_pre_hook(interrupt)  # the cache has grown, the second layer has not read
+            with pytest.raises(KeyboardInterrupt):
+                engine.step()
+            hook.remove()
+            if cancelled is not None:
+                engine.cancel(cancelled)
+        for event in engine.step():
+            said[event.id].append((event.token, event.logp))
+    if cancelled is not None:
+        expected[cancelled] = expected[cancelled][:at]
+    for id, events in expected.items():
+        assert said[id] == [(token, pytest.approx(logp, abs=1e-4)) for token, logp in events]
+    assert not engine.busy
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("length", [1, 3])
+def test_stop_strings_end_a_text_at_one_place_however_it_is_cut(length):
+    """The one that is complete first, and of those that are so together the one that begins first."""
+    assert stopped(["abc"], ("b", "abc")) == stopped(["a", "b", "c"], ("b", "abc")) == ("a", True)
+    assert stopped(["xabc"], ("bc", "abc")) == stopped(["xa", "bc"], ("bc", "abc")) == ("x", True)
+    for text in map("".join, product("abc", repeat=5)):
+        for stop in (("ab", "b"), ("abc", "b"), ("bca", "ca", "aab"), ("cc", "bcc")):
+            pieces = [text[at : at + length] for at in range(0, 5, length)]
+            assert stopped(pieces, stop) == stopped([text], stop)
+
+
+def stopped(pieces: list[str], stop: tuple[str, ...]) -> tuple[str, bool]:
+    stream = TextStream(Spelt(pieces), stop)
+    said = "".join(stream.feed(id) for id in range(len(pieces)) if not stream.stopped)
+    return said + stream.flush(), stream.stopped
+
+
+class Spelt(ByteTokenizer):
+    """Each id is a piece of a text."""
+
+    def __init__(self, pieces: list[str]) -> None:
+        super().__init__()
+        self.pieces = pieces
+
+    def token_bytes(self, id: int) -> bytes:
+        return self.pieces[id].encode()

@@ -1,5 +1,7 @@
 """The encoder–decoder: equal to torch's own Transformer layers, blind to padding of the source, each row with its own."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -114,6 +116,25 @@ def test_requests_with_sources_of_their_own_get_what_they_would_get_alone(plan):
     for ours, single in zip(together, alone, strict=True):
         assert [event.token for event in ours] == [event.token for event in single]
         assert_close(torch.tensor([e.logp for e in ours]), torch.tensor([e.logp for e in single]), atol=1e-5, rtol=1e-5)
+
+
+def test_a_condition_filled_in_is_that_of_every_request():
+    model, source = made("t5"), ids(1, 5)
+    requests = [Request(tokens=[1], max_tokens=4, seed=seed) for seed in (1, 2)]
+    own = replace(requests[0], given={"source": ids(1, 3, 7)})
+    found = run(Engine(model.given({"source": source})), [*requests, own])
+    expected = run(Engine(model), [*(replace(request, given={"source": source}) for request in requests), own])
+    assert [[event.token for event in events] for events in found] == [[event.token for event in events] for events in expected]
+    with torch.no_grad():
+        both = model.given({"source": source})(ids(2, 3, 1))
+        assert_close(both, model(ids(2, 3, 1), given={"source": source.expand(2, -1)}))
+
+
+def test_a_condition_of_many_rows_is_refused_before_a_request_waits():
+    engine = Engine(made("t5").given({"source": ids(2, 5)}))
+    with pytest.raises(ConfigError, match="2 by 5; it must be ids, one row for each of 1 targets"):
+        engine.submit(Request(tokens=[1]))
+    assert not engine.busy
 
 
 def test_a_cache_encodes_the_source_once():

@@ -150,7 +150,10 @@ def replay(
 
 
 class Conditioned(LanguageModel):
-    """A model with its condition filled in, so that a single caller need not pass ``given`` along."""
+    """A model with its condition filled in, so that a single caller need not pass ``given`` along.
+
+    A condition of one row is that of every row.
+    """
 
     def __init__(self, model: LanguageModel, given: Given) -> None:
         super().__init__()
@@ -167,7 +170,7 @@ class Conditioned(LanguageModel):
         tap: Tap | None = None,
     ) -> Float[Tensor, "b t d"]:
         if given is None and (cache is None or cache.given is None):  # a cache remembers row by row, whichever were kept
-            given = self.x
+            given = self._of(len(tokens))
         return self.model.hidden(tokens, cache, layout=layout, given=given, tap=tap)
 
     def readout(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:
@@ -181,11 +184,14 @@ class Conditioned(LanguageModel):
         return self.model.readout_weight
 
     def check_given(self, given: Given | None, rows: int = 1) -> None:
-        if given is not None:
-            self.model.check_given(given, rows)
+        self.model.check_given(self._of(rows) if given is None else given, rows)
 
     def cache(self, rows: int, capacity: int, given: Given | None = None, pool: object | None = None) -> Cache:
-        return self.model.cache(rows, capacity, self.x if given is None else given, pool)
+        return self.model.cache(rows, capacity, self._of(rows) if given is None else given, pool)
+
+    def _of(self, rows: int) -> Given:
+        """The condition of so many rows."""
+        return {name: value.expand(rows, *value.shape[1:]) if len(value) == 1 else value for name, value in self.x.items()}
 
     def length_kind(self, capacity: int) -> Hashable:
         return self.model.length_kind(capacity)

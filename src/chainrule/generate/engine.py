@@ -5,14 +5,16 @@
 Rows are ragged: prompts of any length are read side by side, then a token of each at a time; who waits is let in when all
 rows are done. Each request has its own seed and settings, and gets exactly what it would get alone: where a model reads rows
 otherwise that are declared to grow long, only requests of one kind run together. A request that fails ends alone: the others
-go on with the next step. The engine is synchronous and sees ids; with a tokenizer it also reports the text that has become
-certain.
+go on with the next step. A step that fails as a whole (no memory, an interruption) loses none: those that wait go on waiting,
+and rows that were being read are read again from their beginnings. The engine is synchronous and sees ids; with a tokenizer it
+also reports the text that has become certain.
 """
 
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass, field
 from itertools import islice
+from numbers import Integral, Real
 from typing import Literal
 
 import torch
@@ -33,6 +35,18 @@ SMALLEST, LARGEST = 1e-4, 1e4
 """Between these lie temperatures and penalties; beyond them scores run out of numbers."""
 ROOM = 1024
 """A model that reads rows of any length gets room for so many new tokens first, and twice the room when that is used."""
+
+WHOLE, ANY = (Integral, "a whole number"), (Real, "a number")
+NUMBERS = {
+    "max_tokens": WHOLE, "seed": WHOLE, "logprobs": WHOLE, "top_k": WHOLE,
+    "temperature": ANY, "repetition_penalty": ANY, "top_p": ANY, "min_p": ANY,
+}  # fmt: skip
+"""The settings that are numbers, and of which kind; the filters' may be left out."""
+SEVERAL = {
+    "tokens": (Integral, "a list of ids; a tokenizer's encode makes one of a text"),
+    "stop": (str, "a tuple of the strings that end the text, as in ('###',)"),
+    "stop_ids": (Integral, "a set of the ids that end the text, as in frozenset({2})"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +71,7 @@ class Request:
     also: tuple[Filter, ...] = ()
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         if self.max_tokens < 1:
             raise RequestError(f"max_tokens is {self.max_tokens}; it must be 1 or more")
         if self.temperature != 0 and not SMALLEST <= self.temperature <= LARGEST:
@@ -77,6 +92,17 @@ class Request:
         if not self.tokens:
             raise RequestError("the prompt is empty and the model has no begin token; give at least one character")
         self.filters()
+
+    def _check_kinds(self) -> None:
+        """Raises ``RequestError`` where a setting is no number, or one thing stands where there may be several."""
+        for name, (kind, words) in NUMBERS.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind) and not (value is None and name in ("top_k", "top_p", "min_p")):
+                raise RequestError(f"{name} is {value!r}; it must be {words}")
+        for name, (kind, words) in SEVERAL.items():
+            value = getattr(self, name)
+            if isinstance(value, str) or not isinstance(value, Collection) or not all(isinstance(one, kind) for one in value):
+                raise RequestError(f"{name} is {value!r}; it must be {words}")
 
     def filters(self) -> list[Filter]:
         """The filters asked for, in transformers' order, and one's own behind them."""
@@ -221,9 +247,9 @@ class Engine:
             return
         kind = self._kind(self._waiting[0])
         rows = list(islice((row for row in self._waiting if self._kind(row) == kind), self.rows))
-        ids = {row.id for row in rows}
-        self._waiting = deque(row for row in self._waiting if row.id not in ids)
         self._begin(rows, ROOM)
+        ids = {row.id for row in rows}
+        self._waiting = deque(row for row in self._waiting if row.id not in ids)  # only now: what has no cache still waits
 
     def _need(self, row: _Row) -> int:
         """How many tokens a row may come to hold."""
@@ -231,7 +257,8 @@ class Engine:
         return need if self.model.context is None else min(need, self.model.context)
 
     def _kind(self, row: _Row) -> Hashable:
-        return self.model.length_kind(self._need(row))
+        """Rows of one kind may share a cache: they are read alike, and all bring a condition or none does."""
+        return self.model.length_kind(self._need(row)), row.request.given is None
 
     def _begin(self, rows: list[_Row], room: int) -> None:
         """Run rows with a new cache, which has room for all they may need or, without a limit, for ``room`` more tokens."""
@@ -246,20 +273,22 @@ class Engine:
 
     def _read(self) -> Float[Tensor, "b v"]:
         """Let the model read what is unread; the scores after each row's last token."""
-        assert self._cache is not None
-        if max(len(row.seen) for row in self._running) > self._cache.capacity:
-            self._begin(self._running, room=self._cache.capacity)
+        if self._cache is None or max(len(row.seen) for row in self._running) > self._cache.capacity:
+            self._begin(self._running, room=ROOM if self._cache is None else self._cache.capacity)
+        cache, self._cache = self._cache, None  # a pass that breaks off leaves it half written: the rows then begin again
+        assert cache is not None
         device = self.model.device
         lengths = torch.tensor([len(row.unread) for row in self._running], device=device)
         t = int(lengths.max())
         tokens = torch.tensor([row.unread + [0] * (t - len(row.unread)) for row in self._running], device=device)
         place = Layout.lengths(lengths, t)
-        place = Layout(place.position + self._cache.lengths.to(device)[:, None] * place.real, place.document)
-        hidden = self.model.hidden(tokens, self._cache, layout=place)
-        scores = self.model.readout(hidden[torch.arange(len(tokens), device=device), lengths - 1])
+        place = Layout(place.position + cache.lengths.to(device)[:, None] * place.real, place.document)
+        hidden = self.model.hidden(tokens, cache, layout=place)
+        scores = widen(self.model.readout(hidden[torch.arange(len(tokens), device=device), lengths - 1])).cpu()
         for row in self._running:
             row.unread = []
-        return widen(scores).cpu()
+        self._cache = cache
+        return scores
 
     def _draw(self, row: _Row, logp: Float[Tensor, "v"], filtered: Float[Tensor, "v"]) -> Event:
         if row.request.temperature == 0:
@@ -287,26 +316,23 @@ class Engine:
         return None, text
 
     def _drop(self, gone: list[_Row]) -> None:
-        if not gone or self._cache is None:
+        if not gone:
             return
         ids = {row.id for row in gone}
         stay = [i for i, row in enumerate(self._running) if row.id not in ids]
         self._running = [self._running[i] for i in stay]
-        if stay:
-            self._cache.keep(stay)
-            self._scores = None if self._scores is None else self._scores[stay]
-        else:
+        if not stay:
             self._cache = self._scores = None
+        if self._cache is not None:
+            self._cache.keep(stay)
+        if self._scores is not None:
+            self._scores = self._scores[stay]
 
 
 def _stack(conditions: list[Given | None]) -> Given | None:
     """The conditions of several rows as one; all rows have one, or none has."""
     given = [condition for condition in conditions if condition is not None]
-    if not given:
-        return None
-    if len(given) != len(conditions):
-        raise RequestError("some requests of one batch bring a condition and others do not; submit them apart")
-    return {name: _cat([condition[name] for condition in given]) for name in given[0]}
+    return {name: _cat([condition[name] for condition in given]) for name in given[0]} if given else None
 
 
 def _cat(tensors: list[Tensor]) -> Tensor:
@@ -318,10 +344,21 @@ def _cat(tensors: list[Tensor]) -> Tensor:
 
 
 def run(engine: Engine, requests: list[Request]) -> list[list[Event]]:
-    """Serve these requests to their ends; the events of each, in the order of the requests."""
-    ids = [engine.submit(request) for request in requests]
-    events: dict[int, list[Event]] = {id: [] for id in ids}
-    while engine.busy:
-        for event in engine.step():
-            events[event.id].append(event)
-    return [events[id] for id in ids]
+    """Serve these requests to their ends; the events of each, in the order of the requests.
+
+    Where one of them is refused or fails, that error is raised and all are forgotten. Raises ``RequestError`` for an engine
+    that serves others already, whose events would be lost here.
+    """
+    if engine.busy:
+        raise RequestError("the engine is serving other requests; finish or cancel those first, or use an engine of its own")
+    events: dict[int, list[Event]] = {}
+    try:
+        for request in requests:
+            events[engine.submit(request)] = []
+        while engine.busy:
+            for event in engine.step():
+                events[event.id].append(event)
+    finally:
+        for id in events:
+            engine.cancel(id)
+    return list(events.values())

@@ -1,7 +1,9 @@
 """Ids to text that may be shown: whole characters only, and nothing of a stop string.
 
 A Chinese character is three bytes and may be several tokens; it is shown when it is complete. A text that might be the
-beginning of a stop string is held back until that is clear. What is shown is what ``decode`` says of all the ids.
+beginning of a stop string is held back until that is clear. What is shown is what the bytes of the tokens say. That is what
+``decode`` says of all the ids, but for <unk>, for which SentencePiece's writes ⁇, and for the spaces that WordPiece's puts
+between words.
 """
 
 import codecs
@@ -40,10 +42,10 @@ class TextStream:
         if self.stopped:
             return ""
         text = self._held + new
-        starts = [at for at in (text.find(stop) for stop in self._stop) if at >= 0]
-        if starts:
+        met = [(at + len(stop), at) for stop in self._stop if (at := text.find(stop)) >= 0]
+        if met:  # what is complete first counts, however the text was cut into tokens
             self.stopped, self._held = True, ""
-            return text[: min(starts)]
+            return text[: min(met)[1]]
         keep = max((_overlap(text, stop) for stop in self._stop), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
