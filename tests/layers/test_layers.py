@@ -1,6 +1,7 @@
 """The bricks, each against torch's own or against its formula written out."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from chainrule.layers.mlp import Gated
 from chainrule.layers.norm import LayerNorm, RMSNorm
 from chainrule.layers.rope import Rope, rotate
 from chainrule.layers.scaling import Dynamic, Linear
+from chainrule.models.decoder import Decoder, DecoderConfig
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -171,3 +173,24 @@ def test_induction_begins_in_heads_of_any_number_and_width(heads, width):
 def test_induction_is_refused_where_it_would_not_be_one(shape, because):
     with pytest.raises(ConfigError, match=because):
         fresh_of_config({**LLAMA, **shape}, vocab_size=50, context=64, init="induction", seed=0)
+
+
+@pytest.mark.parametrize(
+    ("rope", "because"),
+    [
+        (Rope(d_rotary=12), "d_rotary=12 channels are to be turned of heads that have 8"),
+        (Rope(d_rotary=2, scaling=Dynamic(factor=2.0, original=16)), "d_rotary=2 channels of heads that have 8"),
+    ],
+)
+@pytest.mark.parametrize("of_a_block", [False, True])
+def test_a_rope_that_does_not_fit_the_heads_is_refused_before_anything_is_built(rope, because, of_a_block):
+    config = DecoderConfig.uniform(vocab_size=11, context=8, d_model=16, n_layers=2, n_heads=2)
+    own = {"blocks": (config.blocks[0], replace(config.blocks[1], position=rope))}
+    with pytest.raises(ConfigError, match=because):
+        replace(config, **(own if of_a_block else {"position": rope}))
+
+
+def test_a_rope_of_fewer_channels_than_a_head_fits():
+    config = DecoderConfig.uniform(vocab_size=11, context=8, d_model=16, n_layers=1, n_heads=2)
+    for rope in (Rope(d_rotary=8), Rope(d_rotary=4, scaling=Dynamic(factor=2.0, original=4)), Rope(d_rotary=2)):
+        Decoder(replace(config, position=rope))(torch.zeros(1, 6, dtype=torch.long))

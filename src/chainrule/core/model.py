@@ -97,7 +97,10 @@ class LanguageModel(nn.Module, ABC):
         return self.readout(self.hidden(tokens, cache, layout=layout, given=given, tap=tap))
 
     def cache(self, rows: int, capacity: int, given: Given | None = None, pool: object | None = None) -> Cache:
-        """A memory for ``rows`` rows of at most ``capacity`` tokens. This default remembers tokens and recomputes."""
+        """A memory for ``rows`` rows of at most ``capacity`` tokens. This default remembers tokens and recomputes.
+
+        ``pool`` is reserved for storage that several caches share; no model reads it yet.
+        """
         return TokenCache(rows, self.checked_capacity(capacity), given, device=self.device)
 
     def checked_capacity(self, capacity: int) -> int:

@@ -57,6 +57,19 @@ class Rope:
         if self.d_rotary is not None and (self.d_rotary < 2 or self.d_rotary % 2):
             raise ConfigError(f"d_rotary={self.d_rotary} must be even and at least 2: channels are turned in pairs")
 
+    def check_width(self, c: int) -> None:
+        """Raises ``ConfigError`` where vectors of width ``c`` cannot be turned so."""
+        turned = self.d_rotary or c
+        if turned > c:
+            raise ConfigError(
+                f"d_rotary={turned} channels are to be turned of heads that have {c}; set d_rotary to {c} or less"
+            )
+        if isinstance(self.scaling, Dynamic) and turned == 2:
+            raise ConfigError(
+                f"a dynamic scaling turns d_rotary=2 channels of heads that have {c}, and has no base for a single pair; "
+                "turn 4 or more, or choose another scaling"
+            )
+
     @property
     def stretches(self) -> bool:
         """Whether the frequencies depend on the declared length, so that any length may be declared."""

@@ -67,6 +67,9 @@ class DecoderConfig:
             raise ConfigError("a tied head is the embedding table, which has no bias; set tied=False or head_bias=False")
         if self.logit_cap is not None and self.logit_cap <= 0:
             raise ConfigError(f"logit_cap={self.logit_cap} must be positive; leave it out for none")
+        for position, block in zip(self.positions, self.blocks, strict=True):
+            if isinstance(position, Rope):
+                position.check_width(block.attention.d_rotary)
 
     @property
     def positions(self) -> tuple[Position, ...]:

@@ -215,7 +215,7 @@ class NGram(LanguageModel):
             return _Table(start, token, counts / safe[node], torch.zeros_like(total), total)
         if self.config.smoothing == "laplace":
             added = self.config.alpha * (self.vocab_size - (self.config.never is not None))
-            return _Table(start, token, counts / (total + added)[node], added / (total + added), total + 1)
+            return _Table(start, token, counts / (total + added)[node], added / (total + added), total)
         d = torch.tensor([0.0, *self.discounts(k)], dtype=torch.float64, device=keys.device)[counts.clamp(max=3)]
         taken = torch.zeros_like(total).index_add(0, node, d)
         return _Table(start, token, (counts - d) / safe[node], taken / safe, total)
