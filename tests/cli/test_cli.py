@@ -110,19 +110,64 @@ def test_a_help_offers_what_the_verb_takes(capsys):
     assert "pairs" in run(capsys, "eval", "--help")[1]
 
 
-def test_score_next_and_generate_work_alike_on_every_kind_of_model(capsys, text, checkpoint, trained, material):
-    for model in (f"ngram3:{text}", checkpoint, trained, material / "stories260K" / "stories260K.bin"):
-        code, out, _ = run(capsys, "score", model, "Tom has", "--json")
-        assert code == 0
-        scored = json.loads(out)
-        assert abs(sum(scored["logp"]) - scored["total"]) < 1e-4
-        code, out, _ = run(capsys, "next", model, "Tom has", "-k", "3", "--json")
-        assert code == 0
-        assert len(json.loads(out)) == 3
-        _, first, _ = run(capsys, "generate", model, "Tom", "--max-tokens", "8", "--seed", "1")
-        _, again, _ = run(capsys, "generate", model, "Tom", "--max-tokens", "8", "--seed", "1")
-        assert first == again
-        assert first.startswith("Tom")
+@pytest.fixture(params=["ngram", "checkpoint", "run", "llama2.c"])
+def anything(request) -> str:
+    """What a model may be: counts of a text, a folder of weights, a run, a file of llama2.c."""
+    if request.param == "ngram":
+        return f"ngram3:{request.getfixturevalue('text')}"
+    if request.param == "llama2.c":
+        return str(request.getfixturevalue("material") / "stories260K" / "stories260K.bin")
+    return str(request.getfixturevalue("checkpoint" if request.param == "checkpoint" else "trained"))
+
+
+def test_score_next_and_generate_say_what_the_model_says_step_by_step(capsys, anything):
+    import torch
+
+    from chainrule.hub.load import load
+
+    lm = load(anything)
+    bos, encode, decode, bytes_of = lm.tokenizer.bos, lm.tokenizer.encode, lm.tokenizer.decode, lm.tokenizer.token_bytes
+    prompt = [*([] if bos is None else [bos]), *encode("Tom has")]
+
+    @torch.no_grad()
+    def after(ids):
+        return lm.model(torch.tensor([ids]))[0].double().log_softmax(-1)
+
+    def spelt(ids, data):
+        """The probability that ids go on with these bytes, in whatever tokens, or with a sign that ends the word behind them."""
+        logp = after(ids)[-1]
+        p = 0.0
+        for id, said in enumerate(map(bytes_of, range(lm.tokenizer.vocab_size))):
+            if said == data or (said[:-1] == data and said[-1:] in (b".", b",", b"!", b"?")):
+                p += math.exp(logp[id])
+            elif said and data.startswith(said):
+                p += math.exp(logp[id]) * spelt([*ids, id], data[len(said) :])
+        return p
+
+    _, out, _ = run(capsys, "score", anything, "Tom has", "--json")
+    scored, ids = json.loads(out), [lm.tokenizer.begin, *encode("Tom has")]
+    expected = after(ids[:-1]).gather(1, torch.tensor(ids[1:])[:, None])[:, 0].tolist()
+    assert scored["logp"] == pytest.approx(expected, abs=1e-4)
+    assert scored["total"] == pytest.approx(sum(expected), abs=1e-3)
+
+    _, out, _ = run(capsys, "next", anything, "Tom has", "-k", "4", "--json")
+    found = json.loads(out)
+    assert [one["probability"] for one in found] == sorted((one["probability"] for one in found), reverse=True)
+    assert len(found) == 4
+    odd = ("\N{REPLACEMENT CHARACTER}", *lm.tokenizer.specials)  # what no bytes spell: an untrained model says any
+    plain = next(one for one in found if not any(sign in one["text"] for sign in odd))
+    assert plain["probability"] == pytest.approx(spelt(prompt, plain["text"].encode()), rel=0.02)
+
+    _, out, _ = run(capsys, "generate", anything, "Tom has", "--max-tokens", "8", "--temperature", "0", "--json")
+    ids = list(prompt)
+    for _ in range(8):
+        ids.append(int(after(ids)[-1].argmax()))
+        if ids[-1] in lm.tokenizer.eos:
+            break
+    assert json.loads(out)["text"] == decode(ids)[len(decode(prompt)) :]
+
+    first, again = (run(capsys, "generate", anything, "Tom", "--max-tokens", "8", "--seed", "1")[1] for _ in range(2))
+    assert first == again
 
 
 def test_a_text_may_be_judged_as_a_beginning(capsys, text):
