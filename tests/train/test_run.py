@@ -434,21 +434,24 @@ def test_a_model_with_a_template_of_its_own_is_fine_tuned_with_it(text, tmp_path
         run_recipe(Recipe(model=base, data=Chats(path=str(tmp_path / "chats.jsonl")), **tiny), "none", runs=tmp_path)
 
 
-def test_accumulating_gradients_changes_nothing(text, tmp_path):
-    one = run_recipe(recipe(text, steps=3), "one", runs=tmp_path)
-    four = run_recipe(recipe(text, steps=3, micro_rows=1), "four", runs=tmp_path)
-    for a, b in zip(weights(one.folder).values(), weights(four.folder).values(), strict=True):
-        torch.testing.assert_close(a, b, atol=2e-3, rtol=1e-2)  # Muon's bf16 iterations magnify the last bits
+def test_a_run_in_micro_batches_has_the_losses_and_gradients_of_one_in_whole_batches(text, tmp_path):
+    wanted = {"steps": 3, "optimizer": Optimizing(kind="adamw")}
+    runs = [run_recipe(recipe(text, **wanted, micro_rows=n), str(n), runs=tmp_path) for n in (None, 1)]
+    logs = [[json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()] for run in runs]
+    for key in ("loss", "grad_norm"):
+        whole, cut = ([row[key] for row in rows if key in row] for rows in logs)
+        assert cut == pytest.approx(whole, rel=1e-4)
+        assert cut[0] == pytest.approx(whole[0], rel=1e-6)  # of the very same weights
 
 
 class Rows:
-    """A stream of one batch."""
+    """A stream of one step's batches."""
 
-    def __init__(self, batch: Batch) -> None:
-        self.batch = batch
+    def __init__(self, *batches: Batch) -> None:
+        self.micro = batches
 
     def batches(self, step):
-        return [self.batch]
+        return self.micro
 
     def describe(self):
         return {}
@@ -466,6 +469,42 @@ def loop(batch: Batch, model=None, steps: int = 20) -> list[dict]:
     hooks = Hooks(log=rows.append, save=lambda step: None, evaluate=dict)
     train(Objective(model, cross_entropy), Rows(batch), AdamW(model, lr=0.01), settings, hooks)
     return rows
+
+
+class Copying:
+    """An optimizer that leaves the weights alone and copies what gradients it is given."""
+
+    def __init__(self, model) -> None:
+        self.model = model
+
+    def step(self, scale):
+        self.seen = {name: parameter.grad.clone() for name, parameter in self.model.named_parameters()}
+
+    def finish(self):
+        pass
+
+
+def test_micro_batches_of_very_different_weight_come_to_the_whole_batch():
+    """Rows of 1, 7, 2 and 2 judged tokens: the first of a row is judged nowhere."""
+    tokens = torch.randint(11, (4, 8), generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(4, 8)
+    mask[0, 3] = mask[1, :] = mask[2, 4:6] = mask[3, 5:7] = 1
+    found = []
+    for rows in (4, 1):
+        model = tiny()
+        copying, logged = Copying(model), []
+        settings = Settings(steps=1, schedule=Schedule(), device=torch.device("cpu"), clip=1e9)
+        hooks = Hooks(log=logged.append, save=None, evaluate=dict)
+        stream = Rows(*map(Batch, tokens.split(rows), mask.split(rows)))
+        train(Objective(model, cross_entropy), stream, copying, settings, hooks)
+        found.append((logged[1]["loss"], logged[1]["grad_norm"], copying.seen))
+    (loss, norm, gradients), (cut_loss, cut_norm, cut_gradients) = found
+    assert cut_loss == pytest.approx(loss, rel=1e-6)
+    assert cut_norm == pytest.approx(norm, rel=1e-6)
+    logp = torch.log_softmax(tiny()(tokens).detach(), -1)[:, :-1].gather(2, tokens[:, 1:, None])[..., 0]
+    assert loss == pytest.approx(float(-logp[mask[:, 1:] > 0].mean()), rel=1e-6)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(cut_gradients[name], gradient, rtol=0, atol=1e-6 * norm)
 
 
 def test_a_batch_with_nothing_to_learn_is_refused():
@@ -499,18 +538,94 @@ def test_muon_sees_the_direction_of_a_gradient_however_small(dtype):
     torch.testing.assert_close(orthogonal(1e-7 * g, dtype), orthogonal(g, dtype), atol=2e-2, rtol=0)
 
 
-def test_adamw_equals_torchs_own():
-    batch = Batch(torch.arange(8).view(2, 4), torch.ones(2, 4))
-    ours, theirs = tiny(), tiny()
-    mine = AdamW(ours, lr=0.01, weight_decay=0.0)
-    reference = torch.optim.AdamW(theirs.parameters(), lr=0.01, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0)
-    for model, step in ((ours, lambda: mine.step(1.0)), (theirs, reference.step)):
-        for _ in range(3):
-            model.zero_grad()
-            cross_entropy(model, batch).total.backward()
-            step()
-    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(a, b)
+def graded(model, step: int, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Every parameter gets a random gradient, at some steps much larger than at others; returns them by name."""
+    generator = torch.Generator().manual_seed(10 * seed + step)
+    for parameter in model.parameters():
+        parameter.grad = (1, 0.1, 3)[step % 3] * torch.randn(parameter.shape, generator=generator)
+    return {name: parameter.grad.double() for name, parameter in model.named_parameters()}
+
+
+SCALES = (1.0, 0.5, 0.25)
+"""What a schedule says at three steps."""
+
+
+def oblong():
+    """A model of square matrices (queries), tall ones (gates) and wide ones (keys, and the way down)."""
+    return fresh(vocab_size=11, context=8, n_layers=2, d_model=16, n_heads=2, n_kv_heads=1, d_ff=24, rope_theta=1e4,
+                 tied=True, init="normal", seed=0)  # fmt: skip
+
+
+def adam_by_hand(weight, gradients, *, lr: float, decay: float):
+    """arXiv:1711.05101 with β = 0.9, 0.95, in float64."""
+    w, m, v = weight.detach().double(), 0.0, 0.0
+    for t, (gradient, scale) in enumerate(zip(gradients, SCALES, strict=True), start=1):
+        m, v = 0.9 * m + 0.1 * gradient, 0.95 * v + 0.05 * gradient**2
+        w = (1 - lr * scale * decay) * w - lr * scale * (m / (1 - 0.9**t)) / ((v / (1 - 0.95**t)).sqrt() + 1e-8)
+    return w.float()
+
+
+def muon_by_hand(weight, gradients, *, lr: float, momentum: float, decay: float):
+    """kellerjordan.github.io/posts/muon in float64; the quintic acts on the singular values alone, so it may act on those."""
+    w, m = weight.detach().double(), 0.0
+    for gradient, scale in zip(gradients, SCALES, strict=True):
+        m = momentum * m + (1 - momentum) * gradient
+        u, s, vt = torch.linalg.svd((1 - momentum) * gradient + momentum * m, full_matrices=False)
+        s = s / s.norm()
+        for _ in range(5):
+            s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+        rows, columns = w.shape
+        w = (1 - lr * scale * decay) * w - lr * scale * max(1, rows / columns) ** 0.5 * (u * s) @ vt
+    return w.float()
+
+
+def test_three_steps_of_adamw_by_hand():
+    model = oblong()
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    optimizer, seen = AdamW(model, lr=0.05, weight_decay=0.5), []
+    for step, scale in enumerate(SCALES):
+        seen.append(graded(model, step))
+        optimizer.step(scale)
+    for name, found in model.named_parameters():
+        gradients, decay = [one[name] for one in seen], 0.5 if found.ndim == 2 else 0.0
+        torch.testing.assert_close(
+            found.detach(), adam_by_hand(before[name], gradients, lr=0.05, decay=decay), rtol=0, atol=1e-6
+        )
+
+
+def test_three_steps_of_muon_by_hand():
+    model = oblong()
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    inner, rest = split_parameters(model)
+    assert {(p.shape[0] > p.shape[1]) - (p.shape[0] < p.shape[1]) for p in inner.values()} == {-1, 0, 1}
+    optimizer, seen = Muon(model, lr=0.1, adam_lr=0.05, momentum=0.9, weight_decay=0.5), []
+    for step, scale in enumerate(SCALES):
+        seen.append(graded(model, step))
+        optimizer.step(scale)
+    for name, found in inner.items():
+        wanted = muon_by_hand(before[name], [one[name] for one in seen], lr=0.1, momentum=0.9, decay=0.5)
+        torch.testing.assert_close(found.detach(), wanted, rtol=0, atol=2e-5)
+    for name, found in rest.items():
+        wanted = adam_by_hand(before[name], [one[name] for one in seen], lr=0.05, decay=0.0)
+        torch.testing.assert_close(found.detach(), wanted, rtol=0, atol=1e-6)
+
+
+def test_muon_equals_torchs_own():
+    """Its iterations are always in bfloat16 and hold less than two digits of the way that three steps go."""
+    ours, theirs = oblong(), oblong()
+    inner = split_parameters(theirs)[0]
+    mine = Muon(ours, lr=0.1, adam_lr=0.0, momentum=0.9, weight_decay=0.5, dtype=torch.bfloat16)
+    reference = torch.optim.Muon(list(inner.values()), lr=0.1, momentum=0.9, weight_decay=0.5)
+    for step, scale in enumerate(SCALES):
+        graded(ours, step)
+        graded(theirs, step)
+        mine.step(scale)
+        reference.param_groups[0]["lr"] = 0.1 * scale
+        reference.step()
+    found, start = ours.state_dict(), oblong().state_dict()
+    for name in inner:
+        wanted = theirs.state_dict()[name]
+        assert (found[name] - wanted).norm() < 0.05 * (wanted - start[name]).norm()
 
 
 @pytest.mark.parametrize(("kind", "kept"), [("adamw", 1 - 0.01 * 0.5), ("muon", 1.0)])
