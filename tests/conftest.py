@@ -44,8 +44,12 @@ def pytest_make_collect_report(collector: pytest.Collector):
     return _strict((yield))
 
 
+MISSING = ("could not import", "is not installed")
+"""What a skip for want of a package says: pytest's words, and ours."""
+
+
 def _strict(report: Any) -> Any:
-    if os.environ.get("CHAINRULE_STRICT") and report.skipped and "could not import" in str(report.longrepr):
+    if os.environ.get("CHAINRULE_STRICT") and report.skipped and any(words in str(report.longrepr) for words in MISSING):
         report.outcome = "failed"
     return report
 

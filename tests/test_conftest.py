@@ -55,6 +55,10 @@ def test_that_needs_it_through_a_fixture(missing):
     pass
 
 
+def test_that_knows_it_is_missing():
+    pytest.skip("no_such_package is not installed")
+
+
 def test_that_is_skipped_for_another_reason():
     pytest.skip("no test material")
 
@@ -71,5 +75,5 @@ def test_where_it_is_strict_a_skip_for_a_missing_package_is_a_failure(tmp_path):
     command = [sys.executable, "-m", "pytest", *settings, "--continue-on-collection-errors", tmp_path]
     environment = os.environ | {"CHAINRULE_STRICT": "1"}
     ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert "1 failed, 1 passed, 1 skipped, 2 errors" in ran.stdout
+    assert "2 failed, 1 passed, 1 skipped, 2 errors" in ran.stdout
     assert ran.returncode == 1
