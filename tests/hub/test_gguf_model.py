@@ -221,15 +221,16 @@ def test_q_and_k_are_stored_with_neighbours_paired(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "most"), [("f16", 0.02), ("bf16", 0.1), ("q8_0", 0.12), ("q6_k", 0.25), ("q4_k_m", 1.2), ("q4_0", 1.6)]
+    ("kind", "most"), [("f16", 0.003), ("bf16", 0.02), ("q8_0", 0.03), ("q6_k", 0.1), ("q4_k_m", 0.35), ("q4_0", 0.45)]
 )
 def test_fewer_bits_move_the_logits_by_as_much_as_the_format_loses(kind, most, tmp_path):
+    """In standard deviations, of which two unrelated logits are 1.13 apart."""
     published("qwen3", tmp_path / "hf", hidden_size=256, num_attention_heads=8)
     lm = cr.load(tmp_path / "hf")
     back = again(lm, tmp_path / "x.gguf", kind)
     wanted = logits(lm)
     error = (logits(back).float() - wanted).abs().mean() / wanted.std()
-    assert 0 < error < most
+    assert most / 3 < error < most
     assert back.model.device.type == "cpu"
     assert next(back.model.parameters()).dtype == {"f16": torch.float16, "bf16": torch.bfloat16}.get(kind, torch.float32)
     assert next(cr.load(tmp_path / "x.gguf", dtype="bf16").model.parameters()).dtype == torch.bfloat16
