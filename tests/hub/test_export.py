@@ -108,6 +108,50 @@ def test_int8_comes_back_within_half_a_step(tied, tmp_path):
     assert torch.equal(logits(cr.load(tmp_path / "y.bin")), logits(lm))
 
 
+def spelled_out(w: dict[str, np.ndarray], tied: bool) -> tuple[bytes, dict[str, np.ndarray]]:
+    """A file of version 2 as llama2.c's export.py and runq.c have it, of a model of width 64; and what its weights say.
+
+    256 bytes of header, the norms, then of every matrix the int8 numbers and the scales of 64 neighbours each.
+    """
+    head = struct.pack("<Ii7iBi", 0x616B3432, 2, 64, 128, 2, 4, 2, 320, 64, tied, 64)
+    parts, meant = [head.ljust(256, b"\0")], {}
+    layers = [f"model.layers.{i}" for i in range(2)]
+    norms = [f"{layer}.{name}_layernorm" for name in ("input", "post_attention") for layer in layers] + ["model.norm"]
+    for name in norms:
+        parts.append(w[f"{name}.weight"].tobytes())
+        meant[f"{name}.weight"] = w[f"{name}.weight"]
+    wq, wk, wv, wo, w1, w2, w3 = (
+        [f"{layer}.{name}_proj" for layer in layers]
+        for name in ("self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o", "mlp.gate", "mlp.down", "mlp.up")
+    )
+    for name in ["model.embed_tokens", *wq, *wk, *wv, *wo, *w1, *w2, *w3, *([] if tied else ["lm_head"])]:
+        matrix = w[f"{name}.weight"]
+        # of a head's 16 rows the published halves are paired with each other: 0, 8, 1, 9, …
+        turned = (
+            np.arange(len(matrix)).reshape(-1, 2, 8).transpose(0, 2, 1).ravel() if name in wq + wk else np.arange(len(matrix))
+        )
+        groups = matrix[turned].reshape(-1, 64)
+        scale = np.abs(groups).max(1, keepdims=True) / np.float32(127)
+        q = np.rint(groups / scale)
+        parts += [q.astype("i1").tobytes(), scale.astype("<f4").tobytes()]
+        meant[f"{name}.weight"] = np.empty_like(matrix)
+        meant[f"{name}.weight"][turned] = (q * scale).reshape(matrix.shape)
+    return b"".join(parts), meant
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_an_int8_file_that_is_spelled_out_by_hand_is_written_and_read(tied, tmp_path):
+    theirs = published("llama", tmp_path / "hf", rms_norm_eps=1e-5, tie_word_embeddings=tied, intermediate_size=128)
+    data, meant = spelled_out({name: tensor.numpy() for name, tensor in theirs.state_dict().items()}, tied)
+    export(cr.load(tmp_path / "hf"), tmp_path / "ours.bin", to="llama2c", kind="int8")
+    assert (tmp_path / "ours.bin").read_bytes() == data
+    (tmp_path / "theirs.bin").write_bytes(data)
+    found = cr.load(tmp_path / "theirs.bin").model.state_dict()
+    assert len(found) == len(meant)
+    for name, wanted in meant.items():
+        assert np.array_equal(found[name.removeprefix("model.")].numpy(), wanted), name
+
+
 def test_the_header_of_an_int8_file_is_llama2_cs(stories, tmp_path):
     """Its hidden width 172 is no multiple of 64, so that groups shrink until they divide the rows: to 4."""
     export(stories, tmp_path / "s.bin", to="llama2c", kind="int8")
