@@ -1,11 +1,14 @@
 """The world: its probabilities are exact, its texts are rich, and what it holds out stays out."""
 
+import contextlib
+import io
 import math
 import random
 import re
 import statistics
 import subprocess
 import sys
+from collections import Counter
 from itertools import chain, islice
 
 import pytest
@@ -355,15 +358,39 @@ def test_sampling_follows_the_probabilities():
     assert texts.FIRST.probability(0) > 0
 
 
-def test_preferences_by_style_are_both_right_and_by_truth_one_is_wrong():
-    for pair in islice(world.preferences(3), 30):
-        assert pair.chosen != pair.rejected
-        assert len(pair.chosen) > len(pair.rejected)
-    by_chat = {str(chat.asked): chat for chat in islice(world.chats(3), 60)}
-    for pair in islice(world.preferences(3, by="truth"), 30):
-        chat = by_chat[str(pair.prompt)]
+@pytest.mark.parametrize("warm", [True, False])
+def test_preferences_by_style_are_both_right(warm):
+    asked = (chat for chat in world.chats(3) if len(chat.accepts) == 2)
+    for chat, pair in islice(zip(asked, world.preferences(3, warm=warm), strict=False), 500):
+        assert pair.prompt == chat.asked
+        assert world.grade(chat, pair.chosen)
+        assert world.grade(chat, pair.rejected)
+        warmer, plainer = (pair.chosen, pair.rejected) if warm else (pair.rejected, pair.chosen)
+        assert warmer == WORDS[chat.language]["warm"].format(plainer)
+
+
+def test_preferences_by_truth_are_of_one_style_and_one_is_wrong():
+    """Of programs too what they print is another thing, not only how they are written."""
+    asked, kinds = (chat for chat in world.chats(3) if chat.kind in ASKED), Counter()
+    for chat, pair in islice(zip(asked, world.preferences(3, by="truth"), strict=False), 2000):
+        assert pair.prompt == chat.asked
         assert world.grade(chat, pair.chosen)
         assert not world.grade(chat, pair.rejected)
+        warm = WORDS[chat.language]["warm"].format("")
+        assert pair.chosen.startswith(warm) == pair.rejected.startswith(warm)
+        if pair.kind == "programs":
+            assert printed(pair.chosen) != printed(pair.rejected), pair
+        kinds[pair.kind] += 1
+    assert set(kinds) == set(ASKED)
+
+
+def printed(program: str) -> str:
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        exec(program)
+    return out.getvalue()
+
+
+def test_a_preference_by_what_the_world_does_not_know_is_refused():
     with pytest.raises(DataError, match="did you mean 'style'"):
         next(world.preferences(0, by="styel"))
 

@@ -234,7 +234,8 @@ def _program(rng: random.Random, t: Tongue, words: dict[str, Any]) -> Chat:
 def _to_write(rng: random.Random, t: Tongue, words: dict[str, Any]) -> Asked:
     if rng.random() < 0.5:
         a, sign, b = rng.choice(SUMS)
-        code, other = adding(a, sign, b)[0], adding(a, "-" if sign == "+" else "+", b)[0]
+        # the wrong one has the other sign; with 0 it would print the same
+        code, other = adding(a, sign, b)[0], adding(a, "-" if sign == "+" else "+", b or 1)[0]
         return Asked(words["write_sum"].format(a=a, sign=sign, b=b), (code,), f"program {a}{sign}{b}", (other,))
     word, n = rng.choice(t.one), rng.randint(1, MOST_TIMES)
     code, other = repeating(word, n)[0], repeating(word, n % MOST_TIMES + 1)[0]
