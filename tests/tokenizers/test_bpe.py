@@ -60,11 +60,10 @@ def test_the_most_frequent_pair_is_merged_first():
     assert [left + right for left, right in tokenizer.merges or []][:1] == [b"aa"]
 
 
-@pytest.mark.parametrize("pattern", ["gpt2", "cl100k"])
-def test_training_gives_the_merges_and_ids_of_the_library(pattern):
+def held_to_the_library(texts, unseen, vocab_size, pattern) -> int:
+    """Ours and the library's, trained on the same texts, have the same merges and ids; returns how many merges."""
     library = pytest.importorskip("tokenizers")
-    texts = [TEXT * 3, "the cat sat on the mat, the hat and the cat's bat " * 5, "小明去了公园。小红去了图书馆。" * 4]
-    ours = BPE.train(texts, 420, pattern=pattern, specials=("<|endoftext|>",))
+    ours = BPE.train(texts, vocab_size, pattern=pattern, specials=("<|endoftext|>",))
     theirs = library.Tokenizer(library.models.BPE())
     theirs.pre_tokenizer = library.pre_tokenizers.Sequence(
         [
@@ -73,17 +72,30 @@ def test_training_gives_the_merges_and_ids_of_the_library(pattern):
         ]
     )
     trainer = library.trainers.BpeTrainer(
-        vocab_size=420 - 1, initial_alphabet=library.pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=vocab_size - 1, initial_alphabet=library.pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
     theirs.train_from_iterator(texts, trainer)
     learned = json.loads(theirs.to_str())["model"]["merges"]
     assert [[spell(left), spell(right)] for left, right in ours.merges or ()] == learned
-    assert len(learned) > 100
-    for text in (*texts, "unseen: naïve façade 123 你好世界"):
-        encoded = theirs.encode(text)
-        assert [spell(ours.token_bytes(id)) for id in ours.encode(text)] == encoded.tokens
-        assert [id - 1 for id in ours.encode(text)] == encoded.ids  # ours begin with the special token
-        assert ours.encode(text) == ours.fast().encode(text)
+    for text in (*texts, unseen):
+        encoded, ids = theirs.encode(text), ours.encode(text)
+        assert [spell(ours.token_bytes(id)) for id in ids] == encoded.tokens
+        assert [id - 1 for id in ids] == encoded.ids  # ours begin with the special token
+        assert ids == ours.fast().encode(text)
+    return len(learned)
+
+
+@pytest.mark.parametrize("pattern", ["gpt2", "cl100k"])
+def test_training_gives_the_merges_and_ids_of_the_library(pattern):
+    texts = [TEXT * 3, "the cat sat on the mat, the hat and the cat's bat " * 5, "小明去了公园。小红去了图书馆。" * 4]
+    assert held_to_the_library(texts, "unseen: naïve façade 123 你好世界", 420, pattern) > 100
+
+
+@pytest.mark.parametrize(("corpus", "length"), [("tinyshakespeare", 200_000), ("zh_xiyouji", 20_000)])
+def test_training_on_a_real_text_gives_the_merges_and_ids_of_the_library(material, corpus, length):
+    """Thousands of pairs are as frequent as another here, and the one with the smaller ids goes first."""
+    text = (material / "corpora" / f"{corpus}.txt").read_bytes().decode()  # with its line ends as they are
+    assert held_to_the_library([text[:length]], text[-2000:], 1500, "cl100k") == 1500 - 257
 
 
 @pytest.mark.parametrize(("name", "folder"), [("gpt-2", "gpt2"), ("qwen2", "qwen2")])
