@@ -1,5 +1,6 @@
 """The folder of a run of many stages: what was there is whole after a refusal and after a kill, and gone after a run."""
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Literal
 import pytest
 
 from chainrule.core.errors import ConfigError, DataError
+from chainrule.recipes import ablation, history, quickstart
 from chainrule.recipes import staged as recipe
 from chainrule.recipes.staged import staged
 
@@ -93,6 +95,33 @@ def test_a_run_that_goes_on_asks_for_what_it_was_begun_with_though_it_is_forced(
     assert files(finished) == before
     with held(finished, 1, resume=True, force=True):
         assert files(finished) == before
+
+
+@pytest.mark.parametrize("kind", [history.Plan, ablation.Plan, quickstart.Plan])
+def test_a_run_on_a_users_text_goes_on_with_that_text_alone(tmp_path, kind):
+    text = tmp_path / "texts"
+    text.mkdir()
+    (text / "a.txt").write_text("ab")
+    (text / "b.txt").write_text("c")
+    plan = kind(text=text, **({"rungs": ("unigram",)} if kind is history.Plan else {}))
+    folder = tmp_path / "run"
+    with staged(folder, plan, resume=False, force=False):
+        done(folder, "one")
+    before = files(folder)
+    with staged(folder, plan, resume=True, force=False):
+        pass
+    (text / "a.txt").write_text("a")
+    (text / "b.txt").write_text("bc")  # the same letters, cut elsewhere
+    for force in (False, True):
+        changed = staged(folder, plan, resume=True, force=force)
+        with pytest.raises(ConfigError, match=r"\(the text holds other words now\); go on with the text as it was"), changed:
+            pass
+    assert files(folder) == before
+    noted = json.loads(before["plan.json"])
+    (folder / "plan.json").write_text(json.dumps({key: value for key, value in noted.items() if key != "text_sha256"}))
+    older = staged(folder, plan, resume=True, force=False)
+    with pytest.raises(ConfigError, match=r"was not noted when it began\); go on with the chainrule that began it"), older:
+        pass
 
 
 @pytest.mark.parametrize("moved", [1, 2, 3])

@@ -1,11 +1,12 @@
 """The folder of a run of many stages: entered anew, gone on with, replaced or refused, as one.
 
-What decides the run stands in ``plan.json``; a run that is gone on with must ask for the same, forced or not, for half of
-its numbers would be another run's. A run that is refused before it has begun in earnest leaves the folder as it found it: what
+What decides the run stands in ``plan.json``, a hash of a user's own text too; a run that is gone on with must ask for the same,
+forced or not, for half of its numbers would be another run's. A run that is refused before it has begun in earnest leaves the folder as it found it: what
 it was to replace is kept aside until then. ``plan.json`` is taken away first and put back last, so a kill in between is told
 from a run.
 """
 
+import hashlib
 import json
 import os
 import shlex
@@ -17,11 +18,14 @@ from typing import Any
 from chainrule.core.errors import ChainruleError, CheckpointError, ConfigError
 from chainrule.core.files import unwritable, write_text
 from chainrule.core.schema import dump
+from chainrule.data.documents import read_documents
 from chainrule.train.run import LOCK, content, locked, remove
 
 PLAN = "plan.json"
 DONE = "done"
 """The folder in which every stage that is done leaves a file."""
+TEXT_HASH = "text_sha256"
+"""The key in ``plan.json`` under which the hash of a user's text stands."""
 REPLACED = ".replaced"
 """Where a forced run keeps what it replaces until it has begun."""
 
@@ -44,6 +48,8 @@ def staged(
     if there and not (resume or force):
         seen = f"see {folder / 'report.html'}" if (folder / "report.html").exists() else "go on with --resume"
         raise ConfigError(f"{folder} exists already; {seen}, replace it with --force, or choose another --name")
+    if asked.get("text") is not None:
+        asked[TEXT_HASH] = text_hash(Path(asked["text"]))
     with locked(folder):
         _mend(folder, begun)
         if resume and content(folder):
@@ -75,6 +81,15 @@ def read_plan(path: Path) -> dict[str, Any]:
     return plan
 
 
+def text_hash(path: Path) -> str:
+    """The SHA-256 of the documents that a file or folder holds, and of where each of them ends."""
+    found = hashlib.sha256()
+    for text in read_documents(path):
+        data = text.encode("utf-8", "surrogatepass")
+        found.update(b"%d\n" % len(data) + data)
+    return found.hexdigest()
+
+
 def typed(verb: str, options: Mapping[str, tuple[Any, Any]]) -> str:
     """What to type for a run again: a verb with those of its options that are not the usual; each is (said, usual)."""
     said = (f" {name} {shlex.quote(str(value))}" for name, (value, usual) in options.items() if value != usual)
@@ -93,7 +108,10 @@ def _compare(folder: Path, asked: Mapping[str, Any]) -> None:
     changed = {key: value for key, value in asked.items() if begun.get(key) != value}
     if changed:
         what = "; ".join(_change(key, begun, value) for key, value in changed.items())
-        same = "the chainrule that began it" if list(changed) == ["world"] else "the same settings"
+        if list(changed) == ["world"] or not changed.keys() <= begun.keys():
+            same = "the chainrule that began it"
+        else:
+            same = "the text as it was" if list(changed) == [TEXT_HASH] else "the same settings"
         raise ConfigError(
             f"{folder} was begun otherwise ({what}); go on with {same}, choose another --name, or begin anew with --force and "
             "without --resume"
@@ -102,6 +120,8 @@ def _compare(folder: Path, asked: Mapping[str, Any]) -> None:
 
 def _change(key: str, begun: Mapping[str, Any], value: Any) -> str:
     """What a setting was and is; a version of chainrule that did not know it wrote nothing down."""
+    if key == TEXT_HASH:
+        return "the text holds other words now" if key in begun else "what the text held was not noted when it began"
     return f"{key} was {begun[key]!r}, is {value!r}" if key in begun else f"{key} is {value!r}, and was not noted when it began"
 
 
