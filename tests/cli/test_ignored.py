@@ -61,7 +61,7 @@ def run(capsys, *argv):
         (("compare", "MODEL", "MODEL", "--text", "TEXT", "--documents", "5"), "--documents 5 is about"),
         (("compare", "MODEL", "MODEL", "--documents", "1"), "a comparison over 1 documents says nothing; give --documents 2"),
         (("ladder", "MODEL", "--text", "TEXT", "--seed", "5"), "--seed 5 is about"),
-        (("ladder", "--text", "TEXT", "--documents", "5"), "--documents 5 is about"),
+        (("ladder", "--orders", "2", "--text", "TEXT", "--documents", "5"), "--documents 5 is about"),
         (("ladder", "--text", "TEXT", "--train-documents", "5"), "--train-documents 5 is about"),
         (("ladder", "--orders", "2", "--text", "TEXT", "--train-documents", "5"), "--train-documents 5 is about"),
         (("ladder", "--orders", "2", "--runs", "elsewhere"), "--runs is about training models, but --orders asks for n-grams"),

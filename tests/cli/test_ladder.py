@@ -16,6 +16,7 @@ from chainrule.models.ngram import NGram
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.byte import ByteTokenizer
 
+WINDOWS = "documents longer than 64 tokens were read in windows that overlap by half"
 TEXT = "Tom has 3 apples. 今天的天气很好。\n" * 60
 
 
@@ -71,6 +72,10 @@ def test_ngrams_a_model_and_the_truth_stand_on_one_ladder(capsys, model):
     assert [rung["order"] for rung in rungs] == [None, 1, 2, 1, 2, None, None]
     assert [line for line in err.splitlines() if line.startswith("measured ")] == [f"measured {name}" for name in names]
 
+    notes = {rung["name"]: rung["notes"] for rung in rungs}
+    assert notes == {name: [] for name in names} | {"tiny": [WINDOWS]}
+    assert f"note: tiny: {WINDOWS}\n" in err
+
     train = [one.text for one in islice(world.documents(2), 5)]
     held = list(islice(world.documents(2, split="heldout"), 4))
     texts, languages = [one.text for one in held], [one.language for one in held]
@@ -91,6 +96,25 @@ def test_ngrams_a_model_and_the_truth_stand_on_one_ladder(capsys, model):
         bits = -sum(world.logp(text) for text in spoken) / math.log(2)
         assert found["truth"][language] == pytest.approx(bits / size_bytes)
         assert found["uniform"][language] == pytest.approx(math.log2(257) * (size_bytes + len(spoken)) / size_bytes)
+
+
+def test_two_models_are_compared_with_all_that_must_be_known(capsys, model, tmp_path):
+    plain = BPE.train([TEXT], 277, pattern="cl100k", specials=())
+    shape = {"context": 64, "n_layers": 1, "d_model": 16, "n_heads": 2, "n_kv_heads": 2, "d_ff": 16}
+    drawn = fresh(vocab_size=277, **shape, rope_theta=1e4, tied=True, init="normal", seed=0)
+    other = save(tmp_path / "other", drawn, plain)
+    code, out, err = run(capsys, "compare", model, other, "--documents", 4)
+    assert (code, out) == (2, "")
+    assert f"the tokenizer of {other} has no token to begin a document with" in err
+    code, out, err = run(capsys, "compare", other, other, "--documents", 4, "--json")
+    assert code == 0, err
+    first, end, windows = json.loads(out)[0]["notes"][str(other)]
+    assert "the first token of every document is not judged" in first
+    assert "the end of a document is not judged" in end
+    assert windows == WINDOWS
+    assert [line for line in err.splitlines() if line.startswith("note: ")] == [
+        f"note: {other}: {note}" for note in (first, end, windows)
+    ]
 
 
 def test_of_a_text_the_last_part_is_measured_and_nobody_knows_the_truth(capsys, model, tmp_path):

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -60,6 +61,25 @@ def test_one_language_can_be_compared_alone() -> None:
     assert compare(a, b, language="zh").difference == pytest.approx(-2)
     assert compare(a, b, language="en").difference == 0
     assert compare(a, b).language == "all"
+
+
+def test_a_model_that_pays_for_no_ends_is_compared_only_where_it_is_forced() -> None:
+    a, b = measured("a", [1, 2], [1, 1]), replace(measured("b", [2, 3], [1, 1]), ends=False)
+    for first, second in ((a, b), (b, a)):
+        with pytest.raises(ValueError, match="a pays for the end of every document and b does not"):
+            compare(first, second)
+    assert compare(a, b, force=True).difference == pytest.approx(-1)
+    assert compare(b, b).difference == 0
+
+
+def test_where_one_alone_cannot_begin_a_document_that_is_told_and_not_the_documents() -> None:
+    a, b = measured("a", [1, 2], [4, 4]), replace(measured("b", [1, 2], [3, 2]), begins=False)
+    for force in (False, True):
+        with pytest.raises(
+            ValueError, match=r"the tokenizer of b has no token to begin .* a and b are judged on 8 and 5 bytes"
+        ):
+            compare(a, b, force=force)
+    assert compare(b, b).difference == 0
 
 
 def test_what_cannot_be_compared_is_refused() -> None:

@@ -13,7 +13,11 @@ def arguments(parser: ArgumentParser) -> None:
     options.model(parser, "first")
     options.model(parser, "second")
     options.documents(parser)
-    parser.add_argument("--force", action="store_true", help="measure even with a tokenizer that loses part of the text")
+    parser.add_argument(
+        "--force", action="store_true",
+        help="measure even with a tokenizer that loses part of the text,\n"
+        "or where one of the two alone pays for the ends of documents",
+    )  # fmt: skip
     options.where(parser, adapted="the weights of the SECOND")
     options.as_json(parser)
 
@@ -35,9 +39,11 @@ def run(args: Namespace) -> None:
     for name, adapter in ((args.first, None), (args.second, args.adapter)):
         lm = load(name, **{**options.loading(args), "adapter": adapter})
         measured.append(measure(lm.model, lm.need_tokenizer(), texts, languages, name=name, force=args.force))
-    found = [compare(measured[0], measured[1], language=language) for language in spoken]
+    notes = {one.name: one.notes for one in measured}
+    options.say(notes)
+    found = [compare(measured[0], measured[1], language=language, force=args.force) for language in spoken]
     if args.json:
-        options.dump([dump(one) for one in found])
+        options.dump([{**dump(one), "notes": notes} for one in found])
         return
     for one in found:
         print(verdict(one) if one.language == "all" else f"{one.language}: {verdict(one)}")

@@ -41,6 +41,7 @@ def arguments(parser: ArgumentParser) -> None:
         text="a text file, folder, .jsonl or .parquet to learn from; its last part is held out\n"
         "and measured on; without it: the world",
         seed="seed of the world's documents, and of the weights where models are trained (0)",
+        drawn="how many documents of the world, or pieces of a text\nthat models are trained on, to measure on (200)",
     )
     parser.add_argument("--rungs", metavar="NAMES", help=f"history: only these, of {', '.join(ERAS)}")
     parser.add_argument(
@@ -83,8 +84,8 @@ def run(args: Namespace) -> None:
             f"--train-documents {args.train_documents} is about documents of the world, but --text {args.text} is read, "
             "all of it but its last part to learn from; leave one of them out"
         )
-    options.check_drawn(args, "documents")
     if args.model is not None or args.orders is not None:
+        options.check_drawn(args, "documents")
         given = [name for name, absent in TRAINS.items() if getattr(args, name) != absent]
         if given:
             other = f"MODEL ({args.model})" if args.model else "--orders"
@@ -172,6 +173,7 @@ def _ngrams(args: Namespace) -> None:
     rungs = foot(train, lm.need_tokenizer() if lm else None, orders=range(1, orders + 1))
     rungs += head(lm, name=lm.name if lm else "", world=args.text is None, force=args.force)
     found = climb(rungs, texts, languages, progress=lambda rung: print(f"measured {rung.name}", file=sys.stderr))
+    options.say(found.notes)
     print(found.json() if args.json else found.text())
 
 

@@ -4,6 +4,7 @@ import json
 import math
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,12 +66,15 @@ DRAWN = {"documents": 200, "seed": 0}
 """The options that say what is drawn from the world, and what they are where they were not given."""
 
 
-def documents(parser: ArgumentParser, text: str = TEXT, seed: str = "seed of the world's documents (0)") -> None:
+def documents(
+    parser: ArgumentParser,
+    text: str = TEXT,
+    seed: str = "seed of the world's documents (0)",
+    drawn: str = "how many documents of the world to measure on (200)",
+) -> None:
     """The texts to measure on."""
     parser.add_argument("--text", metavar="FILE", help=text)
-    parser.add_argument(
-        "--documents", type=int, default=DRAWN["documents"], help="how many documents of the world to measure on (200)"
-    )
+    parser.add_argument("--documents", type=int, default=DRAWN["documents"], help=drawn)
     parser.add_argument("--seed", type=int, default=DRAWN["seed"], help=seed)
 
 
@@ -143,6 +147,12 @@ def prompt(words: str) -> str:
 def candidate(text: str, probability: float) -> str:
     """A line of the verbs that list candidates; a text whose ends could not be seen is quoted."""
     return f"{probability:8.4f}  {text if text and text == text.strip() else repr(text)}"
+
+
+def say(notes: Mapping[str, Sequence[str]]) -> None:
+    """Say on stderr what must be known to read what was measured, with the names of those that a note is about."""
+    for note in dict.fromkeys(note for each in notes.values() for note in each):
+        print(f"note: {', '.join(name for name, each in notes.items() if note in each)}: {note}", file=sys.stderr)
 
 
 def dump(data: Any) -> None:

@@ -32,6 +32,13 @@ class RequestError(ChainruleError):
     """A generation request that cannot be served as asked."""
 
 
+class NotNumbers(RequestError):
+    """A model's scores after so many tokens are NaN."""
+
+    def __init__(self, seen: int) -> None:
+        super().__init__(f"the model's scores are not numbers after {seen} tokens; its weights are damaged")
+
+
 class DeviceError(ChainruleError):
     """A device or number format this machine does not have."""
 

@@ -21,7 +21,7 @@ from chainrule.core.errors import DataError
 from chainrule.core.model import LanguageModel
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.logprobs.measures import Judged, loses, perplexity, refuse_lossy
-from chainrule.logprobs.scoring import token_logprobs
+from chainrule.logprobs.scoring import check_numbers, token_logprobs
 
 TOKENS_AT_ONCE = 8192
 T = TypeVar("T")
@@ -32,6 +32,7 @@ class Measured:
     """What documents cost under one model: nats and judged bytes of each, and what the measuring took.
 
     ``judged_tokens`` are those that the nats are of, the ends of documents among them; ``tokens`` are those of the texts.
+    ``begins`` says whether the first token of every document is judged, ``ends`` whether its end is.
     """
 
     name: str
@@ -42,6 +43,8 @@ class Measured:
     seconds: float
     judged_tokens: int = 0
     notes: tuple[str, ...] = ()
+    begins: bool = True
+    ends: bool = True
 
     @property
     def bits_per_byte(self) -> float:
@@ -94,8 +97,8 @@ def measure(
 ) -> Measured:
     """Measure every text as one document; ``languages`` names each one's language (``text`` if left out).
 
-    Raises ``DataError`` for no text at all, and ``TokenizerError`` for a tokenizer that loses part of one unless
-    ``force``d: the bits of what it dropped would not be paid for.
+    Raises ``DataError`` for no text at all, ``NotNumbers`` for a model whose scores are none, and ``TokenizerError`` for a
+    tokenizer that loses part of a text unless ``force``d: the bits of what it dropped would not be paid for.
     """
     spoken = checked(texts, languages)
     if not force:
@@ -103,6 +106,7 @@ def measure(
     ids = tokenizer.encode_many(texts)
     judged = [Judged.of(tokenizer, *document, begin=model.start) for document in zip(texts, ids, strict=True)]
     rows = [row for i, document in enumerate(judged) for row in _rows(i, document.ids, model.context)]
+    begins, ends = not any(document.unjudged_bytes for document in judged), tokenizer.end is not None
     started = time.perf_counter()
     nats = _score(model, rows, len(texts), tokens_at_once)
     return Measured(
@@ -113,7 +117,9 @@ def measure(
         tokens=sum(map(len, ids)),
         seconds=time.perf_counter() - started,
         judged_tokens=sum(max(0, len(document.ids) - 1) for document in judged),
-        notes=_notes(tokenizer, model, judged, len(rows) - len(texts), lossy=force and loses(tokenizer, texts)),
+        notes=_notes(begins, ends, force and loses(tokenizer, texts), model.context if len(rows) > len(texts) else None),
+        begins=begins,
+        ends=ends,
     )
 
 
@@ -163,9 +169,9 @@ def _score(model: LanguageModel, rows: list[_Row], documents: int, tokens_at_onc
     try:
         with torch.inference_mode():
             for group in alike(rows, lambda row: len(row.ids), tokens_at_once):
-                logp = token_logprobs(model, _batch(group).to(model.device))
                 # added up on the CPU: MPS has no float64
-                nats.index_add_(0, torch.tensor([row.document for row in group]), -logp.cpu().sum(1, dtype=torch.float64))
+                logp = check_numbers(token_logprobs(model, _batch(group).to(model.device)).cpu())
+                nats.index_add_(0, torch.tensor([row.document for row in group]), -logp.sum(1, dtype=torch.float64))
     finally:
         model.train(training)
     return nats.tolist()
@@ -193,14 +199,14 @@ def _batch(group: list[_Row]) -> Batch:
     return Batch(tokens, mask, Layout.lengths(torch.tensor([len(row.ids) for row in group]), longest))
 
 
-def _notes(tokenizer: Tokenizer, model: LanguageModel, judged: Sequence[Judged], extra: int, *, lossy: bool) -> tuple[str, ...]:
+def _notes(begins: bool, ends: bool, lossy: bool, window: int | None) -> tuple[str, ...]:
     notes: list[str] = []
-    if any(document.unjudged_bytes for document in judged):
+    if not begins:
         notes.append("the first token of every document is not judged: the tokenizer has no token to begin with")
-    if tokenizer.end is None:
+    if not ends:
         notes.append("the end of a document is not judged: the tokenizer has no token for it")
     if lossy:
         notes.append("the tokenizer loses part of a text, which then costs nothing")
-    if extra:
-        notes.append(f"documents longer than {model.context} tokens were read in windows that overlap by half")
+    if window is not None:
+        notes.append(f"documents longer than {window} tokens were read in windows that overlap by half")
     return tuple(notes)

@@ -23,7 +23,7 @@ from chainrule.data.pairs import EncodedPair, together
 from chainrule.data.parts import parts
 from chainrule.eval.bpb import TOKENS_AT_ONCE, Measured, alike, checked
 from chainrule.logprobs.measures import refuse_lossy
-from chainrule.logprobs.scoring import token_logprobs, widen
+from chainrule.logprobs.scoring import check_numbers, token_logprobs, widen
 
 Scored = Iterable[tuple[Sequence[int], torch.Tensor]]
 """Which documents were scored together, and log p of what was judged in each: on the CPU, since MPS has no float64."""
@@ -84,7 +84,7 @@ class _Riddle:
 
 
 def _logp(model: LanguageModel, group: list[EncodedPair]) -> torch.Tensor:
-    return token_logprobs(model, together(group).to(model.device)).cpu().sum(1, dtype=torch.float64)
+    return check_numbers(token_logprobs(model, together(group).to(model.device)).cpu()).sum(1, dtype=torch.float64)
 
 
 def _guessed(model: MaskedModel, seen: list[torch.Tensor], hidden: torch.Tensor) -> torch.Tensor:
@@ -95,7 +95,7 @@ def _guessed(model: MaskedModel, seen: list[torch.Tensor], hidden: torch.Tensor)
     states = model.states(tokens.to(model.device), layout=layout.to(model.device))
     last = states[torch.arange(len(seen)), lengths - 1]
     logp = widen(model.scores(last)).log_softmax(-1)
-    return logp.gather(1, hidden.to(model.device)[:, None])[:, 0].cpu().double()
+    return check_numbers(logp.gather(1, hidden.to(model.device)[:, None]).cpu())[:, 0].double()
 
 
 def _measured(

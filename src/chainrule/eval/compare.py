@@ -56,15 +56,30 @@ def compare(
     language: str | None = None,
     seed: int = 0,
     confidence: float = 0.95,
+    force: bool = False,
 ) -> Comparison:
     """The difference in bits per byte, ``first`` minus ``second``, on the same documents (of one language, or all).
 
-    Raises ``DataError`` where the documents differ, where there are fewer than two, or where a model rules one out.
+    Raises ``DataError`` where the documents differ, where there are fewer than two, where a model rules one out, and, unless
+    ``force``d, where one of the two alone pays for the ends of documents.
     """
+    if len(first.nats) == len(second.nats) and not (first.begins and second.begins) and first.size_bytes != second.size_bytes:
+        without = " and ".join(one.name for one in (first, second) if not one.begins)
+        raise DataError(
+            f"the tokenizer of {without} has no token to begin a document with, so its first token is not judged, and "
+            f"{first.name} and {second.name} are judged on {sum(first.size_bytes)} and {sum(second.size_bytes)} bytes; "
+            "compare models whose tokenizers begin alike"
+        )
     if first.size_bytes != second.size_bytes or first.languages != second.languages:
         raise DataError(
             f"{first.name} was measured on {len(first.nats)} documents of {sum(first.size_bytes)} judged bytes and "
             f"{second.name} on {len(second.nats)} of {sum(second.size_bytes)}; a paired comparison needs the same ones"
+        )
+    if first.ends != second.ends and not force:
+        pays, other = (first, second) if first.ends else (second, first)
+        raise DataError(
+            f"{pays.name} pays for the end of every document and {other.name} does not, whose tokenizer has no token for it; "
+            "compare models that both do, or pass force=True, or --force, to compare them all the same"
         )
     chosen = [i for i, spoken in enumerate(first.languages) if language in (None, spoken)]
     if len(chosen) < 2:

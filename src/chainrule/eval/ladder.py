@@ -44,9 +44,14 @@ class Climbed:
         """The ladder as a table for the terminal."""
         return tables.ladder(self.rungs).text()
 
+    @property
+    def notes(self) -> dict[str, tuple[str, ...]]:
+        """What must be known to read each rung, by its name."""
+        return {name: one.notes for name, one in self.measured.items()}
+
     def as_dict(self) -> list[dict[str, Any]]:
         """The ladder as plain data."""
-        return dump(self.rungs)
+        return [{**dump(rung), "notes": list(self.notes[rung.name])} for rung in self.rungs]
 
     def json(self) -> str:
         """The ladder for machines; an infinite value is null."""

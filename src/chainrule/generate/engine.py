@@ -22,7 +22,7 @@ import torch.nn.functional as F
 
 from chainrule.core.cache import Cache
 from chainrule.core.datum import PADDING, Given, Layout
-from chainrule.core.errors import RequestError
+from chainrule.core.errors import NotNumbers, RequestError
 from chainrule.core.model import LanguageModel
 from chainrule.core.shapes import Float, Tensor
 from chainrule.core.tokenizer import Tokenizer
@@ -154,7 +154,7 @@ def _weigh(row: _Row, scores: Float[Tensor, "v"]) -> _Weighed:
     request, one = row.request, scores[None]
     plain = one.log_softmax(-1)
     if bool(plain.isnan().any()):
-        raise RequestError(f"the model's scores are not numbers after {len(row.seen)} tokens; its weights are damaged")
+        raise NotNumbers(len(row.seen))
     logp = plain
     if request.repetition_penalty != 1.0:
         logp = repetition_penalty(one, torch.tensor([row.seen]), request.repetition_penalty).log_softmax(-1)

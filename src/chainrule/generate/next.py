@@ -12,7 +12,7 @@ import unicodedata
 import torch
 
 from chainrule.core.datum import Layout
-from chainrule.core.errors import RequestError
+from chainrule.core.errors import NotNumbers, RequestError
 from chainrule.core.model import LanguageModel
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.logprobs.scoring import widen
@@ -129,10 +129,15 @@ class _Search:
         return codecs.getincrementaldecoder("utf-8")(errors="replace").decode(data, final=final)
 
     def options(self, piece: list[int]) -> list[tuple[float, int]]:
-        """The likeliest next tokens with their log p, the best first; none that all but cannot be."""
+        """The likeliest next tokens with their log p, the best first; none that all but cannot be.
+
+        Raises ``NotNumbers`` where the model's scores are none.
+        """
         tokens = torch.tensor([[*self.ids, *piece]], device=self.model.device)
         scores = self.model.readout(self.model.hidden(tokens, layout=Layout.plain(tokens))[:, -1])[0]
         logp = widen(scores).log_softmax(-1).cpu()
+        if bool(logp.isnan().any()):
+            raise NotNumbers(tokens.shape[1])
         best = logp.topk(min(self.width, len(logp)))
         return [(value, id) for value, id in zip(best.values.tolist(), best.indices.tolist(), strict=True) if value > -50]
 

@@ -17,7 +17,7 @@ from chainrule.core.tokenizer import Tokenizer, needed
 from chainrule.generate.engine import Engine, Request
 from chainrule.generate.next import next_pieces
 from chainrule.logprobs.measures import bits_per_byte, judged_ids
-from chainrule.logprobs.scoring import token_logprobs
+from chainrule.logprobs.scoring import check_numbers, token_logprobs
 from chainrule.tokenizers.chat import IM_END, ChatTemplate
 from chainrule.tools import TOOLS
 from chainrule.tools.calls import read_calls, run_call
@@ -128,7 +128,7 @@ class LM:
             )
         tokens = torch.tensor([ids], device=self.model.device)
         batch = Batch(tokens, torch.ones(tokens.shape, device=tokens.device), given=given)
-        return token_logprobs(self.model, batch)[0].tolist()
+        return check_numbers(token_logprobs(self.model, batch))[0].tolist()
 
     def next(self, text: str, k: int = 5, *, given: str | None = None) -> list[tuple[str, float]]:
         """The ``k`` most probable continuations of a text as (piece, probability); ``given`` as in ``score``."""

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from chainrule.core.datum import Batch, Layout
+from chainrule.core.errors import NotNumbers
 from chainrule.core.model import LanguageModel
 from chainrule.core.shapes import Bool, Float, Int, Tensor
 from chainrule.core.tap import Tap
@@ -54,6 +55,13 @@ def token_logprobs(model: LanguageModel, batch: Batch, tap: Tap | None = None) -
         picked = _chunked(model, before[counts], after[counts])
         logp = picked.new_zeros(after.shape).masked_scatter(counts, picked)
     return F.pad(logp, (1, 0))
+
+
+def check_numbers(logp: Float[Tensor, "b t"]) -> Float[Tensor, "b t"]:
+    """The log p of tokens as they are; raises ``NotNumbers`` where one is NaN, as damaged weights make it."""
+    if bool((wrong := logp.isnan()).any()):
+        raise NotNumbers(int(wrong.any(0).nonzero()[0]))
+    return logp
 
 
 def _picked(scores: Float[Tensor, "*b v"], targets: Int[Tensor, "*b"]) -> Float[Tensor, "*b"]:
