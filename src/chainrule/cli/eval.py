@@ -53,14 +53,16 @@ def run(args: Namespace) -> None:
 
 def _translations(lm: "LM", args: Namespace) -> None:
     """Greedy targets of held-out pairs of the world, or of a .jsonl file's."""
+    from dataclasses import asdict
+
     from chainrule.data.pairs import read_pairs
     from chainrule.eval.translations import exactness, world_pairs
 
     pairs = world_pairs(args.documents, seed=args.seed) if args.text is None else {"all": read_pairs(args.text)}
     found = {direction: exactness(lm, each) for direction, each in pairs.items()}
     if args.json:
-        directions = {name: {"right": one.right, "asked": one.asked, "nats": one.nats} for name, one in found.items()}
-        options.dump({"model": lm.name, "translations": directions})
+        options.dump({"model": lm.name, "translations": {name: asdict(one) for name, one in found.items()}})
         return
     for name, one in found.items():
-        print(f"{name:<6} {one.right} of {one.asked} translated exactly; the right target has {one.nats:.2f} nats")
+        cut = f"; {one.cut} were not at their end after {one.max_tokens} tokens" if one.cut else ""
+        print(f"{name:<6} {one.right} of {one.asked} translated exactly; the right target has {one.nats:.2f} nats{cut}")

@@ -18,11 +18,17 @@ ROWS = 64
 
 @dataclass(frozen=True)
 class Exactness:
-    """How many of so many sources were translated exactly, and the mean −log p of a right target, in nats."""
+    """How many of so many sources were translated exactly, and the mean −log p of a right target, in nats.
+
+    ``cut`` many were not at their end after ``max_tokens``, as many as the longest right target has with its end, or where the
+    model reads no more.
+    """
 
     right: int
     asked: int
     nats: float
+    cut: int
+    max_tokens: int
 
 
 def world_pairs(n: int, *, seed: int = 0, people: int = 2, events: int = 3) -> dict[str, list[Pair]]:
@@ -33,12 +39,15 @@ def world_pairs(n: int, *, seed: int = 0, people: int = 2, events: int = 3) -> d
     return {"en-zh": [one.pairs[0] for one in drawn], "zh-en": [one.pairs[1] for one in drawn]}
 
 
-def translate(lm: LM, sources: Sequence[str], *, max_tokens: int = 256) -> list[str]:
-    """The greedy target of each source, many at once through the engine; rows of like length run together."""
+def translate(lm: LM, sources: Sequence[str], *, max_tokens: int) -> list[tuple[str, bool]]:
+    """The greedy target of each source, and whether it came to its end within ``max_tokens`` and what the model reads.
+
+    Many go at once through the engine; rows of like length run together.
+    """
     order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
     requests = [lm.asked(sources[i], temperature=0.0, max_tokens=max_tokens) for i in order]
     events = run(Engine(lm.model, lm.tokenizer, rows=ROWS), requests)
-    targets = {i: "".join(event.text for event in each) for i, each in zip(order, events, strict=True)}
+    targets = {i: ("".join(e.text for e in each), each[-1].done == "stop") for i, each in zip(order, events, strict=True)}
     return [targets[i] for i in range(len(sources))]
 
 
@@ -46,7 +55,9 @@ def exactness(lm: LM, pairs: Sequence[Pair]) -> Exactness:
     """How well a model translates these pairs; raises ``DataError`` where there are none."""
     if not pairs:
         raise DataError("there are no pairs to measure on; give at least one")
-    texts = translate(lm, [source for source, _ in pairs])
-    right = sum(text == target for text, (_, target) in zip(texts, pairs, strict=True))
+    longest = 1 + max(map(len, lm.need_tokenizer().encode_many([target for _, target in pairs])))
+    found = translate(lm, [source for source, _ in pairs], max_tokens=longest)
+    right = sum(text == target for (text, _), (_, target) in zip(found, pairs, strict=True))
     nats = -sum(lm.score(target, given=source, end=True, force=True).total for source, target in pairs) / len(pairs)
-    return Exactness(right, len(pairs), nats)
+    cut = sum(not ended for _, ended in found)
+    return Exactness(right, len(pairs), nats, cut, longest)
