@@ -103,8 +103,8 @@ def table(ablation: Ablation) -> Table:
         [
             one.name,
             compact(one.parameters),
-            *(_paid(one, language) for language in spoken),
-            *(lost(ablation, one, language) for language in spoken),
+            *(paid(one, language) for language in spoken),
+            *("" if one.without is None else fixed(lost_bits(ablation, one, language)) for language in spoken),
             compact(ratio(one.start)),
             compact(ratio(one.end)),
             duration(one.seconds),
@@ -114,16 +114,15 @@ def table(ablation: Ablation) -> Table:
     return Table(names=names, rows=rows, numbers=frozenset(range(1, len(names))), strong=frozenset({0}))
 
 
-def _paid(one: Ablated, language: str) -> str:
+def paid(one: Ablated, language: str) -> str:
+    """A model's bits per byte, or where its training broke off."""
     return f"diverged at {one.diverged_at}" if one.diverged_at is not None else fixed(one.bits_per_byte[language])
 
 
-def lost(ablation: Ablation, one: Ablated, language: str) -> str:
-    """Bits per byte more than the whole model pays."""
-    whole, paid = ablation.models[0].bits_per_byte[language], one.bits_per_byte[language]
-    if one.without is None:
-        return ""
-    return "—" if whole is None or paid is None else fixed(paid - whole)
+def lost_bits(ablation: Ablation, one: Ablated, language: str) -> float | None:
+    """Bits per byte more than the whole model pays; None for that itself, and where one of the two diverged."""
+    whole, bits = ablation.models[0].bits_per_byte[language], one.bits_per_byte[language]
+    return None if one.without is None or whole is None or bits is None else bits - whole
 
 
 def ratio(norms: Norms) -> float | None:

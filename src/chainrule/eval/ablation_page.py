@@ -3,11 +3,15 @@
 page(ablation).html()        the file report.html
 """
 
-from chainrule.eval.ablation import PARTS, Ablated, Ablation, Norms, notes, table
+import math
+
+from chainrule.eval.ablation import PARTS, Ablated, Ablation, Norms, lost_bits, notes, paid, table
+from chainrule.eval.findings import spoken
 from chainrule.eval.report import beside
-from chainrule.pages.figure import Curve, LineChart
+from chainrule.pages.figure import Bar, BarChart, Curve, LineChart, Rule
 from chainrule.pages.page import Code, Data, Figure, Page, Prose, Section
 from chainrule.pages.table import Table
+from chainrule.pages.text import fixed
 
 TONES = {None: 1, "residual": 2, "norm": 3, "position": 4}
 
@@ -32,9 +36,29 @@ def page(ablation: Ablation) -> Page:
 
 
 def lost(ablation: Ablation) -> Section:
-    """The table."""
-    blocks = [Data(table=table(ablation)), Prose(paragraphs=notes(ablation))]
+    """What every model pays, as bars for each language, and the table."""
+    figure = beside([(spoken(language), _bars(ablation, language)) for language in ablation.models[0].bits_per_byte])
+    blocks = [figure, Data(table=table(ablation)), Prose(paragraphs=notes(ablation))]
     return Section(title="What is lost · 失去了什么", blocks=blocks)
+
+
+def _bars(ablation: Ablation, language: str) -> BarChart:
+    whole = ablation.models[0].bits_per_byte[language]
+    return BarChart(
+        title=f"Bits per byte, whole and without each part, {spoken(language)}",
+        unit="bits per byte, and how many are lost",
+        bars=[_bar(ablation, one, language) for one in ablation.models],
+        rules=[] if whole is None else [Rule(name=f"whole {fixed(whole)}", value=whole)],
+    )
+
+
+def _bar(ablation: Ablation, one: Ablated, language: str) -> Bar:
+    """A model's bar; one that diverged pays without end."""
+    bits, more = one.bits_per_byte[language], lost_bits(ablation, one, language)
+    if bits is None:
+        return Bar(name=one.name, value=math.inf, tone=TONES[one.without], text=paid(one, language))
+    text = fixed(bits) if more is None else f"{fixed(bits)} ({'+' if more >= 0 else ''}{fixed(more)})"
+    return Bar(name=one.name, value=bits, tone=TONES[one.without], text=text, strong=one.without is None)
 
 
 def gradients(ablation: Ablation) -> Section:
