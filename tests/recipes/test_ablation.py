@@ -1,6 +1,7 @@
 """The ablations in their smallest form: a deep decoder, whole and without each part, and what its layers are told."""
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,8 @@ def test_the_whole_model_comes_first_then_one_without_each_part(done):
     _, found = done
     assert [one.without for one in found.models] == [None, *PARTS]
     assert found.layers == 24
+    assert (found.machine.dtype, found.machine.threads) == ("float32", 1)
+    assert found.seconds > sum(one.seconds for one in found.models)
     whole, *others = found.models
     assert all(set(one.bits_per_byte) == {"en", "zh"} for one in found.models)
     assert {one.parameters for one in others if one.without != "norm"} == {whole.parameters}
@@ -67,9 +70,21 @@ def test_what_was_found_can_be_read_and_looked_at(done):
     folder, found = done
     assert read(folder / "ablation") == found
     html = (folder / "ablation" / "report.html").read_text(encoding="utf-8")
-    assert html.count("<svg") >= 3
+    assert html.count("<svg") >= 5
     assert all(one.name in html for one in found.models)
     assert "without residual" in found.text()
+
+
+def test_what_is_lost_is_drawn_for_each_language(done):
+    folder, found = done
+    html = (folder / "ablation" / "report.html").read_text(encoding="utf-8")
+    for language in ("English", "中文"):
+        (drawn,) = re.findall(f'aria-label="Bits per byte, whole and without each part, {language}".*?</svg>', html, re.DOTALL)
+        assert all(one.name in drawn for one in found.models)
+        key = {"English": "en", "中文": "zh"}[language]
+        whole, *others = (one.bits_per_byte[key] for one in found.models)
+        assert f"whole {whole:.3f}" in drawn
+        assert all(f"{bits:.3f} ({bits - whole:+.3f})".replace("-", "−") in drawn for bits in others)
 
 
 def test_models_that_are_done_are_not_trained_again(done, monkeypatch):
@@ -88,7 +103,7 @@ def test_a_users_own_text_is_judged_by_its_last_part(tmp_path):
     assert all(list(one.bits_per_byte) == ["text"] for one in found.models)
     assert all(bits > 0 for one in found.models for bits in one.bits_per_byte.values())
     assert found.source == str(text)
-    said = f"--text '{text}' --layers 2 --steps 1 --runs {tmp_path}"
+    said = f"--text '{text}' --layers 2 --steps 1 --documents 3 --dtype fp32 --runs {tmp_path}"
     assert found.commands == (f"chainrule ladder --ablate norm,position {said} --name ablation --force",)
     assert str(text) in (tmp_path / "ablation" / "report.html").read_text(encoding="utf-8")
     assert (
@@ -109,8 +124,8 @@ def test_a_text_too_short_for_a_row_is_refused_and_leaves_nothing(tmp_path):
 
 def test_what_to_type_again_says_only_what_is_not_usual():
     assert command(Plan()) == "chainrule ladder --ablate residual,norm,position --name ablation --force"
-    again = command(Plan(seed=3, runs=Path("my runs"), documents=60))
-    said = "--seed 3 --train-documents 60 --runs 'my runs'"
+    again = command(Plan(seed=3, runs=Path("my runs"), documents=60, device="cpu"))
+    said = "--seed 3 --train-documents 60 --device cpu --runs 'my runs'"
     assert again == f"chainrule ladder --ablate residual,norm,position {said} --name ablation --force"
 
 

@@ -1,19 +1,27 @@
 """The ladder of history in its smallest form: every rung stands in its place, and what is done is not done again."""
 
 import json
+import time
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
+from chainrule.core.device import pick_device
 from chainrule.core.errors import CheckpointError, ConfigError
+from chainrule.eval.bpb import measure
 from chainrule.eval.history import BRANCHES, ERAS, NEURAL, average, chosen, notes, read, slips, verdict
 from chainrule.hub.load import load, load_any
+from chainrule.models.ngram import NGram
 from chainrule.pages.text import percent
 from chainrule.recipes import history as recipe
+from chainrule.recipes import ladder
+from chainrule.recipes.costs import machine, read_costs
 from chainrule.recipes.eras import Shape, recipes, size
 from chainrule.recipes.history import Plan, commands, history
-from chainrule.world import VERSION
+from chainrule.tokenizers import load as load_tokenizer
+from chainrule.world import VERSION, documents
 
 SMALL = Shape(d_model=32, n_layers=2, n_heads=2, context=64, batch_rows=4)
 
@@ -53,6 +61,22 @@ def test_every_model_says_its_size_its_time_and_its_speed(done):
     assert tokens == {2 * 4 * 64}
     counted = {one.training.tokens for one in found.milestones if one.key in ("unigram", "bigram", "kneser-ney")}
     assert len(counted) == 1
+    assert {one.training.steps for one in found.milestones if one.key in NEURAL} == {2}
+    assert found.seconds >= sum(one.seconds for one in found.milestones)
+
+
+def test_n_grams_are_counted_once_and_are_those_of_each_order(tmp_path, monkeypatch):
+    real, calls = recipe.counted, []
+    monkeypatch.setattr(recipe, "counted", lambda *args: calls.append(args) or real(*args))
+    found = history(plan(tmp_path, rungs=("unigram", "bigram", "kneser-ney")))
+    ((ids, order, vocab_size),) = calls
+    assert order == 6
+    held = list(islice(documents(1000, split="heldout"), 4))
+    texts, languages = [one.text for one in held], [one.language for one in held]
+    tokenizer = load_tokenizer(tmp_path / "ladder" / "tokenizer")
+    for one in found.milestones:
+        alone = NGram.fit([row.astype("int64") for row in ids], order=one.rung.order, vocab_size=vocab_size)
+        assert one.rung.bits_per_byte == pytest.approx(measure(alone, tokenizer, texts, languages).by_language, rel=1e-6)
 
 
 def test_no_rung_pays_less_than_the_truth(done):
@@ -95,7 +119,7 @@ def test_a_mixture_meets_as_many_parameters_as_the_others_have(done):
 def test_a_finished_rung_is_read_and_not_trained_again(done, monkeypatch):
     folder, found = done
     monkeypatch.setattr(recipe, "run_recipe", lambda *args, **more: pytest.fail("a finished rung was trained again"))
-    monkeypatch.setattr(recipe.NGram, "fit", lambda *args, **more: pytest.fail("a finished rung was counted again"))
+    monkeypatch.setattr(recipe, "counted", lambda *args, **more: pytest.fail("a finished rung was counted again"))
     again = history(plan(folder), resume=True)
     assert again.milestones == found.milestones
 
@@ -154,6 +178,47 @@ def test_a_users_own_text_has_no_truth(tmp_path):
     assert found.floor is None
     assert list(found.rungs[0].bits_per_byte) == ["text"]
     assert "nobody knows the truth" in (tmp_path / "ladder" / "report.html").read_text(encoding="utf-8")
+
+
+def test_of_a_long_text_a_part_is_counted_and_measured_and_that_is_said(tmp_path, capsys, monkeypatch):
+    text = tmp_path / "text.txt"
+    text.write_text("The cat sat on the mat.\nThe dog ran to the park and sat there too.\n" * 1200)
+    for module in (ladder, recipe):
+        monkeypatch.setattr(module, "MOST_TOKENS", 4000)
+    found = history(plan(tmp_path, text=text, rungs=("unigram", "bigram"), held_out=2))
+    told = capsys.readouterr().err
+    assert told.count("n-grams of tokens count the first 4,000 of the text alone") == 1
+    assert "of 3 pieces of held-out text the first 2 are measured on; --documents says how many" in told
+    assert found.held_out == 2
+    assert {one.training.tokens for one in found.milestones} == {4000}
+    assert " --documents 2 " in found.commands[0]
+
+
+def test_all_that_was_spent_before_an_interruption_counts(tmp_path, monkeypatch):
+    some = {"rungs": ("unigram", "bigram"), "vocab_size": 500, "documents": 60, "held_out": 2}
+    look = recipe._Ladder.counted
+
+    def stopped(self, key, order):
+        if key == "bigram":
+            time.sleep(0.3)
+            raise KeyboardInterrupt
+        return look(self, key, order)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recipe._Ladder, "counted", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            history(plan(tmp_path, **some))
+    found = history(plan(tmp_path, **some), resume=True)
+    assert found.milestone("bigram").seconds >= 0.3
+    assert found.seconds == pytest.approx(sum(cost.seconds for cost in read_costs(tmp_path / "ladder")))
+
+
+def test_the_machine_is_the_one_that_was_asked_for(done):
+    _, found = done
+    assert (found.machine.device, found.machine.threads) == (str(pick_device()), 1)
+    assert machine("cpu", "pure_bf16", 3).dtype == "pure_bf16"
+    assert (machine("cpu", "bf16", 3).dtype, machine("cpu", "fp32").dtype) == ("bfloat16", "float32")
+    assert machine("cpu", "fp32", 3).threads == 3
 
 
 def test_a_text_too_short_to_learn_from_is_refused_and_leaves_nothing(tmp_path):
@@ -269,6 +334,8 @@ def test_what_to_type_again_says_only_what_is_not_usual(tmp_path):
     usual, *asks = commands(Plan())
     assert usual == "chainrule ladder --name ladder --force"
     assert asks[0] == "chainrule compare runs/ladder/llama runs/ladder/moe"
+    again, *_ = commands(Plan(held_out=50, device="cpu", precision="fp32"))
+    assert again == "chainrule ladder --documents 50 --device cpu --dtype fp32 --name ladder --force"
     again, *asks = commands(Plan(text=Path("my book.txt"), rungs=chosen(None, known=False), seed=3, runs=Path("my runs")))
     assert again == "chainrule ladder --text 'my book.txt' --seed 3 --runs 'my runs' --name ladder --force"
     assert asks == ["chainrule generate 'my runs/ladder/moe' --temperature 0.8"]  # both have read the text

@@ -78,10 +78,14 @@ NEURAL = ("neural-ngram", "rnn", "lstm", "transformer", *BRANCHES, "llama", "moe
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What a rung learned from, and how long it took: all its steps, and word vectors where it began from some."""
+    """What a rung learned from, and how long it took: all its steps, and word vectors where it began from some.
+
+    Tables have no steps, and their time is that of the one count of all lengths that they share.
+    """
 
     tokens: int
     seconds: float
+    steps: int | None = None
 
     @property
     def tokens_per_s(self) -> float | None:
@@ -218,6 +222,10 @@ def notes(history: History) -> list[str]:
         f"All but uniform (over bytes) read the same {history.vocab_size:,} BPE tokens, n-grams too; "
         f"all are measured on the same {history.held_out:,} documents."
     ]
+    counted = [one for one in history.milestones if one.rung.family == "tokens" and one.training]
+    if counted and counted[0].training:
+        tokens = compact(counted[0].training.tokens)
+        lines.append(f"The n-grams were counted at once, of {tokens} tokens: the training of each is that of all.")
     trained = [one for one in history.milestones if one.key in NEURAL and one.training]
     line = [one.training for one in trained if one.key not in BRANCHES and one.training]
     if line:

@@ -29,7 +29,7 @@ TONES = {
 LEAD = (
     "Seventy years of language models on one scale: each learned from the same text, {source}, and was measured on the same "
     "documents. The unit is bits per byte; {floor}",
-    "七十年的语言模型放在同一把尺上：每个模型学习同一份文本（{source}），并在相同的文档上测量。单位是每字节比特数；{boden}",
+    "七十年的语言模型放在同一把尺上：每个模型学习同一份文本（{source}），并在相同的文档上测量。单位是每字节比特数；{floor_zh}",
 )
 FLOOR = (
     "the truth of this language is known, so the last rung is where nobody can get past.",
@@ -43,11 +43,11 @@ NO_FLOOR = (
 
 def page(history: History) -> Page:
     """The whole page; ``.html()`` is the file."""
-    floor, boden = FLOOR if history.milestone("truth") else NO_FLOOR
+    floor, floor_zh = FLOOR if history.milestone("truth") else NO_FLOOR
     parts = (bars, learning, ideas, repeat)
     return Page(
         title="The ladder of history · 历史的阶梯",
-        lead=[text.format(source=history.source, floor=floor, boden=boden) for text in LEAD],
+        lead=[text.format(source=history.source, floor=floor, floor_zh=floor_zh) for text in LEAD],
         above=[Numbers(items=numbers(history))],
         sections=[section for part in parts if (section := part(history)) is not None],
         foot=_foot(history),

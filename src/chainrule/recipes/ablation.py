@@ -10,7 +10,6 @@ import json
 import math
 import shlex
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +18,7 @@ import torch
 
 from chainrule import __version__
 from chainrule.core.device import cpu_threads, pick_device
-from chainrule.core.errors import ConfigError
+from chainrule.core.errors import ConfigError, NotNumbers
 from chainrule.core.files import write_text
 from chainrule.core.schema import dump, parse
 from chainrule.data.packing import pack
@@ -41,7 +40,7 @@ from chainrule.models.blocks import BareBlock, Block
 from chainrule.models.decoder import Decoder, DecoderConfig
 from chainrule.pages.text import fixed
 from chainrule.recipes.corpus import check_seed, read_corpus, source, version
-from chainrule.recipes.costs import machine
+from chainrule.recipes.costs import machine, noted, read_costs
 from chainrule.recipes.staged import DONE, staged, typed
 from chainrule.train.loop import Diverged, Hooks, Settings, train
 from chainrule.train.objective import Objective
@@ -52,6 +51,7 @@ from chainrule.train.schedule import Schedule
 TRAINING = 0.85
 """The share of the time that goes to training; text and measuring take the rest."""
 FEWEST = 20
+SETUP = "text and tokenizer"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ class Plan:
     n_heads: int = 4
     context: int = 128
     batch_rows: int = 16
-    held_out: int = 100
+    held_out: int = 200
     documents: int | None = None
     vocab_size: int = 2048
     lr: float = 0.002
@@ -129,19 +129,20 @@ class _Ablations:
     """The text, and every model on it."""
 
     def __init__(self, plan: Plan) -> None:
-        self.plan, self.began = plan, time.monotonic()
-        _say(f"— text and tokenizer: {plan.source}")
+        self.plan = plan
         self.device = pick_device(plan.device)
         self.precision = pick_precision(plan.precision, self.device)
-        self.corpus = read_corpus(
-            plan.folder, plan.text, seed=plan.seed, held_out=plan.held_out, vocab_size=plan.vocab_size, row=plan.context,
-            n=plan.documents,
-        )  # fmt: skip
-        self.stream = self.packed()
-        self.steps = plan.steps or self.fitting_steps()
-        if plan.documents is None:
-            self.corpus = self.corpus.for_tokens(self.steps * plan.batch_rows * plan.context)
+        with noted(plan.folder, SETUP):
+            _say(f"— {SETUP}: {plan.source}")
+            self.corpus = read_corpus(
+                plan.folder, plan.text, seed=plan.seed, held_out=plan.held_out, vocab_size=plan.vocab_size, row=plan.context,
+                n=plan.documents,
+            )  # fmt: skip
             self.stream = self.packed()
+            self.steps = plan.steps or self.fitting_steps()
+            if plan.documents is None:
+                self.corpus = self.corpus.for_tokens(self.steps * plan.batch_rows * plan.context)
+                self.stream = self.packed()
 
     def packed(self) -> PackedStream:
         """The training documents in rows."""
@@ -184,18 +185,18 @@ class _Ablations:
     def run(self) -> Ablation:
         """All models, the whole one first."""
         plan = self.plan
-        setup = time.monotonic() - self.began
         models = tuple(self.done(without) for without in (None, *plan.parts))
+        costs = {cost.stage: cost.seconds for cost in read_costs(plan.folder)}
         return Ablation(
             name=plan.name,
             source=plan.source,
             seed=plan.seed,
             chainrule=__version__,
-            machine=machine(),
+            machine=machine(plan.device, plan.precision, plan.threads),
             layers=plan.layers,
             d_model=plan.d_model,
             tokens=self.steps * plan.batch_rows * plan.context,
-            seconds=round(setup + sum(one.seconds for one in models), 2),
+            seconds=round(costs[SETUP] + sum(costs.get(one.without or "whole", one.seconds) for one in models), 2),
             models=models,
             commands=(command(plan),),
         )
@@ -204,7 +205,8 @@ class _Ablations:
         """One model: read where it is done, else trained, measured and written down."""
         there = self.plan.folder / DONE / f"{without or 'whole'}.json"
         if not there.exists():
-            made = self.ablated(without)
+            with noted(self.plan.folder, without or "whole"):
+                made = self.ablated(without)
             write_text(there, json.dumps(dump(made), ensure_ascii=False, indent=1, allow_nan=False))
         found = parse(Ablated, parsed(there))
         paid = ", ".join(f"{language} {fixed(bits)}" for language, bits in found.bits_per_byte.items())
@@ -237,16 +239,20 @@ class _Ablations:
         )
 
     def paid(self, model: Decoder) -> dict[str, float]:
-        """Bits per byte on the held-out documents, by language."""
-        return measure(model, self.corpus.tokenizer, self.corpus.held, self.corpus.languages).by_language
+        """Bits per byte on the held-out documents, by language; NaN where the model is no more."""
+        try:
+            return measure(model, self.corpus.tokenizer, self.corpus.held, self.corpus.languages).by_language
+        except NotNumbers:
+            return dict.fromkeys(self.corpus.languages, math.nan)
 
 
 def command(plan: Plan) -> str:
     """What to type to see it again."""
     options = {
         "--text": (plan.text, None), "--layers": (plan.layers, Plan.layers), "--seed": (plan.seed, Plan.seed),
-        "--steps": (plan.steps, None), "--minutes": (plan.minutes, Plan.minutes), "--train-documents": (plan.documents, None),
-        "--runs": (plan.runs, Plan.runs),
+        "--steps": (plan.steps, None), "--minutes": (plan.minutes, Plan.minutes),
+        "--documents": (plan.held_out, Plan.held_out), "--train-documents": (plan.documents, None),
+        "--device": (plan.device, Plan.device), "--dtype": (plan.precision, Plan.precision), "--runs": (plan.runs, Plan.runs),
     }  # fmt: skip
     return f"{typed('ladder --ablate ' + ','.join(plan.parts), options)} --name {shlex.quote(plan.name)} --force"
 

@@ -5,6 +5,7 @@ text is cut: its last part is held out, as a run's is, and long texts are measur
 """
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -89,7 +90,7 @@ def read_corpus(
     if text is None:
         corpus = world_corpus(folder, seed=seed, held_out=held_out, vocab_size=vocab_size, n=n, specials=specials)
     else:
-        corpus = text_corpus(folder, text, vocab_size=vocab_size, specials=specials)
+        corpus = text_corpus(folder, text, held_out=held_out, vocab_size=vocab_size, specials=specials)
     if corpus.tokens < row:
         raise DataError(
             f"{source(text)} has {corpus.tokens} tokens to learn from, less than the {row} of a row; give more text"
@@ -109,12 +110,16 @@ def world_corpus(
     return Corpus(tokenizer, ids, [one.text for one in held], [one.language for one in held], World(documents=len(ids)), seed)
 
 
-def text_corpus(folder: Path, path: Path, *, vocab_size: int, specials: Sequence[str] = SPECIALS) -> Corpus:
-    """A user's own text, all of it but the part that is held out."""
+def text_corpus(folder: Path, path: Path, *, held_out: int, vocab_size: int, specials: Sequence[str] = SPECIALS) -> Corpus:
+    """A user's own text, all of it but the part that is held out; of that the first ``held_out`` pieces are measured on."""
     data = Text(path=str(path))
     train, held = (in_pieces(texts) for texts in hold_out(read_documents(path), data.held_out))
+    some = held[:held_out]
+    if len(some) < len(held):
+        left_out = f"of {len(held):,} pieces of held-out text the first {len(some):,} are measured on"
+        print(f"  {left_out}; --documents says how many", file=sys.stderr, flush=True)
     tokenizer = learned_tokenizer(folder, beginning(train, SAMPLE_BYTES), vocab_size, "cl100k", specials)
-    return Corpus(tokenizer, encoded(train, tokenizer), held, ["text"] * len(held), data, 0)
+    return Corpus(tokenizer, encoded(train, tokenizer), some, ["text"] * len(some), data, 0)
 
 
 def encoded(texts: Sequence[str], tokenizer: Tokenizer) -> list[Ids]:

@@ -7,17 +7,20 @@ import json
 import platform
 import resource
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
-from chainrule.core.device import cpu_threads, pick_device, pick_dtype
+from chainrule.core.device import cpu_threads, pick_device
 from chainrule.core.errors import CheckpointError
 from chainrule.core.files import write_text
 from chainrule.core.schema import dump, parse
 from chainrule.eval.results import Cost, Machine
 from chainrule.hub.weights import format_name
+from chainrule.train.precision import pick_precision
 
 FILE = "costs.json"
 
@@ -36,13 +39,32 @@ def write_costs(costs: Iterable[Cost], folder: Path) -> None:
     write_text(folder / FILE, json.dumps([dump(cost) for cost in costs], indent=1))
 
 
-def machine() -> Machine:
-    """Where this runs."""
-    device = pick_device()
-    dtype = format_name(pick_dtype("auto", device))
+@contextmanager
+def noted(folder: Path, stage: str, *, spent: float = 0.0) -> Iterator[None]:
+    """Note in a run's folder what a stage costs, beside what it has cost before: at least ``spent``, in seconds.
+
+    Of a process that was killed nobody noted the time; what it left may say how much that was.
+    """
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        costs = {cost.stage: cost for cost in read_costs(folder)}
+        known = costs.get(stage, Cost(stage=stage, seconds=0.0))
+        seconds = max(known.seconds, spent) + time.monotonic() - began
+        memory = max(known.memory_bytes or 0, memory_bytes())
+        costs[stage] = Cost(stage=stage, seconds=round(seconds, 2), memory_bytes=memory)
+        write_costs(costs.values(), folder)
+
+
+def machine(device: str = "auto", precision: str = "auto", threads: int | None = None) -> Machine:
+    """Where a run of such a device, precision and number of threads computes, and in which format."""
+    where = pick_device(device)
+    found = pick_precision(precision, where)
     return Machine(
-        device=str(device), threads=cpu_threads(), dtype=dtype, python=platform.python_version(), torch=torch.__version__
-    )
+        device=str(where), threads=threads or cpu_threads(), python=platform.python_version(), torch=torch.__version__,
+        dtype=precision if found.weights != torch.float32 else format_name(found.products),
+    )  # fmt: skip
 
 
 def memory_bytes() -> int:

@@ -8,6 +8,7 @@ that was killed goes on with the rung it was in.
 """
 
 import json
+import math
 import shlex
 import sys
 import time
@@ -16,12 +17,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from chainrule import __version__
 from chainrule.core.device import cpu_threads, pick_device
-from chainrule.core.errors import ConfigError
+from chainrule.core.errors import ConfigError, NotNumbers
 from chainrule.core.files import write_text
 from chainrule.core.masked import MaskedModel, Model
 from chainrule.core.schema import dump, parse
@@ -40,11 +40,13 @@ from chainrule.eval.ladder import Contender, climb, contender, parameters, truth
 from chainrule.eval.results import Rung
 from chainrule.hub.encoder import MASKS
 from chainrule.models.ngram import NGram
+from chainrule.models.ngram_counts import Level
 from chainrule.models.word2vec import Word2Vec, learn_vectors
 from chainrule.pages.text import fixed
 from chainrule.recipes.corpus import check_seed, read_corpus, source, version
-from chainrule.recipes.costs import machine
+from chainrule.recipes.costs import machine, noted, read_costs
 from chainrule.recipes.eras import Shape, recipes
+from chainrule.recipes.ladder import MOST_TOKENS, counted
 from chainrule.recipes.staged import DONE, staged, typed
 from chainrule.train.material import SPECIALS
 from chainrule.train.precision import pick_precision
@@ -58,8 +60,10 @@ FEWEST = 20
 LOOKS = 8
 """So often a model is measured while it trains, on ``FEW`` documents."""
 FEW = 40
-ORDERS = range(3, 7)
-"""The orders among which Kneser–Ney has its best."""
+ORDERS = {"unigram": (1,), "bigram": (2,), "kneser-ney": (3, 4, 5, 6)}
+"""The orders of the rungs that are counted; of several the best is taken."""
+SETUP = "text and tokenizer"
+"""What a run does before its first rung, as a stage that costs time."""
 STEPS = "steps.json"
 NAMES = {
     "rnn": "RNN", "lstm": "LSTM", "gru": "GRU", "transformer": "Transformer", "encoder-decoder": "Encoder–decoder",
@@ -124,18 +128,20 @@ class _Ladder:
     """The text, the recipes on it, and what they come to."""
 
     def __init__(self, plan: Plan, *, force: bool = False) -> None:
-        self.plan, self.force, self.began = plan, force, time.monotonic()
-        _say(f"— text and tokenizer: {plan.source}")
-        corpus = read_corpus(
-            plan.folder, plan.text, seed=plan.seed, held_out=plan.held_out, vocab_size=plan.vocab_size, row=plan.shape.context,
-            n=plan.documents, specials=(*SPECIALS, MASKS[0]) if "bert" in plan.rungs else SPECIALS,
-        )  # fmt: skip
-        known = recipes(plan.shape, corpus.tokenizer.vocab_size)
-        self.recipes = {key: recipe for key, recipe in known.items() if key in plan.rungs}
-        self.corpus = corpus
-        self.steps = self.fitting_steps() if self.recipes else 0
-        if plan.documents is None and self.recipes:
-            self.corpus = corpus.for_tokens(self.steps * plan.step_tokens)
+        self.plan, self.force = plan, force
+        self.counts: tuple[list[Level], float] | None = None
+        with noted(plan.folder, SETUP):
+            _say(f"— {SETUP}: {plan.source}")
+            self.corpus = read_corpus(
+                plan.folder, plan.text, seed=plan.seed, held_out=plan.held_out, vocab_size=plan.vocab_size,
+                row=plan.shape.context, n=plan.documents,
+                specials=(*SPECIALS, MASKS[0]) if "bert" in plan.rungs else SPECIALS,
+            )  # fmt: skip
+            known = recipes(plan.shape, self.corpus.tokenizer.vocab_size)
+            self.recipes = {key: recipe for key, recipe in known.items() if key in plan.rungs}
+            self.steps = self.fitting_steps() if self.recipes else 0
+            if plan.documents is None and self.recipes:
+                self.corpus = self.corpus.for_tokens(self.steps * plan.step_tokens)
 
     # the time
 
@@ -201,18 +207,17 @@ class _Ladder:
     def climb(self) -> History:
         """All rungs in their order."""
         plan, corpus = self.plan, self.corpus
-        setup = time.monotonic() - self.began
         milestones = tuple(self.milestone(key) for key in plan.rungs)
         return History(
             name=plan.name,
             source=plan.source,
             seed=plan.seed,
             chainrule=__version__,
-            machine=machine(),
+            machine=machine(plan.device, plan.precision, plan.threads),
             vocab_size=corpus.tokenizer.vocab_size,
             documents=len(corpus.ids),
             held_out=len(corpus.held),
-            seconds=round(setup + sum(one.seconds for one in milestones), 2),
+            seconds=round(self.cost(SETUP) + sum(one.seconds for one in milestones), 2),
             milestones=milestones,
             floor=measure_logp(logp, corpus.held[:FEW], name="truth").bits_per_byte if "truth" in plan.rungs else None,
             commands=commands(plan),
@@ -222,40 +227,53 @@ class _Ladder:
         """One rung: read where it is done, else made, measured and written down."""
         there = self.plan.folder / DONE / f"{key}.json"
         if not there.exists():
-            began = time.monotonic()
-            made = self.made(key)
-            made = replace(made, seconds=round(time.monotonic() - began, 2))
+            trained = sum(row.get("seconds", 0.0) for row in read_metrics(self.plan.folder / key))
+            with noted(self.plan.folder, key, spent=trained):
+                made = self.made(key)
+            made = replace(made, seconds=self.cost(key))
             write_text(there, json.dumps(dump(made), ensure_ascii=False, indent=1))
         found = parse(Milestone, parsed(there))
         paid = ", ".join(f"{language} {fixed(bits(found.rung, language))}" for language in found.rung.bits_per_byte)
         _say(f"  {found.rung.name:<18} {paid} bits per byte")
         return found
 
+    def cost(self, stage: str) -> float:
+        """What a stage took, in seconds, all that was spent on it before it was interrupted with it."""
+        return next(cost.seconds for cost in read_costs(self.plan.folder) if cost.stage == stage)
+
     def made(self, key: str) -> Milestone:
         """A rung that is not done yet."""
         if key in NEURAL:
             return self.trained(key)
-        if key == "kneser-ney":
-            counted = [self.counted(key, f"Kneser–Ney {order}-gram", order) for order in ORDERS]
-            return min(counted, key=lambda one: average(one.rung))
-        if key in ("unigram", "bigram"):
-            return self.counted(key, key, {"unigram": 1, "bigram": 2}[key])
+        if key in ORDERS:
+            return min((self.counted(key, order) for order in ORDERS[key]), key=lambda one: average(one.rung))
         return Milestone(key=key, rung=self.measured(uniform() if key == "uniform" else truth(logp)))
 
     def measured(self, one: Contender) -> Rung:
         """What a contender pays on the held-out documents."""
         return climb([one], self.corpus.held, self.corpus.languages).rungs[0]
 
-    def counted(self, key: str, name: str, order: int) -> Milestone:
-        """A table of counts of the training tokens."""
-        corpus, began = self.corpus, time.monotonic()
-        model = NGram.fit([ids.astype(np.int64) for ids in corpus.ids], order=order, vocab_size=corpus.tokenizer.vocab_size)
-        training = Training(tokens=corpus.tokens, seconds=round(time.monotonic() - began, 4))
-        rung = self.measured(contender(name, "tokens", lambda: (model, corpus.tokenizer), order=order))
+    def counted(self, key: str, order: int) -> Milestone:
+        """A table of counts of the training tokens, its time that of the one count of all lengths."""
+        if self.counts is None:
+            self.counts = self.count()
+        (levels, counting), tokenizer, began = self.counts, self.corpus.tokenizer, time.monotonic()
+        model = NGram.of_levels(levels[:order], vocab_size=tokenizer.vocab_size)
+        seconds = round(counting + time.monotonic() - began, 4)
+        training = Training(tokens=min(self.corpus.tokens, MOST_TOKENS), seconds=seconds)
+        name = f"Kneser–Ney {order}-gram" if key == "kneser-ney" else key
+        rung = self.measured(contender(name, "tokens", lambda: (model, tokenizer), order=order))
         return Milestone(key=key, rung=rung, training=training)
+
+    def count(self) -> tuple[list[Level], float]:
+        """The n-grams of the training tokens up to the longest that a rung asks for, and how long it took to count them."""
+        longest, began = max(max(ORDERS[key]) for key in self.plan.rungs if key in ORDERS), time.monotonic()
+        levels = counted(self.corpus.ids, longest, self.corpus.tokenizer.vocab_size)
+        return levels, time.monotonic() - began
 
     def trained(self, key: str) -> Milestone:
         """A neural rung: its recipe run into a folder of its own, or gone on with."""
+        self.counts = None  # of a long text a gigabyte, and what is counted stands before what is trained
         folder = self.plan.folder / key
         begun = (folder / "recipe.yaml").exists()
         recipe = read_recipe(str(folder / "recipe.yaml")) if begun else self.fitted(self.recipes[key], self.steps)
@@ -270,7 +288,10 @@ class _Ladder:
         if isinstance(model, MaskedModel):
             return {}
         few = self.corpus.held[:FEW]
-        found = measure_in_parts(model, tokenizer, few, name="") if model.needs else measure(model, tokenizer, few)
+        try:
+            found = measure_in_parts(model, tokenizer, few, name="") if model.needs else measure(model, tokenizer, few)
+        except NotNumbers:  # the loop says it better, with the step
+            return {"bits_per_byte": math.nan}
         return {"bits_per_byte": found.bits_per_byte}
 
 
@@ -309,7 +330,8 @@ def learned(run: Path) -> tuple[Training, tuple[tuple[int, float], ...]]:
     seconds = sum(row["seconds"] for row in steps) + float(str(parsed(run / "data.json")["making_seconds"]))
     looks = [(row["step"], row["bits_per_byte"]) for row in rows if row.get("bits_per_byte") is not None]
     curve = [(sum(row["tokens"] for row in steps if row["step"] <= at), paid) for at, paid in looks]
-    return Training(tokens=sum(row["tokens"] for row in steps), seconds=round(seconds, 2)), tuple(curve)
+    tokens = sum(row["tokens"] for row in steps)
+    return Training(tokens=tokens, seconds=round(seconds, 2), steps=len(steps)), tuple(curve)
 
 
 def commands(plan: Plan) -> tuple[str, ...]:
@@ -322,7 +344,9 @@ def commands(plan: Plan) -> tuple[str, ...]:
     options = {
         "--text": (plan.text, None), "--rungs": (",".join(plan.rungs), ",".join(usual.rungs)),
         "--seed": (plan.seed, usual.seed), "--steps": (plan.steps, None), "--minutes": (plan.minutes, usual.minutes),
-        "--train-documents": (plan.documents, None), "--runs": (plan.runs, usual.runs),
+        "--documents": (plan.held_out, usual.held_out), "--train-documents": (plan.documents, None),
+        "--device": (plan.device, usual.device), "--dtype": (plan.precision, usual.precision),
+        "--runs": (plan.runs, usual.runs),
     }  # fmt: skip
     return (f"{typed('ladder', options)} --name {shlex.quote(plan.name)} --force", *asks)
 

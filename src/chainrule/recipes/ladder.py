@@ -1,7 +1,7 @@
 """Who climbs the ladder: uniform, n-grams of orders 1 to 6 on bytes and on a model's tokens, the model, the truth."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from chainrule.core.model import LanguageModel
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.data.documents import beginning
+from chainrule.data.packing import Ids
 from chainrule.eval.ladder import ORDERS, Contender, contender, ngrams, truth, uniform
 from chainrule.eval.results import Family
 from chainrule.hub.lm import LM
@@ -22,21 +23,20 @@ MOST_BYTES, MOST_TOKENS = 4_000_000, 6_000_000
 Heard = Callable[[str, LM], Any]
 
 
-def counted(texts: Sequence[str], tokenizer: Tokenizer, order: int) -> list[Level]:
-    """The n-grams of documents under a tokenizer, each with its begin and end, of all lengths up to ``order``.
+def counted(documents: Iterable[Ids], order: int, vocab_size: int) -> list[Level]:
+    """The n-grams of documents that are ids, each with its begin and end, of all lengths up to ``order``.
 
     What stands behind the first ``MOST_TOKENS`` is left out, and that is said on stderr.
     """
-    documents: list[Ints] = []
-    left = MOST_TOKENS
-    for ids in framed_texts(texts, tokenizer):
+    waiting, first, left = iter(documents), list[Ints](), MOST_TOKENS
+    for ids in waiting:
+        first.append(ids[:left].astype(np.int64))
+        left -= len(ids)
         if left <= 0:
             break
-        documents.append(ids[:left].astype(np.int64))
-        left -= len(ids)
-    if left < 0 or len(documents) < len(texts):
+    if left < 0 or next(waiting, None) is not None:
         _say_left_out("tokens", MOST_TOKENS)
-    return count_ngrams(documents, order, tokenizer.vocab_size)
+    return count_ngrams(first, order, vocab_size)
 
 
 def _say_left_out(family: Family, most: int) -> None:
@@ -53,7 +53,7 @@ def foot(
 
         def one(order: int) -> tuple[LanguageModel, Tokenizer]:
             if not levels:  # counted once, when the first of them climbs
-                levels.extend(counted(text, tokenizer, max(orders)))
+                levels.extend(counted(framed_texts(text, tokenizer), max(orders), tokenizer.vocab_size))
             model = NGram.of_levels(levels[:order], vocab_size=tokenizer.vocab_size)
             if heard is not None:
                 heard(f"{family} {order}-gram", LM(model, tokenizer))

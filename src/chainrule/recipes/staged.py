@@ -1,9 +1,9 @@
 """The folder of a run of many stages: entered anew, gone on with, replaced or refused, as one.
 
-What decides the run stands in ``plan.json``, a hash of a user's own text too; a run that is gone on with must ask for the same,
-forced or not, for half of its numbers would be another run's. A run that is refused before it has begun in earnest leaves the folder as it found it: what
-it was to replace is kept aside until then. ``plan.json`` is taken away first and put back last, so a kill in between is told
-from a run.
+What decides the run stands in ``plan.json``, with a hash of the text where that is a user's; a run that is gone on with must
+ask for the same, forced or not, for half of its numbers would be another run's. A run that is refused before it has begun in
+earnest leaves the folder as it found it: what it was to replace is kept aside until then. ``plan.json`` is taken away first
+and put back last, so a kill in between is told from a run.
 """
 
 import hashlib
