@@ -437,6 +437,17 @@ def test_a_fault_of_our_own_is_not_told_as_the_users(monkeypatch):
             main(["tokenize", "bytes", "hi"])
 
 
+@pytest.mark.parametrize(("stop", "told"), [(KeyboardInterrupt(), "interrupted"), (KeyboardInterrupt("go on"), "go on")])
+def test_an_interruption_is_told(capsys, monkeypatch, stop, told):
+    from chainrule.hub import tokenizer
+
+    def find(name, **settings):
+        raise stop
+
+    monkeypatch.setattr(tokenizer, "find_tokenizer", find)
+    assert run(capsys, "tokenize", "bytes", "hi") == (130, "", f"\nchainrule: {told}\n")
+
+
 @pytest.fixture
 def shut(capsys):
     """A folder of texts with another in it that this process may not enter; root, who may enter all, steps down for the test."""

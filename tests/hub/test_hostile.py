@@ -110,6 +110,28 @@ def test_a_link_out_of_the_folder_is_refused_whatever_it_stands_for(folder, tmp_
         load(folder, device="cpu")
 
 
+@pytest.mark.parametrize("name", ["config.json", "recipe.yaml"])
+@pytest.mark.parametrize("run", [False, True])
+def test_a_plan_reads_nothing_outside_of_its_folder_either(folder, tmp_path, name, run, capsys):
+    if run:
+        (tmp_path / "run").mkdir()
+        folder = folder.rename(tmp_path / "run" / "model")
+    home = folder.parent if run and name == "recipe.yaml" else folder
+    lead_out(home / name, tmp_path)
+    assert main(["plan", str(folder.parent if run else folder), "--device", "h100"]) == 2
+    assert "leads out of its folder" in capsys.readouterr().err
+
+
+def test_a_tokenizer_beside_a_file_of_llama2c_may_not_lie_elsewhere(material, tmp_path):
+    for name in ("stories260K.bin", "tok512.bin"):
+        (tmp_path / name).write_bytes((material / "stories260K" / name).read_bytes())
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "stories260K.bin").symlink_to(tmp_path / "stories260K.bin")  # the user's own link to what is asked for
+    (tmp_path / "here" / "tok512.bin").symlink_to(tmp_path / "tok512.bin")
+    with pytest.raises(CheckpointError, match="tok512.bin leads out of its folder"):
+        load(tmp_path / "here" / "stories260K.bin", device="cpu")
+
+
 @pytest.mark.parametrize("name", ["tokenizer.json", "vocab.txt", "tokenizer_config.json"])
 def test_a_tokenizer_alone_may_not_lie_outside_its_folder_either(folder, tmp_path, name, capsys):
     assert find_tokenizer(str(folder)).encode("a") == [97]

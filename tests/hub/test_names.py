@@ -467,6 +467,42 @@ def test_a_misspelt_run_names_the_nearest(hub, tmp_path):
         load("runs/quikstart")
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "because"),
+    [
+        ("quickstart", "quickstart", r"is a quickstart that has no model yet; .*: chainrule quickstart --resume$"),
+        ("quickstart", "mine", r"has no model yet; .*: chainrule quickstart --name mine --resume$"),
+        ("history", "ladder", r"is a ladder that has no model yet; .*: chainrule ladder --resume$"),
+        ("ablation", "ablation", "is an ablation, which keeps no model"),
+        ("another program's", "other", "holds no config.json"),
+    ],
+)
+def test_a_run_of_many_stages_without_a_model_says_how_to_get_one(hub, tmp_path, kind, name, because):
+    folder = tmp_path / "runs" / name
+    folder.mkdir(parents=True)
+    (folder / "plan.json").write_text(json.dumps({"kind": kind}))
+    with pytest.raises(CheckpointError, match=because):
+        load(f"runs/{name}", device="cpu")
+
+
+def test_a_quickstart_elsewhere_is_gone_on_with_there(hub, tmp_path):
+    folder = tmp_path / "my runs" / "quickstart"
+    folder.mkdir(parents=True)
+    (folder / "plan.json").write_text('{"kind": "quickstart"}')
+    with pytest.raises(CheckpointError, match=r"chainrule quickstart --runs '/.*/my runs' --resume$"):
+        load(folder, device="cpu")
+
+
+def test_a_ladder_names_the_models_inside(hub, tmp_path):
+    folder = tmp_path / "runs" / "ladder"
+    for name in ("rnn", "llama"):
+        save(folder / name / "model", tiny(), ByteTokenizer())
+    (folder / "plan.json").write_text('{"kind": "history"}')
+    with pytest.raises(CheckpointError, match="of several models; name one of them: runs/ladder/llama, runs/ladder/rnn$"):
+        load("runs/ladder", device="cpu")
+    assert torch.equal(load("runs/ladder/llama", device="cpu").model(TOKENS), tiny()(TOKENS))
+
+
 def test_the_command_line_says_it_in_one_line(hub, capsys):
     from chainrule.cli import main
 

@@ -159,7 +159,7 @@ def _bin(path: Path, llmc: bool, wish: Wish, watch: Stopwatch) -> LM:
     else:
         plan, stored = read_llama2c(path)
         config, way, said = plan.config, plan.moves, dump(plan.config)
-        beside = sorted(file for file in path.parent.glob("tok*.bin") if file != path)
+        beside = [inside(path.parent, file.name) for file in sorted(path.parent.glob("tok*.bin")) if file != path]
     watch.lap("open", f"{len(stored)} tensors, mapped", file=path, size_bytes=path.stat().st_size, made=dict(stored))
     watch.lap("config", f"what the header of {'llm.c' if llmc else 'llama2.c'} means", file=path, made=said)
     with torch.device("meta"):
@@ -205,11 +205,12 @@ def _lap_shapes(model: torch.nn.Module, watch: Stopwatch) -> None:
 def _folder(folder: Path, wish: Wish, pickle: bool, watch: Stopwatch) -> LM | MaskedLM:
     name, pooling = _called(folder), read_pooling(folder)
     folder = transformer_folder(folder)
-    config = with_heads(read_config(folder), lambda: open_weights(weight_files(folder, pickle=pickle), Stopwatch()))
+    config = read_config(folder)
+    refuse_links_out(folder)
+    config = with_heads(config, lambda: open_weights(weight_files(folder, pickle=pickle), Stopwatch()))
     watch.lap("config", f"model_type {config.get('model_type')!r}", file=folder / "config.json", made=config)
     if has_pictures(config):
         print(f"note: {name} reads pictures too; here it is its text model alone, without their weights", file=sys.stderr)
-    refuse_links_out(folder)
     try:
         model = shapes(config)
     except CheckpointError as error:

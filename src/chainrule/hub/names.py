@@ -8,10 +8,12 @@ modelscope:org/name                ModelScope
 """
 
 import re
+import shlex
 from pathlib import Path
 
 from chainrule.core.errors import CheckpointError, TokenizerError, nearest
-from chainrule.core.files import exists
+from chainrule.core.files import exists, read_json_object
+from chainrule.hub.links import inside
 from chainrule.hub.shipped import published_name
 from chainrule.hub.trace import Stopwatch
 
@@ -28,6 +30,8 @@ ORGANISATIONS = {
     "google-t5": ("t5-small", "t5-base", "t5-large", "t5-3b", "t5-11b"),
 }  # fmt: skip
 """Where the hub keeps what was published before models had organisations, and is still asked for without one."""
+PLAN = "plan.json"
+"""What decides a run of many stages, its ``kind`` among it."""
 MOVED = {name: f"{organisation}/{name}" for organisation, names in ORGANISATIONS.items() for name in names}
 
 
@@ -121,7 +125,28 @@ def _of_run(path: Path) -> Path:
         return path / "model"
     if (path / "recipe.yaml").exists():
         raise CheckpointError(f"{path} is a run without a model yet; let it finish: chainrule train ... --resume")
+    if (path / PLAN).exists() and not (path / "config.json").exists():
+        _refuse_stages(path)
     return path
+
+
+def _refuse_stages(path: Path) -> None:
+    """Raise ``CheckpointError`` for a run of many stages that has no model of its own: not yet, or never."""
+    kind = read_json_object(inside(path, PLAN), "begin anew under another --name", error=CheckpointError).get("kind")
+    models = sorted(str(config.parents[1]) for config in path.glob("*/model/config.json"))
+    if kind == "ablation":
+        raise CheckpointError(f"{path} is an ablation, which keeps no model; read its report.html, or give another run")
+    if kind == "history" and models:
+        raise CheckpointError(f"{path} is a ladder of several models; name one of them: {', '.join(models)}")
+    verb = {"quickstart": "quickstart", "history": "ladder"}.get(str(kind))
+    if verb is not None:
+        whole = path.resolve()
+        options = [] if whole.name == verb else ["--name", whole.name]
+        options += [] if whole.parent == Path("runs").resolve() else ["--runs", str(whole.parent)]
+        typed = shlex.join(["chainrule", verb, *options, "--resume"])
+        raise CheckpointError(
+            f"{path} is a {verb} that has no model yet; let it finish, with the options it was begun with: {typed}"
+        )
 
 
 def hub_id(name: str) -> re.Match[str] | None:

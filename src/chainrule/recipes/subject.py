@@ -20,6 +20,8 @@ from chainrule.data.streams import check_split
 from chainrule.eval.anatomy import Anatomy, take_apart
 from chainrule.eval.counted import Counted, count
 from chainrule.hub.build import shapes
+from chainrule.hub.links import inside
+from chainrule.hub.load import read_config
 from chainrule.hub.names import here, place
 from chainrule.hub.shipped import is_shipped, nearest_shipped, shipped_config
 from chainrule.train.material import fresh_model
@@ -65,14 +67,14 @@ def subject(name: str) -> Subject:
 
 
 def _folder(path: Path) -> Subject:
-    config = next((at for at in (path / "config.json", path / "model" / "config.json") if at.exists()), None)
-    recipe = read_recipe(str(path / "recipe.yaml")) if (path / "recipe.yaml").exists() else None
-    if config is None and recipe is None:
+    folder = next((at for at in (path, path / "model") if (at / "config.json").exists()), None)
+    recipe = read_recipe(str(inside(path, "recipe.yaml"))) if (path / "recipe.yaml").exists() else None
+    if folder is None and recipe is None:
         raise CheckpointError(f"{path} holds no config.json and no recipe.yaml; give a model's folder or a run")
-    if config is None:
+    if folder is None:
         assert recipe is not None
         return _recipe(recipe, str(path))
-    plain = _config(read_json_object(config, error=CheckpointError), str(path))
+    plain = _config(read_config(folder), str(path))
     return plain if recipe is None else _trained(plain.anatomy, recipe)
 
 
