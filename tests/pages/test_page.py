@@ -5,6 +5,7 @@ import pytest
 
 from chainrule.pages.figure import Bar, BarChart
 from chainrule.pages.page import Code, Data, Figure, Numbers, Page, Pair, Prose, Samples, Section
+from chainrule.pages.svg import COLOURS
 from chainrule.pages.table import Table
 
 EVIL = "<script>alert('x')</script> & \"quotes\" \x00"
@@ -79,6 +80,39 @@ def test_a_page_suits_phones_and_both_themes() -> None:
 
 def test_chinese_paragraphs_carry_their_language() -> None:
     assert '<p class="lead" lang="zh-Hans">中文的介绍。</p>' in PAGE.html()
+
+
+def test_the_chinese_half_of_a_heading_carries_its_language() -> None:
+    section = Section(title="Cost · 代价", blocks=[])
+    assert '<h2>Cost · <span lang="zh-Hans">代价</span></h2>' in section.html()
+    assert (
+        '<th scope="col"><span lang="zh-Hans">地方</span></th><th scope="col">p</th>'
+        in Table(names=("地方", "p"), rows=[]).html()
+    )
+
+
+def test_what_scrolls_sideways_can_be_reached_and_has_a_name() -> None:
+    table = Table(names=("model", "b"), rows=[])
+    assert 'role="region" tabindex="0" aria-label="Bits by rung"' in Data(table=table, caption="Bits by `rung`").html()
+    assert 'role="region" tabindex="0" aria-label="model"' in Data(table=table).html()
+    assert Code(text="x").html().startswith('<pre role="region" tabindex="0" aria-label="')
+
+
+def light(colour: str) -> float:
+    """The relative luminance of a colour, as the guidelines for accessible pages (WCAG 2) have it."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    r, g, b = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+
+@pytest.mark.parametrize("theme", COLOURS.split("@media"), ids=["light", "dark"])
+def test_every_tone_can_be_told_from_the_paper_and_read_where_it_is_a_texts(theme) -> None:
+    colours = dict(re.findall(r"--([\w-]+): (#\w{6})", theme))
+    assert len(colours) == 15
+    for name, colour in colours.items():
+        dark, bright = sorted((light(colour), light(colours["paper"])))
+        if name.startswith("tone-"):
+            assert (bright + 0.05) / (dark + 0.05) >= (3 if name == "tone-5" else 4.5), name  # no text has tone 5
 
 
 def test_back_quotes_are_set_as_code() -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from chainrule.pages.figure import NARROW, WIDE, Drawn
 from chainrule.pages.svg import COLOURS, FIGURES
-from chainrule.pages.table import Table, speech
+from chainrule.pages.table import Table, speech, spoken
 from chainrule.pages.text import escape
 
 
@@ -31,7 +31,7 @@ class Code:
     text: str
 
     def html(self) -> str:
-        return f"<pre><code>{escape(self.text)}</code></pre>"
+        return f'<pre role="region" tabindex="0" aria-label="code"><code>{escape(self.text)}</code></pre>'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ class Pair:
     caption: str = ""
 
     def html(self) -> str:
-        cells = "".join(f"<div><h3>{escape(head)}</h3>{drawing.svg(NARROW)}</div>" for head, drawing in self.drawings)
+        cells = "".join(f"<div><h3>{spoken(head)}</h3>{drawing.svg(NARROW)}</div>" for head, drawing in self.drawings)
         return f'<figure><div class="pair">{cells}</div>{_caption(self.caption)}</figure>'
 
 
@@ -90,7 +90,7 @@ class Data:
     caption: str = ""
 
     def html(self) -> str:
-        return f"<figure>{self.table.html()}{_caption(self.caption)}</figure>"
+        return f"<figure>{self.table.html(self.caption)}{_caption(self.caption)}</figure>"
 
 
 Block = Prose | Code | Numbers | Samples | Figure | Pair | Data
@@ -104,7 +104,7 @@ class Section:
     blocks: Sequence[Block]
 
     def html(self) -> str:
-        return f"<section><h2>{escape(self.title)}</h2>{''.join(block.html() for block in self.blocks)}</section>"
+        return f"<section><h2>{spoken(self.title)}</h2>{''.join(block.html() for block in self.blocks)}</section>"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +126,7 @@ class Page:
         return _FRAME.format(
             title=escape(self.title),
             style=COLOURS + STYLE + FIGURES,
-            body=f"<header><h1>{escape(self.title)}</h1>{lead}{above}</header>{body}{foot}",
+            body=f"<header><h1>{spoken(self.title)}</h1>{lead}{above}</header>{body}{foot}",
         )
 
 
@@ -184,6 +184,7 @@ p { margin: 0 0 14px; text-wrap: pretty; overflow-wrap: break-word; }
 .lead { font-size: 18px; color: var(--faint); }
 :lang(zh) { line-height: 1.75; }
 p:lang(zh) { text-align: justify; }
+h1 :lang(zh), h2 :lang(zh), h3 :lang(zh), th :lang(zh) { line-height: inherit; }
 code { font: 0.86em/1.5 var(--mono); background: var(--wash); border-radius: 3px; padding: 0.1em 0.3em; }
 pre { background: var(--wash); border-radius: 6px; padding: 16px 18px; margin: 20px 0; overflow-x: auto; }
 pre code { background: none; padding: 0; font-size: 14px; }
@@ -200,7 +201,7 @@ figcaption:lang(zh) { line-height: 1.6; }
 .numbers .value { order: -1; color: var(--ink); font: 400 30px/1.3 var(--serif); font-variant-numeric: lining-nums;
   white-space: nowrap; }
 .table { overflow-x: auto; }
-.table:focus-visible { outline: 2px solid var(--tone-1); outline-offset: 4px; }
+.table:focus-visible, pre:focus-visible { outline: 2px solid var(--tone-1); outline-offset: 4px; }
 table { width: 100%; border-collapse: collapse; font: 14px/1.45 var(--sans);
   font-variant-numeric: tabular-nums lining-nums; }
 th, td { text-align: left; vertical-align: baseline; padding: 7px 14px 7px 0; border-bottom: 1px solid var(--hair);

@@ -14,8 +14,8 @@ LEADING = 18.0
 COLOURS = """
 :root { color-scheme: light dark;
   --paper: #ffffff; --ink: #1b1c1f; --faint: #66686f; --hair: #e2e3e7; --wash: #f5f5f7;
-  --tone-0: #c23b2a; --tone-1: #1f5ea8; --tone-2: #b5761a; --tone-3: #2e7d5b; --tone-4: #7b5299; --tone-5: #9b9da5;
-  --tone-6: #178793; --tone-7: #b0487f; --tone-8: #6b7a1f; --tone-9: #8a5a44; }
+  --tone-0: #c23b2a; --tone-1: #1f5ea8; --tone-2: #9c6310; --tone-3: #2e7d5b; --tone-4: #7b5299; --tone-5: #8c8e97;
+  --tone-6: #147a85; --tone-7: #b0487f; --tone-8: #6b7a1f; --tone-9: #8a5a44; }
 @media (prefers-color-scheme: dark) { :root {
   --paper: #151619; --ink: #e6e7ea; --faint: #9a9ca5; --hair: #2f3137; --wash: #1e2024;
   --tone-0: #f0705c; --tone-1: #6aa5ee; --tone-2: #dba24c; --tone-3: #62b48e; --tone-4: #b48fd4; --tone-5: #70727b;

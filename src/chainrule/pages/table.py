@@ -44,12 +44,13 @@ class Table:
     def _cells(self, row: Sequence[str], widths: Sequence[int]) -> list[str]:
         return [pad(cell, width, right=i in self.numbers) for i, (cell, width) in enumerate(zip(row, widths, strict=True))]
 
-    def html(self) -> str:
-        """The table as HTML in a box that scrolls sideways where the page is too narrow for it."""
-        head = "".join(f'<th scope="col"{self._kind(i)}>{escape(name)}</th>' for i, name in enumerate(self.names))
+    def html(self, caption: str = "") -> str:
+        """The table as HTML in a box that scrolls sideways where the page is too narrow for it, called after its caption."""
+        head = "".join(f'<th scope="col"{self._kind(i)}>{spoken(name)}</th>' for i, name in enumerate(self.names))
         body = "".join(self._row(i, row) for i, row in enumerate(self.rows))
         table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        return f'<div class="table" role="region" tabindex="0" aria-label="{escape(self.names[0])}">{table}</div>'
+        name = caption.replace("`", "") or self.names[0]
+        return f'<div class="table" role="region" tabindex="0" aria-label="{escape(name)}">{table}</div>'
 
     def _row(self, i: int, row: Sequence[str]) -> str:
         short = ' class="short"' if columns(row[0].partition("\n")[0]) <= 18 else ""
@@ -78,5 +79,15 @@ def _breakable(text: str) -> str:
 
 def speech(text: str) -> str:
     """The ``lang`` attribute of a text, where it is not English."""
-    spoken = language(text)
-    return f' lang="{spoken}"' if spoken else ""
+    tongue = language(text)
+    return f' lang="{tongue}"' if tongue else ""
+
+
+def spoken(heading: str) -> str:
+    """A heading in two languages, escaped, each part of it in its own.
+
+    >>> spoken("Cost · 代价")
+    'Cost · <span lang="zh-Hans">代价</span>'
+    """
+    parts = heading.split(" · ")
+    return " · ".join(f"<span{speech(part)}>{escape(part)}</span>" if speech(part) else escape(part) for part in parts)

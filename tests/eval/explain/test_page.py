@@ -25,7 +25,12 @@ def test_the_command_writes_a_page_with_all_figures_and_nothing_to_fetch(folder,
     assert str(page) in capsys.readouterr().err
     for title in SECTIONS:
         assert f"<h2>{title}" in html
-    for figure in ("Bytes of weights by part", "Seconds by stage, ours", "Memory while loading", "FLOPs by layer and part"):
+    for figure in (
+        "Bytes of weights by part",
+        "Milliseconds by stage, ours",
+        "Memory while loading",
+        "FLOPs by layer and part",
+    ):
         assert html.count(f'aria-label="{figure}"') == 2  # wide and narrow
     assert "default-src 'none'" in html
     assert "<img" not in html

@@ -207,12 +207,12 @@ def _beside(explanation: Explanation) -> Section | None:
     ]
     caption = "Milliseconds; the import of the library is left out, and each side has its own scale."
     blocks = [Pair(drawings=drawings, caption=caption), Data(table=table), Prose(paragraphs=rows.notes(explanation))]
-    return Section(title="Beside transformers · 与 transformers 并排", blocks=blocks)
+    return Section(title="Beside transformers · 两个库并排", blocks=blocks)
 
 
 def _milliseconds(spent: Sequence[tuple[str, float]], whose: str) -> BarChart:
     bars = [Bar(name=name, value=1e3 * seconds, tone=1, text=timing(seconds)) for name, seconds in spent]
-    return BarChart(title=f"Seconds by stage, {whose}", unit="milliseconds", bars=bars)
+    return BarChart(title=f"Milliseconds by stage, {whose}", unit="milliseconds", bars=bars)
 
 
 def _around(explanation: Explanation) -> Section | None:
