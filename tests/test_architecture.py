@@ -40,12 +40,39 @@ def imports(file: Path) -> set[str]:
     return {name.split(".")[1] for name in names if name.startswith("chainrule.")} & set(FLOOR)
 
 
+def modules(file: Path) -> set[str]:
+    """The modules that a file imports, or imports from."""
+    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    whole = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return whole | {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+
+
+def test_the_face_is_one_for_programs_and_for_type_checkers() -> None:
+    """What is imported for type checkers alone has the names, and comes from the places, of what is resolved lazily."""
+    import chainrule
+
+    tree = ast.parse((SOURCE / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    said = {(one.module, alias.name) for one in block.body if isinstance(one, ast.ImportFrom) for alias in one.names}
+    assert said == {(module, what) if what else tuple(module.rsplit(".", 1)) for module, what in chainrule._FACE.values()}
+    assert (SOURCE / "py.typed").exists()
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    from chainrule.core.version import __version__
+
+    assert (
+        tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"] == __version__
+    )
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
 def test_a_room_imports_only_rooms_below_it(file: Path) -> None:
     parts = file.relative_to(SOURCE).parts
     if len(parts) == 1:  # the face, resolved lazily
         return
     room = parts[0]
+    assert "chainrule" not in modules(file), "the face is for those outside; import from the room itself"
     for other in imports(file) - {room}:
         assert FLOOR[other] < FLOOR[room], f"{room} imports {other}, which is not below it"
         assert not (other == "models" and room in NEVER_MODELS), f"{room} must be handed its models"
@@ -70,7 +97,8 @@ def test_every_module_says_its_idea(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["core.errors", "core.schema", "core.chat", "core.tokenizer", "core.files", "world", "pages", "cli"]
+    "module",
+    ["core.errors", "core.version", "core.schema", "core.chat", "core.tokenizer", "core.files", "world", "pages", "cli"],
 )
 def test_light_modules_import_no_torch(module: str) -> None:
     code = f"import sys, chainrule.{module}; sys.exit('torch' in sys.modules)"
@@ -83,6 +111,6 @@ def test_what_is_no_python_ships_in_the_package_too() -> None:
     build = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]
     assert build == {"targets": {"wheel": {"packages": ["src/chainrule"]}}}
     data = [file for file in SOURCE.rglob("*") if file.suffix in (".json", ".yaml", ".typed")]
-    assert {file.parent.relative_to(SOURCE).as_posix() for file in data} >= {"recipes", "hub/configs"}
+    assert {file.parent.relative_to(SOURCE).as_posix() for file in data} >= {".", "recipes", "hub/configs"}
     ignored = [line for line in (root / ".gitignore").read_text(encoding="utf-8").split() if not line.startswith("/")]
     assert not [file for file in data for line in ignored if fnmatch(file.name, line) or line.strip("/") in file.parts[-3:-1]]

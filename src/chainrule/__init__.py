@@ -8,9 +8,25 @@ This is the face; every name is resolved when it is first used, so that importin
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from chainrule.core.version import __version__ as __version__
+
+if TYPE_CHECKING:  # what is resolved lazily, for those who read types
+    from chainrule import tokenizers as tokenizers
+    from chainrule import world as world
+    from chainrule.core.datum import Batch as Batch
+    from chainrule.core.datum import Layout as Layout
+    from chainrule.core.errors import ChainruleError as ChainruleError
+    from chainrule.core.model import LanguageModel as LanguageModel
+    from chainrule.generate.engine import Engine as Engine
+    from chainrule.generate.engine import Request as Request
+    from chainrule.hub.encoder import MaskedLM as MaskedLM
+    from chainrule.hub.lm import LM as LM
+    from chainrule.hub.load import load_any
+    from chainrule.logprobs.scoring import token_logprobs as token_logprobs
+
+    load = load_any
 
 _FACE = {
     "load": ("chainrule.hub.load", "load_any"),

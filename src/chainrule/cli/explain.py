@@ -45,7 +45,7 @@ def run(args: Namespace) -> None:
     if args.model is None:
         return _number_format(args)
     if args.value is not None:
-        raise ConfigError(f"--value {args.value:g} is stored in a number format, without a MODEL; leave one of them out")
+        raise ConfigError(f"--value {args.value:g} goes with --dtype and no MODEL; leave one of them out")
     if args.html is not None:
         unused(Path(args.html), force=args.force)  # known to fail before anything is loaded
     from chainrule.eval.explain.model import explain
@@ -68,8 +68,8 @@ def _print(args: Namespace, explanation: "Explanation") -> None:
     from chainrule.eval.explain.text import explanation_text
 
     if args.html:
-        from chainrule import __version__
         from chainrule.core.files import write_text
+        from chainrule.core.version import __version__
         from chainrule.eval.explain.page import explanation_page
 
         write_text(Path(args.html), explanation_page(explanation, __version__).html())

@@ -18,6 +18,9 @@ MASKS = ("[MASK]", "<mask>")
 ROWS = 32
 """So many texts are embedded at once."""
 
+LEFT_TO_RIGHT = ("score", "logp", "logp_begins", "next", "generate", "stream", "chat", "stream_chat", "converse")
+"""What an ``LM`` does and no encoder can."""
+
 Filled = list[tuple[str, float]]
 """The likeliest words of one mask, each with its probability."""
 
@@ -30,6 +33,9 @@ class MaskedLM:
     ) -> None:
         self.model, self.pooling, self.name = model, pooling or Pooling(), name
         self.tokenizer = tokenizer
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(reads_both_ways(self.name) if name in LEFT_TO_RIGHT else f"an encoder has no {name!r}")
 
     def need_tokenizer(self) -> Tokenizer:
         """The tokenizer; raises ``RequestError`` where the model came without one."""
@@ -90,7 +96,7 @@ class MaskedLM:
                 "or pass truncate=True to embed its beginning"
             )
         if not ids and not frame:
-            raise RequestError(f"text {number} is empty, and nothing has no vector; give at least one character")
+            raise RequestError(f"text {number} is empty, and an empty text has no vector; give at least one character")
         return tokenizer.framed(ids[:limit])
 
     def _pooled(self, rows: list[list[int]]) -> list[list[float]]:
@@ -119,6 +125,14 @@ class MaskedLM:
         """A token as a reader may see it; an id beyond the tokenizer's by its number."""
         tokenizer = self.need_tokenizer()
         return tokenizer.piece(id) if id < tokenizer.vocab_size else f"<{id}>"
+
+
+def reads_both_ways(name: str) -> str:
+    """What to say to who asks an encoder for what comes next."""
+    return (
+        f"{name} is an encoder: it reads both ways, so it has no next token to score, generate or chat with; "
+        "ask it for hidden words (chainrule fill), or give a model that reads from left to right"
+    )
 
 
 def around_masks(tokenizer: Tokenizer, parts: Sequence[str], mask: int) -> list[int]:

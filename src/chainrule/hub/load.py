@@ -24,7 +24,7 @@ from chainrule.core.masked import MaskedModel, Model
 from chainrule.core.schema import dump
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.hub.build import build, moves, shapes, with_heads
-from chainrule.hub.encoder import MaskedLM
+from chainrule.hub.encoder import MaskedLM, reads_both_ways
 from chainrule.hub.links import inside, refuse_links_out
 from chainrule.hub.llama2c import read_llama2c
 from chainrule.hub.llmc import is_llmc, read_llmc
@@ -59,10 +59,7 @@ def load(
     """The language model of that name, as ``load_any`` finds it; an encoder is refused, since it has no next token."""
     lm = load_any(name, device=device, dtype=dtype, pickle=pickle, adapter=adapter, trace=trace)
     if isinstance(lm, MaskedLM):
-        raise RequestError(
-            f"{name} is an encoder: it reads both ways, so it has no next token to score, generate or chat with; "
-            "ask it for hidden words (chainrule fill), or give a model that reads from left to right"
-        )
+        raise RequestError(reads_both_ways(str(name)))
     return lm
 
 
@@ -119,7 +116,7 @@ def _home(model: torch.nn.Module, device: torch.device) -> torch.device:
 def _plain(lm: LM, wish: Wish, watch: Stopwatch) -> LM:
     """A model of no checkpoint: its floats put into the wanted format."""
     if wish.int4:
-        raise ConfigError(f"dtype int4 is made while a folder of safetensors is read; {lm.name} is none, so say fp32 or bf16")
+        raise ConfigError(f"int4 is made while reading safetensors, and {lm.name} is not a folder of them; use fp32 or bf16")
     if wish.dtype is not None:
         lm.model.to(wish.dtype)
     watch.lap("build", f"{lm.name}: a {type(lm.model).__name__}, made here", size_bytes=size_bytes(lm.model), made=lm.model)

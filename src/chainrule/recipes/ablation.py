@@ -16,11 +16,11 @@ from typing import Any, Literal
 
 import torch
 
-from chainrule import __version__
 from chainrule.core.device import cpu_threads, pick_device
 from chainrule.core.errors import ConfigError, NotNumbers
 from chainrule.core.files import write_text
 from chainrule.core.schema import dump, parse
+from chainrule.core.version import __version__
 from chainrule.data.packing import pack
 from chainrule.data.streams import PackedStream
 from chainrule.eval.ablation import PARTS, Ablated, Ablation, write

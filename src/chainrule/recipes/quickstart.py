@@ -21,12 +21,12 @@ from typing import Any
 
 import torch
 
-from chainrule import __version__
 from chainrule.core.device import cpu_threads
 from chainrule.core.errors import ConfigError, RequestError
 from chainrule.core.files import write_text
 from chainrule.core.model import LanguageModel
 from chainrule.core.tokenizer import Tokenizer
+from chainrule.core.version import __version__
 from chainrule.data.documents import beginning, hold_out, read_documents
 from chainrule.eval import chats as chat_eval
 from chainrule.eval.bpb import measure
