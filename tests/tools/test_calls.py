@@ -40,11 +40,13 @@ def test_an_expression_of_any_kind_is_answered_with_an_error(expression):
 
 
 def test_an_error_says_what_would_be_right():
-    assert answered({"expression": []}) == "error: the expression is '[]', no text; write it as text, such as '37 * 48'"
+    assert answered({"expression": []}) == "error: the expression is [], not text; write it as text, such as '37 * 48'"
     assert "no tool 'calc'; known are calculator" in answered({}, "calc")
     assert "missing 1 required positional argument: 'expression'" in answered({})
     assert "unexpected keyword argument '\\ud800'" in answered({"expression": "1", "\ud800": 1})
     assert answered({"expression": "37 * 48"}) == "1776"
+    assert answered({"expression": "(-8) ** 0.5"}) == "error: '(-8) ** 0.5' cannot be worked out: the result is no real number"
+    assert answered({"expression": "3 +"}) == "error: '3 +' cannot be worked out: invalid syntax"
 
 
 def test_a_tool_that_fails_in_its_own_way_answers_with_that():

@@ -41,12 +41,14 @@ def calculator(expression: str) -> str:
     '1776'
     """
     if not isinstance(expression, str):
-        raise RequestError(f"the expression is {str(expression)[:60]!r}, no text; write it as text, such as '37 * 48'")
+        raise RequestError(f"the expression is {str(expression)[:60]}, not text; write it as text, such as '37 * 48'")
     if len(expression) > LONGEST:
         raise RequestError(f"the expression is {len(expression)} characters long; a calculator reads at most {LONGEST}")
     try:
         value = _value(ast.parse(expression.strip(), mode="eval").body)
-    except (SyntaxError, ValueError, ZeroDivisionError, OverflowError, RecursionError) as error:
+    except SyntaxError as error:  # its text would also name a line of a file
+        raise RequestError(f"{expression!r} cannot be worked out: {error.msg}") from error
+    except (ValueError, ZeroDivisionError, OverflowError, RecursionError) as error:
         raise RequestError(f"{expression!r} cannot be worked out: {error}") from error
     return str(int(value)) if value == int(value) else f"{value:.15g}"
 
@@ -65,6 +67,8 @@ def _value(node: ast.AST) -> float:
 
 
 def _small(value: float) -> float:
-    if isinstance(value, complex) or not abs(value) <= LARGEST:
+    if isinstance(value, complex):
+        raise RequestError("the result is no real number")
+    if not abs(value) <= LARGEST:
         raise RequestError(f"a number beyond {LARGEST:,} came up; this calculator stops there")
     return value
