@@ -23,6 +23,18 @@ def test_a_machine_that_learns_is_told_whole(capsys):
     assert {"python", "system", "numpy", "memory", "AMX", "CUDA", "MPS"} <= set(rows)
 
 
+def test_what_is_measured_is_said_of_the_device_that_is_chosen(capsys):
+    _, found = examined(capsys)
+    device = found["device chosen"]
+    assert f"on {device}" in found["bf16 in hardware"]
+    assert found["fp32 matmul"].endswith(f" GFLOP/s on {device}")
+
+
+def test_the_check_trains_on_the_device_it_is_given():
+    with pytest.raises(RuntimeError, match="meta"):  # on which nothing can be trained
+        selfcheck.overfit(1, device="meta")
+
+
 def test_a_fresh_model_knows_nothing_and_learns_one_batch_by_heart():
     first, last, size = selfcheck.overfit()
     assert abs(first - math.log(size)) < 0.05

@@ -8,9 +8,12 @@ import sys
 from argparse import ArgumentParser, Namespace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chainrule.cli import options
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = ("torch", "numpy", "safetensors", "tokenizers", "jinja2", "pyyaml", "pyarrow", "transformers")
 
@@ -37,6 +40,7 @@ def machine() -> dict[str, Any]:
 
     from chainrule.core.device import cpu_features, cpu_threads, fast_bf16, pick_device
 
+    device = pick_device()
     found: dict[str, Any] = {"python": sys.version.split()[0], "system": f"{platform.system()} {platform.machine()}"}
     for package in PACKAGES:
         try:
@@ -47,41 +51,45 @@ def machine() -> dict[str, Any]:
     found["cpu cores"] = cpu_threads()
     found["cpu features"] = ", ".join(sorted(features)) or "none of those that matter here"
     found["AMX"] = "yes" if "amx_bf16" in features else "no"
-    found["bf16 in hardware"] = "yes" if fast_bf16(torch.device("cpu")) else "no (training will use fp32)"
     if hasattr(os, "sysconf"):
         found["memory"] = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.1f} GB"
     found["disk free here"] = f"{shutil.disk_usage('.').free / 1e9:.1f} GB"
     found["CUDA"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "no"
     found["MPS"] = "yes" if torch.backends.mps.is_available() else "no"
-    found["device chosen"] = str(pick_device())
-    return found | {f"{name} matmul": f"{rate:,.0f} GFLOP/s" for name, rate in rates().items()}
+    found["device chosen"] = str(device)
+    found["bf16 in hardware"] = f"yes, on {device}" if fast_bf16(device) else f"no, not on {device} (training will use fp32)"
+    return found | {f"{name} matmul": f"{rate:,.0f} GFLOP/s on {device}" for name, rate in rates(device).items()}
 
 
-def rates() -> dict[str, float]:
-    """Measured matrix products a second, by number format, in GFLOP; they grow until one takes long enough to be timed.
+def rates(device: "torch.device") -> dict[str, float]:
+    """Matrix products a second measured on a device, by number format, in GFLOP; they grow until one can be timed.
 
     A processor without bf16 is so slow at it that the usual size would take many seconds.
     """
     import torch
 
+    from chainrule.core.device import DTYPES, fast_bf16
     from chainrule.eval.stopwatch import seconds_of
 
+    formats = ("fp32", "bf16") if device.type == "cpu" or fast_bf16(device) else ("fp32",)
+    largest = 1024 if device.type == "cpu" else 4096
     found: dict[str, float] = {}
-    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+    for name in formats:
         n, seconds = 128, 0.0
-        while n < 1024 and seconds < 0.02:
+        while n < largest and seconds < 0.02:
             n *= 2
-            a = torch.ones(n, n, dtype=dtype)
-            seconds = seconds_of(partial(torch.mm, a, a))
+            a = torch.ones(n, n, dtype=DTYPES[name], device=device)
+            seconds = seconds_of(partial(torch.mm, a, a), where=device)
         found[name] = 2 * n**3 / seconds / 1e9
     return found
 
 
 def checks() -> dict[str, Any]:
     """A fresh model knows nothing (its loss is ln V), and can learn one batch by heart."""
+    from chainrule.core.device import pick_device
     from chainrule.train.selfcheck import overfit
 
-    first, last, size = overfit()
+    first, last, size = overfit(device=pick_device())
     return {
         "step-0 loss": f"{first:.4f} (ln {size} = {math.log(size):.4f})",
         "loss of one batch after": f"{last:.4f}",
