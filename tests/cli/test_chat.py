@@ -9,6 +9,7 @@ import pytest
 
 import chainrule as cr
 from chainrule.cli import main
+from chainrule.cli.chat import command
 from chainrule.hub.fresh import fresh
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.chat import CHATML, IM_END, IM_START, ChatTemplate
@@ -82,10 +83,30 @@ def test_what_was_said_can_be_taken_back_or_forgotten(monkeypatch, chatty):
     assert screen.getvalue() == ("> yes and\n> no more\n> > no more\n> > yes and\n> user: hi\nassistant: yes and\n> > > > \n")
 
 
-@pytest.mark.parametrize("line", ["/help", "/save", "/what"])
-def test_the_commands_are_told(monkeypatch, chatty, line):
-    _, screen = session(monkeypatch, chatty, line)
+def test_the_commands_are_told(monkeypatch, chatty):
+    _, screen = session(monkeypatch, chatty, "/help")
     assert all(command in screen.getvalue() for command in ("/help", "/new", "/history", "/undo", "/save FILE", "/exit"))
+
+
+BAD_COMMANDS = [
+    ("/histroy", "there is no command /histroy (did you mean '/history'?); /help lists them"),
+    ("/what now", "there is no command /what; /help lists them"),
+    ("/save", "/save needs the name of a file; type for example: /save chat.jsonl"),
+]
+
+
+@pytest.mark.parametrize(("line", "because"), BAD_COMMANDS)
+def test_a_command_that_there_is_not_is_refused_and_the_chat_goes_on(monkeypatch, chatty, capsys, line, because):
+    _, screen = session(monkeypatch, chatty, line, "hi")
+    assert screen.getvalue() == "> > yes and\n> \n"
+    assert f"chainrule: {because}\n" in capsys.readouterr().err
+
+
+def test_the_history_shows_what_was_called(monkeypatch, capsys):
+    call = {"type": "function", "function": {"name": "calculator", "arguments": {"expression": "3 × 4"}}}
+    said = [{"role": "assistant", "content": "", "tool_calls": [call]}, {"role": "tool", "content": "12"}]
+    assert command("/history", said, []) is said
+    assert capsys.readouterr().out == 'assistant: calculator({"expression": "3 × 4"})\ntool: 12\n'
 
 
 def test_a_question_that_cannot_be_answered_is_taken_back(monkeypatch, chatty, capsys, tmp_path):
@@ -155,7 +176,10 @@ def test_settings_that_no_answer_can_have_are_refused_before_a_line_is_read(
     assert because in err
 
 
-@pytest.mark.parametrize(("line", "because"), [("too long " * 200, "tokens long"), ("/save /", "has no name to write under")])
+@pytest.mark.parametrize(
+    ("line", "because"),
+    [("too long " * 200, "tokens long"), ("/save /", "has no name to write under"), *BAD_COMMANDS],
+)
 def test_a_line_of_a_pipe_that_is_refused_leaves_the_others_and_is_told_by_the_exit_code(
     monkeypatch, chatty, capsys, line, because
 ):

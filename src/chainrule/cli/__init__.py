@@ -12,26 +12,26 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from chainrule.core.errors import ChainruleError, nearest
+from chainrule.core.errors import ChainruleError, closest, perhaps
 from chainrule.core.files import unusable
 
 VERBS = {
-    "quickstart": "a language model from nothing: trained, taught to chat, measured, reported",
+    "quickstart": "train a language model from nothing, teach it to chat, measure it and report",
     "train": "train what a YAML recipe says; --resume goes on after any interruption",
     "chat": "talk with a model that was taught to chat",
     "generate": "continue a prompt",
-    "score": "the log-probability of a text, token by token",
-    "next": "the likeliest continuations of a prompt, with probabilities",
-    "fill": "the likeliest words behind every [MASK] of a text, by an encoder",
+    "score": "judge a text: its log-probability, token by token",
+    "next": "show the likeliest continuations of a prompt, with probabilities",
+    "fill": "show the likeliest words behind every [MASK] of a text, by an encoder",
     "tokenize": "show the pieces that a tokenizer makes of a text",
-    "words": "word vectors: learn them, see the nearest words, score them",
-    "ladder": "the history of language models on one text, from uniform to the truth, in bits per byte",
-    "eval": "bits per byte of a text under a model",
-    "compare": "two models on one text, with an interval",
-    "plan": "what a model needs: parameters, FLOPs, memory, time, and whether it fits",
-    "explain": "how a name becomes a model that answers, step by step; or what a number format is",
-    "export": "a model into the file of another program: GGUF, llama2.c, llm.c, a folder",
-    "doctor": "what this machine has, and whether training works on it",
+    "words": "learn word vectors, see the nearest words, score them",
+    "ladder": "climb the history of language models on one text, from uniform to the truth, in bits per byte",
+    "eval": "measure the bits per byte of a text under a model",
+    "compare": "compare two models on one text, with an interval",
+    "plan": "reckon what a model needs: parameters, FLOPs, memory, time, and whether it fits",
+    "explain": "show how a name becomes a model that answers, step by step; or what a number format is",
+    "export": "write a model into the file of another program: GGUF, llama2.c, llm.c, a folder",
+    "doctor": "see what this machine has, and check that training works on it",
 }
 
 
@@ -65,7 +65,7 @@ def _told(error: OSError | UnicodeError) -> str | None:
     """What to say where the system refuses a text or a file that the user gave; None where the fault is ours."""
     if isinstance(error, UnicodeEncodeError | UnicodeDecodeError):  # input in another encoding; files are read by core.files
         bad = error.object[error.start : error.end]
-        mend = "convert it first, as iconv -f GBK -t UTF-8 does" if error.encoding == "utf-8" else "say PYTHONIOENCODING=utf-8"
+        mend = "convert it first, as iconv -f GBK -t UTF-8 does" if error.encoding == "utf-8" else "set PYTHONIOENCODING=utf-8"
         if isinstance(bad, str) and all("\udc80" <= letter <= "\udcff" for letter in bad):  # how Python escapes such bytes
             bad = bad.encode("utf-8", "surrogateescape")
         shown = f"input (bytes {bad[:8].hex(' ')})" if isinstance(bad, bytes) else repr(bad)
@@ -73,7 +73,7 @@ def _told(error: OSError | UnicodeError) -> str | None:
     if isinstance(error, UnicodeError):
         return None
     if error.errno == errno.ENOSPC:
-        return f"the disk is full: {error}; make room, and say it again"
+        return f"the disk is full: {error}; make room, and run it again"
     return str(unusable(error)) if isinstance(error.filename, str | bytes) else None
 
 
@@ -90,13 +90,13 @@ def _run(argv: list[str]) -> int:
         print(overview())
         return 0
     if argv[0] in ("-V", "--version"):
-        from chainrule import __version__
+        from chainrule.core.version import __version__
 
         print(f"chainrule {__version__}")
         return 0
     verb, rest = argv[0], argv[1:]
     if verb not in VERBS:
-        raise ChainruleError(f"there is no verb {verb!r}{nearest(verb, VERBS)}; see: chainrule --help")
+        raise ChainruleError(f"there is no verb {verb!r}{perhaps(closest(verb, VERBS))}; see: chainrule --help")
     module = import_module(f"chainrule.cli.{verb}")
     parser = argparse.ArgumentParser(
         prog=f"chainrule {verb}", description=_sentence(VERBS[verb]), formatter_class=argparse.RawTextHelpFormatter,
@@ -107,6 +107,8 @@ def _run(argv: list[str]) -> int:
         "-h", "--help", action=_Help, nargs=0, dest=nowhere, default=nowhere, help="show this help message and exit"
     )
     module.arguments(parser)
+    if "(" in parser.format_help():
+        parser.epilog = "In brackets: what an option is where it is not given."
     try:
         args = parser.parse_intermixed_args(rest)
     except SystemExit as stop:

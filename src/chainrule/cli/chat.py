@@ -5,12 +5,15 @@ leaves; lines from a pipe are taken one by one, as if they were typed (with --js
 is refused, the others are answered still, and the exit code is 2.
 """
 
+import json
 import sys
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chainrule.cli import options
-from chainrule.core.errors import ChainruleError, RequestError
+from chainrule.core.errors import ChainruleError, RequestError, closest, perhaps
+from chainrule.core.files import unused, write_text
 
 if TYPE_CHECKING:
     from chainrule.hub.lm import LM
@@ -21,6 +24,7 @@ HELP = """/help    this list
 /undo    take back the last question and its answer
 /save FILE  write the conversation as a .jsonl row
 /exit    leave (or Ctrl-D)"""
+COMMANDS = tuple(line.split()[0] for line in HELP.splitlines())
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -38,6 +42,7 @@ def arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Answer one question, or hold a conversation; returns the exit code."""
     asked = _question(args)
+    options.check_settings(args)
     lm = options.load(args)
     start = [{"role": "system", "content": args.system}] if args.system else []
     if asked is not None:
@@ -48,8 +53,7 @@ def run(args: Namespace) -> int:
         else:
             print()
         return 0
-    # a model that cannot chat says so now, and so do settings that no answer can have
-    lm.request(lm.chat_ids([*start, {"role": "user", "content": "hi"}]), **options.settings(args))
+    lm.chat_ids([*start, {"role": "user", "content": "hi"}])  # a model that cannot chat says so now
     if sys.stdin.isatty():
         print(f"{lm.name}: type a message, or /help", file=sys.stderr)
     return talk(lm, start, args)
@@ -134,6 +138,9 @@ def check_room(lm: "LM", messages: list[dict[str, Any]]) -> None:
 def command(line: str, history: list[dict[str, Any]], start: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What a line that begins with a slash does to the history."""
     name, _, rest = line.partition(" ")
+    if name == "/help":
+        print(HELP)
+        return history
     if name == "/new":
         return list(start)
     if name == "/undo":
@@ -141,20 +148,24 @@ def command(line: str, history: list[dict[str, Any]], start: list[dict[str, Any]
         return history[: asked[-1]] if asked else history
     if name == "/history":
         for message in history:
-            print(f"{message['role']}: {message['content']}")
-    elif name == "/save" and rest:
-        save(rest, history)
+            print(f"{message['role']}: {shown(message)}")
+    elif name != "/save":
+        raise RequestError(f"there is no command {name}{perhaps(closest(name, COMMANDS))}; /help lists them")
+    elif not rest:
+        raise RequestError("/save needs the name of a file; type for example: /save chat.jsonl")
     else:
-        print(HELP)
+        save(rest, history)
     return history
+
+
+def shown(message: dict[str, Any]) -> str:
+    """What a message says, and what it calls."""
+    called = [call["function"] for call in message.get("tool_calls", [])]
+    calls = [f"{call['name']}({json.dumps(call['arguments'], ensure_ascii=False)})" for call in called]
+    return " ".join([message["content"]] * bool(message["content"]) + calls)
 
 
 def save(path: str, history: list[dict[str, Any]]) -> None:
     """Write the conversation as one row of chat data."""
-    import json
-    from pathlib import Path
-
-    from chainrule.core.files import unused, write_text
-
     write_text(unused(Path(path), mend="give another name"), json.dumps({"messages": history}, ensure_ascii=False) + "\n")
     print(f"saved {path}", file=sys.stderr)

@@ -3,9 +3,11 @@
 import math
 import sys
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chainrule.cli import options
+from chainrule.data.documents import read_jsonl
 
 if TYPE_CHECKING:
     from chainrule.hub.lm import LM
@@ -27,10 +29,14 @@ def run(args: Namespace) -> None:
     from chainrule.eval.bpb import measure
 
     options.check_drawn(args)
+    rows = args.text is not None and Path(args.text).suffix == ".jsonl"
+    if rows:
+        next(read_jsonl(Path(args.text)), None)  # what is not there is refused before anything is loaded
+    read = None if rows else options.read(args)
     lm = options.load(args)
     if lm.model.needs:
-        return _translations(lm, args)
-    texts, languages = options.read(args)
+        return _translations(lm, args)  # its rows are pairs
+    texts, languages = read or options.read(args)
     found = measure(lm.model, lm.need_tokenizer(), texts, languages, name=lm.name, force=args.force)
     for note in found.notes:
         print(f"note: {note}", file=sys.stderr)

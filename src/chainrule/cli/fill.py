@@ -22,13 +22,13 @@ def run(args: Namespace) -> None:
 
     if args.k < 1:
         raise RequestError(f"-k is {args.k}; it must be 1 or more")
+    text = options.prompt(args.text)
     lm = load_any(args.model, **options.loading(args))
     if not isinstance(lm, MaskedLM):
         raise RequestError(
             f"{args.model} reads from left to right and cannot look behind a mask; give an encoder (a BERT, or a run of "
             "pretrain_bert_world), or ask for what comes next: chainrule next"
         )
-    text = options.prompt(args.text)
     masks = lm.fill(text, args.k)
     if args.json:
         options.dump({"text": text, "masks": [[{"text": word, "probability": p} for word, p in mask] for mask in masks]})

@@ -9,7 +9,13 @@ from chainrule.cli import options
 def arguments(parser: ArgumentParser) -> None:
     """What the verb takes."""
     options.model(parser)
-    parser.add_argument("prompt", metavar="PROMPT", nargs="?", default="", help="- reads standard input, @FILE a file")
+    parser.add_argument(
+        "prompt",
+        metavar="PROMPT",
+        nargs="?",
+        default="",
+        help="the text so far, or the source; - reads standard input, @FILE a file",
+    )
     options.sampling(parser, temperature=1.0, max_tokens=128)
     options.where(parser)
     options.as_json(parser)
@@ -17,8 +23,9 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Stream the continuation, or print it whole as JSON."""
-    lm = options.load(args)
     prompt = options.prompt(args.prompt)
+    options.check_settings(args)
+    lm = options.load(args)
     if args.json:
         options.dump({"prompt": prompt, "text": lm.generate(prompt, **options.settings(args))})
         return

@@ -20,8 +20,8 @@ def run(args: Namespace) -> None:
     """Ask and print."""
     if args.k < 1:
         raise RequestError(f"-k is {args.k}; it must be 1 or more")
-    given = None if args.given is None else options.prompt(args.given)
-    found = options.load(args).next(options.prompt(args.prompt), args.k, given=given)
+    prompt, given = options.prompt(args.prompt), None if args.given is None else options.prompt(args.given)
+    found = options.load(args).next(prompt, args.k, given=given)
     if args.json:
         options.dump([{"text": text, "probability": p} for text, p in found])
         return

@@ -39,16 +39,16 @@ def where(
 
 def as_json(parser: ArgumentParser) -> None:
     """Output for machines."""
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 
 
 def sampling(parser: ArgumentParser, *, temperature: float, max_tokens: int) -> None:
     """How to draw the next token."""
     parser.add_argument("--max-tokens", type=int, default=max_tokens, help=f"the most new tokens ({max_tokens})")
     parser.add_argument("--temperature", type=float, default=temperature, help=f"0 is greedy ({temperature:g})")
-    parser.add_argument("--top-k", type=int, help="only the K likeliest tokens")
-    parser.add_argument("--top-p", type=float, help="only the likeliest tokens that make up P of the probability")
-    parser.add_argument("--min-p", type=float, help="only tokens at least P times as likely as the likeliest")
+    parser.add_argument("--top-k", type=int, metavar="K", help="only the K likeliest tokens")
+    parser.add_argument("--top-p", type=float, metavar="P", help="only the likeliest tokens that make up P of the probability")
+    parser.add_argument("--min-p", type=float, metavar="P", help="only tokens at least P times as likely as the likeliest")
     parser.add_argument("--repetition-penalty", type=float, default=1.0, help="above 1 discourages what was said before")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same text (0)")
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="stop before this text; may be repeated")
@@ -60,6 +60,13 @@ SETTINGS = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_
 def settings(args: Namespace) -> dict[str, Any]:
     """The sampling options as settings of a request."""
     return {name: getattr(args, name) for name in SETTINGS}
+
+
+def check_settings(args: Namespace) -> None:
+    """Refuse, before any model is loaded, sampling options that no request can have."""
+    from chainrule.generate.engine import Request
+
+    Request(tokens=[0], **settings(args) | {"stop": tuple(args.stop)})
 
 
 DRAWN = {"documents": 200, "seed": 0}
@@ -156,5 +163,5 @@ def say(notes: Mapping[str, Sequence[str]]) -> None:
 
 
 def dump(data: Any) -> None:
-    """Print one JSON object on stdout."""
+    """Print JSON on stdout."""
     print(json.dumps(data, ensure_ascii=False, indent=1))

@@ -23,10 +23,11 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Score and print."""
-    lm = options.load(args)
+    if args.begins and (args.end or args.given is not None):
+        other = "--end one that stops" if args.end else "--given one that translates"
+        raise RequestError(f"--begins judges a text that goes on, {other}; leave one of them out")
     text, given = options.prompt(args.text), None if args.given is None else options.prompt(args.given)
-    if args.begins and (args.end or given is not None):
-        raise RequestError(f"--begins is of a text that goes on; leave out --{'end' if args.end else 'given'}")
+    lm = options.load(args)
     score = lm.score(text, given=given, end=args.end, force=args.force)
     begins = lm.logp_begins(text) if args.begins else None
     if not args.json:

@@ -21,12 +21,17 @@ LEARN = "word2vec:"
 
 def arguments(parser: ArgumentParser) -> None:
     """What the verb takes."""
-    parser.add_argument("vectors", metavar="VECTORS", help="word vectors in word2vec's text format, or word2vec:FILE (a text)")
+    parser.add_argument(
+        "vectors",
+        metavar="VECTORS",
+        help="word vectors in word2vec's text format;\n"
+        "or word2vec:FILE, a text, folder or rows of documents, whose words are learned on the spot",
+    )
     parser.add_argument(
         "settings",
         metavar="key=value",
         nargs="*",
-        help="how to learn: method=cbow by=place d_model=100 window=5 min_count=5 epochs=5 ...",
+        help="how to learn from word2vec:FILE: method=cbow by=place d_model=100 window=5 min_count=5 epochs=5 ...",
     )
     parser.add_argument("--near", action="append", default=[], metavar="WORD", help="show its nearest words; may be repeated")
     parser.add_argument("--analogy", nargs=3, metavar=("A", "B", "C"), help="A is to B as C is to ...?")

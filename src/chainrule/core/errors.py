@@ -53,6 +53,21 @@ class MissingExtra(ChainruleError):
         )
 
 
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that a misspelt one was probably to be, or None."""
+    close = get_close_matches(word, sorted(known), n=1, cutoff=0.6)
+    return close[0] if close else None
+
+
+def perhaps(word: str | None) -> str:
+    """A hint inside a sentence that names the word that was probably meant; nothing where there is none.
+
+    >>> perhaps(closest("modle", ["model", "train"])), perhaps(closest("zzz", ["model", "train"]))
+    (" (did you mean 'model'?)", '')
+    """
+    return "" if word is None else f" (did you mean {word!r}?)"
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A closing hint that names the known word nearest to a misspelt one.
 
@@ -62,5 +77,5 @@ def nearest(word: str, known: Iterable[str]) -> str:
     '; known are: model, train'
     """
     known = sorted(known)
-    close = get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else f"; known are: {', '.join(known)}"
+    close = closest(word, known)
+    return f"; known are: {', '.join(known)}" if close is None else f"; did you mean {close!r}?"

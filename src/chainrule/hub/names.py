@@ -11,7 +11,7 @@ import re
 import shlex
 from pathlib import Path
 
-from chainrule.core.errors import CheckpointError, TokenizerError, nearest
+from chainrule.core.errors import CheckpointError, TokenizerError, closest, perhaps
 from chainrule.core.files import exists, read_json_object
 from chainrule.hub.links import inside
 from chainrule.hub.shipped import published_name
@@ -106,9 +106,8 @@ def resolve_tokenizer(name: str) -> Path:
         return path
     match = hub_id(name)
     if match is None:
-        near = nearest(name, MOVED)
         raise TokenizerError(
-            f"{name} does not exist here{near if 'did you mean' in near else ''}; give a tokenizer file, a run (runs/NAME) or "
+            f"{name} does not exist here{perhaps(closest(name, MOVED))}; give a tokenizer file, a run (runs/NAME) or "
             "a folder that holds one, a .gguf, org/name of Hugging Face, modelscope:org/name, or bytes"
         )
     hub, id, revision = match.groups()
@@ -165,10 +164,8 @@ def unknown(name: str) -> CheckpointError:
         )
     path = Path(name).expanduser()
     beside = [str(other) for other in path.parent.iterdir()] if path.parent.is_dir() and len(path.parts) > 1 else []
-    known = published_name(name)
-    near = nearest(name, [*beside, *MOVED])
-    hint = f"; did you mean {known!r}?" if known else near if "did you mean" in near else ""
+    meant = published_name(name) or closest(name, [*beside, *MOVED])
     return CheckpointError(
-        f"{name} does not exist here{hint}; give a run (runs/NAME), a folder with config.json and safetensors, "
+        f"{name} does not exist here{perhaps(meant)}; give a run (runs/NAME), a folder with config.json and safetensors, "
         "a .gguf or llama2.c .bin file, org/name of Hugging Face, modelscope:org/name, ngram:FILE, or world"
     )

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from chainrule.core.errors import CheckpointError, nearest
+from chainrule.core.errors import CheckpointError, closest, perhaps
 
 FOLDER = Path(__file__).parent / "configs"
 
@@ -69,10 +69,9 @@ def published_name(name: str) -> str | None:
 
 
 def nearest_shipped(name: str) -> str:
-    """A closing hint that names the nearest id that ships, with its organisation where ``name`` has one, or an example."""
+    """A hint that names the nearest id that ships, with its organisation where ``name`` has one, or an example."""
     names = shipped_names() if "/" in name else [known.rpartition("/")[2] for known in shipped_names()]
-    hint = nearest(name, names)
-    return hint if "did you mean" in hint else ", such as meta-llama/Llama-3.1-8B-Instruct"
+    return perhaps(closest(name, names)) or ", such as meta-llama/Llama-3.1-8B-Instruct"
 
 
 def _file(name: str) -> str | None:
