@@ -34,7 +34,7 @@ def run(capsys, *argv):
 @pytest.mark.parametrize(
     ("argv", "because"),
     [
-        (("explain", "MODEL", "--value", "0.3"), "--value 0.3 is stored in a number format"),
+        (("explain", "MODEL", "--value", "0.3"), "--value 0.3 goes with --dtype and no MODEL"),
         (("explain", "--dtype", "bf16", "--device", "cpu"), "--device goes with a MODEL"),
         (("explain", "--dtype", "bf16", "--pickle"), "--pickle goes with a MODEL"),
         (("explain", "MODEL", "--html", "."), "has no name to write under"),
@@ -49,7 +49,10 @@ def run(capsys, *argv):
         (("explain", SHIPS, "--pickle"), f"--pickle is about weights, and {SHIPS} has none here; leave it out"),
         (("explain", "CONFIG", "--device", "cpu"), "--device cpu is about weights"),
         (("explain", "CONFIG", "--pickle"), "--pickle is about weights"),
-        (("score", "MODEL", "hi", "--begins", "--end"), "leave out --end"),
+        (
+            ("score", "MODEL", "hi", "--begins", "--end"),
+            "--begins judges a text that goes on, --end one that stops; leave one of them out",
+        ),
         (("eval", "MODEL", "--text", ""), "the name of the text is empty"),
         (("quickstart", "--text", ""), "the name of the text is empty"),
         (("quickstart", "--text", "TEXT", "--questions", "8"), "--questions 8 is about the world and its chats, but --text"),

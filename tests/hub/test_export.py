@@ -68,7 +68,7 @@ def test_an_encoder_goes_into_a_folder_alone(tmp_path):
     back = transformers.BertForMaskedLM.from_pretrained(tmp_path / "out").state_dict()
     assert all(torch.equal(tensor, back[name]) for name, tensor in theirs.state_dict().items())
     lm = load_any(str(tmp_path / "out"), device="cpu")
-    with pytest.raises(CheckpointError, match="an encoder, which no program of --to gguf runs"):
+    with pytest.raises(CheckpointError, match="an encoder, which nothing that reads gguf runs"):
         export(lm, tmp_path / "out.gguf", to="gguf")
 
 
@@ -179,7 +179,7 @@ def test_what_llama2_c_takes_for_granted_otherwise_is_refused(name, more, messag
     [
         (lambda data: data[:100], "too short"),
         (lambda data: data[:-1], "but its header asks for"),
-        (lambda data: data[:4] + struct.pack("<i", 1) + data[8:], "version 1; read are 0"),
+        (lambda data: data[:4] + struct.pack("<i", 1) + data[8:], "version 1; only 0"),
         (lambda data: data[:37] + struct.pack("<i", 7) + data[41:], "groups of 7 weights"),
         (lambda data: data[:8] + struct.pack("<i", -5) + data[12:], "no llama2.c file"),
     ],
@@ -229,7 +229,7 @@ def test_the_layout_of_llm_cs_file(gpt2, tmp_path):
     [
         (lambda data: data[:500], "too short"),
         (lambda data: data + b"\0", "but its header asks for"),
-        (lambda data: data[:4] + struct.pack("<i", 2) + data[8:], "version 2; read are 3"),
+        (lambda data: data[:4] + struct.pack("<i", 2) + data[8:], "version 2; only 3"),
         (lambda data: data[:20] + struct.pack("<i", 5) + data[24:], "no llm.c GPT-2"),
         (lambda data: data[:16] + struct.pack("<i", 2**30) + data[20:], "no llm.c GPT-2"),
     ],
@@ -306,7 +306,7 @@ def test_the_verb_writes_every_format_and_says_so(material, tmp_path, capsys, mo
     ("words", "message"),
     [
         (["x.gguf", "--type", "q5"], "no type|does not suit"),
-        (["x.bin", "--modelfile"], "--modelfile goes with --to gguf"),
+        (["x.bin", "--modelfile"], r"modelfile=True \(--modelfile\) goes with gguf"),
         (["x.gguf", "--to", "llmc"], "llm.c holds GPT-2 alone"),
         (["."], "has no name"),
         (["mine"], "exists already"),
@@ -326,7 +326,10 @@ def test_a_wrong_wish_exits_with_two_and_says_what_would_be_right(words, message
 def test_a_size_that_no_file_has_is_refused_before_the_model_is_looked_for(size, tmp_path, capsys):
     assert main(["export", "runs/nothing", str(tmp_path / "out"), "--shard-gb", size]) == 2
     assert "is no size of a file; give a number of GB above 0, such as 5" in capsys.readouterr().err
-    for words, because in ((["x.bin", "--shard-gb", "1"], "--shard-gb 1 with"), (["x.gguf", "--type", "q5"], "does not suit")):
+    for words, because in (
+        (["x.bin", "--shard-gb", "1"], "shard_gb=1 (--shard-gb) is about a folder"),
+        (["x.gguf", "--type", "q5"], "does not suit"),
+    ):
         assert main(["export", "runs/nothing", *words]) == 2
         assert because in capsys.readouterr().err
 

@@ -111,7 +111,7 @@ KEY = header(n_keys=1) + string("a")
 WRONG = {
     "an empty file": (b"", "cannot be read"),
     "another file": (b"PK\x03\x04" + bytes(40), "is no GGUF file: it begins with"),
-    "an old version": (header(version=1) + bytes(40), "version 1; read are versions 2 and 3"),
+    "an old version": (header(version=1) + bytes(40), "version 1; only versions 2 and 3 can be read"),
     "a big-endian file": (header(version=3 << 24) + bytes(40), "big-endian"),
     "a cut off header": (header(n_keys=3)[:15], "bytes are left|bytes, but"),
     "absurdly many keys": (header(n_keys=2**61), "keys are claimed"),

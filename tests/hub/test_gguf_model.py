@@ -489,7 +489,7 @@ def llama_file(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"general.architecture": "mamba"}, "architecture 'mamba', which is not read here; read are .*llama"),
+        ({"general.architecture": "mamba"}, "architecture 'mamba', which is not known here; known are .*llama"),
         ({"general.architecture": None}, "architecture None"),
         ({"llama.attention.head_count": None}, "lacks the key llama.attention.head_count"),
         ({"llama.block_count": 3}, "tensors of 2 layers, but its block_count is 3"),

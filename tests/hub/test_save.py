@@ -58,7 +58,10 @@ def test_export_cuts_shards_and_refuses_them_elsewhere(tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["export", str(folder), str(out), "--shard-gb", "0.00002", "--device", "cpu"]) == 0
     assert torch.equal(load(out).model(TOKENS), load(folder).model(TOKENS))
-    for name, size, because in (("x.bin", "1", "only a folder (--to hf) has shards"), ("y", "0", "0 is no size of a file")):
+    for name, size, because in (
+        ("x.bin", "1", "shard_gb=1 (--shard-gb) is about a folder, and llama2c is one file"),
+        ("y", "0", "is no size of a file"),
+    ):
         assert main(["export", str(folder), str(tmp_path / name), "--shard-gb", size, "--device", "cpu"]) == 2
         assert because in capsys.readouterr().err
     with pytest.raises(ConfigError, match="shard_bytes is 0"):

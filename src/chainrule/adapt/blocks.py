@@ -51,7 +51,7 @@ def pack(weights: Array, name: str) -> Array:
     kind = format_of(name)
     if kind.pack_blocks is None:
         writable = ", ".join(one.name for one in FORMATS.values() if one.pack_blocks)
-        raise ConfigError(f"{name} is read here, not written; written are {writable}")
+        raise ConfigError(f"{name} is read here, not written; only {writable} can be written")
     shape = (*weights.shape[:-1], kind.row_bytes(weights.shape[-1]))
     blocks = np.ascontiguousarray(weights, np.float32).reshape(-1, kind.weights)
     return _in_slices(kind.pack_blocks, blocks, kind.size_bytes, np.uint8, ROWS // kind.weights).reshape(shape)

@@ -93,7 +93,7 @@ def understood(config: Mapping[str, Any], where: str = "config.json") -> Iterato
         said = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(
             f"{where} (model_type {config.get('model_type')!r}) cannot be understood: a value in it has the wrong type or "
-            f"size ({said[:120]})"
+            f"size ({said[:120]}); copy it again from where it came"
         ) from error
 
 

@@ -44,13 +44,15 @@ def export(
         lm.save(path, force=force, **({} if shard_gb is None else {"shard_bytes": max(1, round(shard_gb * 1e9))}))
         return []
     if not isinstance(lm, LM):
-        raise CheckpointError(f"{lm.name} is an encoder, which no program of --to {to} runs; export it as a folder (--to hf)")
+        raise CheckpointError(
+            f"{lm.name} is an encoder, which nothing that reads {to} runs; export it as a folder: to='hf' (--to hf)"
+        )
     beside = [path.with_name("Modelfile")] if modelfile else []
     if to == "llama2c" and _llama2c_tokenizer(lm) and not _beside(lm, path):
         beside.append(path.with_name("tokenizer.bin"))
     for file in [path, *beside]:
         if file.exists() and not force:
-            raise CheckpointError(f"{file} exists already; give another name, or --force to replace it")
+            raise CheckpointError(f"{file} exists already; give another name, or force=True (--force) to replace it")
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder; give the name of a file")
     notes = WRITERS[to](lm, path, str(kind))
@@ -61,7 +63,7 @@ def export(
 def checked(to: str, *, kind: str | None = None, modelfile: bool = False, shard_gb: float | None = None) -> str | None:
     """How the weights are stored (None: as they are); raises ``ConfigError`` for settings that do not suit the format."""
     if to not in TYPES:
-        raise ConfigError(f"--to {to!r} is no format to export to{nearest(to, TYPES)}")
+        raise ConfigError(f"to={to!r} (--to) is no format to export to{nearest(to, TYPES)}")
     if kind:
         kind = ALIASES.get(kind.lower(), kind.lower())
     else:
@@ -69,14 +71,14 @@ def checked(to: str, *, kind: str | None = None, modelfile: bool = False, shard_
     if kind is not None and kind not in TYPES[to]:
         known = f"{', '.join(TYPES[to])}" or "none: the weights stay as they are"
         raise ConfigError(
-            f"--type {kind!r} does not suit --to {to}{nearest(kind, TYPES[to]) if TYPES[to] else ''} (its types: {known})"
+            f"kind={kind!r} (--type) does not suit {to}{nearest(kind, TYPES[to]) if TYPES[to] else ''} (its types: {known})"
         )
     if modelfile and to != "gguf":
-        raise ConfigError(f"--modelfile goes with --to gguf, which ollama reads; not with --to {to}")
+        raise ConfigError(f"modelfile=True (--modelfile) goes with gguf, which ollama reads, not with {to}; leave it out")
     if shard_gb is not None and to != "hf":
-        raise ConfigError(f"--shard-gb {shard_gb:g} with --to {to}: only a folder (--to hf) has shards")
+        raise ConfigError(f"shard_gb={shard_gb:g} (--shard-gb) is about a folder, and {to} is one file; leave it out")
     if shard_gb is not None and not 0 < shard_gb * 1e9 < math.inf:
-        raise ConfigError(f"--shard-gb {shard_gb:g} is no size of a file; give a number of GB above 0, such as 5")
+        raise ConfigError(f"shard_gb={shard_gb:g} (--shard-gb) is no size of a file; give a number of GB above 0, such as 5")
     return kind
 
 
@@ -106,7 +108,7 @@ def _llmc(lm: LM, path: Path, kind: str) -> list[str]:
     config = published_config(lm.model)
     if config.get("model_type") != "gpt2":
         raise CheckpointError(
-            f"llm.c holds GPT-2 alone; {lm.name} is of type {config.get('model_type')!r}; export it with --to gguf"
+            f"llm.c holds GPT-2 alone; {lm.name} is of type {config.get('model_type')!r}; export it with to='gguf' (--to gguf)"
         )
     tensors = saved(moves(config), {name: tensor.detach().cpu() for name, tensor in lm.model.state_dict().items()})
     write_llmc(config, tensors, path, torch.bfloat16 if kind == "bf16" else torch.float32)

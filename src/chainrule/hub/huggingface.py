@@ -39,7 +39,7 @@ def download(name: str, revision: str | None, *, pickle: bool, watch: Stopwatch)
     hub = _Hub(name, revision)
     folder = _small_files(hub, [*SMALL, INDEX] + [PICKLED_INDEX] * pickle, "config, tokenizer, template", watch)
     if not (folder / "config.json").exists():
-        raise CheckpointError(f"{name} holds no config.json, so it is no model in the Hugging Face layout")
+        raise CheckpointError(f"{name} holds no config.json, so it is no model in the Hugging Face layout; give one that does")
     for file in _weights(hub, folder, pickle):
         if not (folder / file).exists():
             hub.weight(folder, file)
@@ -122,7 +122,7 @@ def shards(index: Path) -> list[str]:
     names = shard_names(index, "remove it, and it is fetched again")
     strange = [name for name in names if not re.fullmatch(r"[\w.-]+", name) or name.startswith(".")]
     if strange:
-        raise CheckpointError(f"{index} names {strange[0]!r}, which is no file of the model's own folder")
+        raise CheckpointError(f"{index} names {strange[0]!r}, which is no file of the model's own folder; give another model")
     refuse_pickles(index, names)
     return names
 
@@ -195,7 +195,7 @@ class _Hub:
     def _forbidden(self, file: str) -> CheckpointError:
         where = self.where["cache_dir"]
         return CheckpointError(
-            f"{self.name}: {file} is not in the cache ({where}), and {self.offline} forbids to fetch it; "
+            f"{self.name}: {file} is not in the cache ({where}), and {self.offline} forbids fetching it; "
             f"with a network: unset {self.offline}"
         )
 

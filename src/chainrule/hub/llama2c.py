@@ -41,6 +41,8 @@ LAYER = {
 """A layer's tensors in the order of the file, and their shapes."""
 ANGLES = "freq_cis"
 """llama2.c's name for rope's cosines and sines, which we compute."""
+ELSE = "export it as GGUF, to='gguf' (--to gguf)"
+"""What to do about a model that llama2.c cannot run."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Plan:
 def read_llama2c(path: Path) -> tuple[Plan, dict[str, Stored]]:
     """(the header, every tensor, not yet read); raises ``CheckpointError`` where the file's size does not fit its header."""
     if (size := path.stat().st_size) < NUMBERS:
-        raise CheckpointError(f"{path} is {size} bytes long, too short for a llama2.c header")
+        raise CheckpointError(f"{path} is {size} bytes long, too short for a llama2.c header; copy it again")
     data = mapped(path)
     return _read_v2(data, path) if data[:4] == MAGIC else _read_v0(data, path)
 
@@ -104,7 +106,9 @@ def write_llama2c(model: Decoder, path: Path, version: int) -> None:
 def _plan(numbers: tuple[int, ...], tied: bool, path: Path) -> Plan:
     d, f, n, h, g, v, t = numbers
     if min(numbers) < 1 or max(d, f, v, t) > 2**24 or n > 1000 or d % h or h % g:
-        raise CheckpointError(f"{path} is no llama2.c file of version 0 or 2: its header reads {numbers}")
+        raise CheckpointError(
+            f"{path} is no llama2.c file of version 0 or 2: its header reads {numbers}; copy it again, or give another file"
+        )
     return Plan(d, f, n, h, g, v, t, tied)
 
 
@@ -112,16 +116,18 @@ def _plan_of(model: Decoder) -> Plan:
     """The header of a model, if llama2.c can run it at all."""
     config, block = model.config, model.config.blocks[0]
     if not isinstance(block.attention, GroupedQuery) or not isinstance(block.mlp, Gated):
-        raise CheckpointError("llama2.c cannot run this model: it has grouped-query attention and gated mlps alone")
+        raise CheckpointError(f"llama2.c cannot run this model: it has grouped-query attention and gated mlps alone; {ELSE}")
     plan = Plan(
         config.d_model, block.mlp.d_ff, len(config.blocks), block.attention.n_heads, block.attention.n_kv_heads,
         config.vocab_size, config.context, config.tied,
     )  # fmt: skip
     if config.d_model % plan.h:
-        raise CheckpointError(f"llama2.c cannot run this model: its width {plan.d} is no multiple of its {plan.h} heads")
+        raise CheckpointError(
+            f"llama2.c cannot run this model: its width {plan.d} is no multiple of its {plan.h} heads; {ELSE}"
+        )
     if found := difference(dump(config), dump(plan.config)):
         place, ours, theirs = found
-        raise CheckpointError(f"llama2.c cannot run this model: {place} is {ours!r}, and there it is always {theirs!r}")
+        raise CheckpointError(f"llama2.c cannot run this model: {place} is {ours!r}, and there it is always {theirs!r}; {ELSE}")
     return plan
 
 
@@ -182,11 +188,11 @@ def _orders_v2(plan: Plan) -> tuple[list[tuple[str, tuple[int, ...]]], list[tupl
 
 def _read_v2(data: mmap.mmap, path: Path) -> tuple[Plan, dict[str, Stored]]:
     if len(data) < HEADER:
-        raise CheckpointError(f"{path} is {len(data)} bytes long, too short for a llama2.c header of version 2")
+        raise CheckpointError(f"{path} is {len(data)} bytes long, too short for a llama2.c header of version 2; copy it again")
     version, *rest = struct.unpack_from("<i7i", data, 4)
     tied, group = struct.unpack_from("<Bi", data, 36)
     if version != 2:
-        raise CheckpointError(f"{path} is a llama2.c file of version {version}; read are 0 (float32) and 2 (int8)")
+        raise CheckpointError(f"{path} is a llama2.c file of version {version}; only 0 (float32) and 2 (int8) can be read")
     plan = _plan(tuple(rest), bool(tied), path)
     norms, matrices = _orders_v2(plan)
     if group < 1 or any(math.prod(shape) % group for _, shape in matrices):

@@ -74,7 +74,7 @@ def read_llmc(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     data = mapped(path)
     _, version, *numbers = struct.unpack_from("<8i", data)
     if version not in VERSIONS:
-        raise CheckpointError(f"{path} is an llm.c file of version {version}; read are 3 (float32) and 5 (bfloat16)")
+        raise CheckpointError(f"{path} is an llm.c file of version {version}; only 3 (float32) and 5 (bfloat16) can be read")
     plan, dtype = Plan(*numbers), VERSIONS[version]
     small = max(numbers) <= 2**24 and plan.n <= 1000
     if min(numbers) < 1 or not small or plan.d % plan.heads or plan.padded < plan.vocab:

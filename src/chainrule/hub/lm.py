@@ -102,7 +102,7 @@ class LM:
         tokenizer = self.need_tokenizer()
         ids = [*self._begin(), *tokenizer.encode(text)]
         if len(ids) < 2:
-            raise RequestError(f"{text!r} is too short to be judged: nothing comes before its last token")
+            raise RequestError(f"{text!r} is too short to be judged: nothing comes before its last token; give a longer one")
         specials = set(tokenizer.specials.values())
         said = {id: tokenizer.token_bytes(id) for id in range(tokenizer.vocab_size) if id not in specials}
         longest = max(map(len, said.values()))
@@ -164,7 +164,10 @@ class LM:
         return last["content"]
 
     def stream_chat(self, messages: Sequence[Message | Mapping[str, Any]], /, **settings: Any) -> Iterator[str]:
-        """The reply in pieces of whole characters."""
+        """The next message alone, in pieces of whole characters: a tool call is streamed as it is written and not run.
+
+        ``converse(echo=...)`` runs it.
+        """
         return self._stream(self.request(self.chat_ids(messages), **{"temperature": 0.0, **settings}))
 
     def converse(

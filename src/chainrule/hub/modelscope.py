@@ -67,7 +67,7 @@ def _fetched(
     there = complete(folder)
     if forbidden := offline_by():
         if not there:
-            raise CheckpointError(f"{_absent(name, folder)}, and {forbidden} forbids to fetch it; unset it")
+            raise CheckpointError(f"{_absent(name, folder)}, and {forbidden} forbids fetching it; unset it")
         return folder
     files = _files(name, branch, folder, there)
     if files is not None:

@@ -59,7 +59,7 @@ def read_pooling(folder: Path) -> Pooling:
             f"{folder / MODULES} has a module {unknown[0]!r}, which is not supported; known are {', '.join(KNOWN)}"
         )
     if tuple(modules) not in (KNOWN, KNOWN[:2]):
-        raise CheckpointError(f"{folder / MODULES} lists {', '.join(modules)}; known is the order {', '.join(KNOWN)}")
+        raise CheckpointError(f"{folder / MODULES} lists {', '.join(modules)}; the order must be {', '.join(KNOWN)}")
     limit = _settings(transformer_folder(folder), "sentence_bert_config.json").get("max_seq_length")
     if limit is not None and (type(limit) is not int or limit < 1):
         raise CheckpointError(f"{folder}: max_seq_length is {limit!r}; it must be a number of tokens, 1 or more")

@@ -40,6 +40,7 @@ TIED = {
     "head.words.bias": "head.bias",
 }
 """Parts of a readout that some checkpoints store although they are another tensor: the embedding table, BERT's one bias."""
+MEND = "copy both again from one place"
 
 
 @dataclass(frozen=True)
@@ -277,10 +278,10 @@ def _match(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int,
     extra, missing = sorted(set(found) - set(wanted)), sorted(set(wanted) - set(found))
     if missing or extra:
         what = [f"lacks {some(missing)}"] * bool(missing) + [f"has {some(extra)}, which the model does not"] * bool(extra)
-        raise CheckpointError(f"{where} {' and '.join(what)}; config and weights do not belong together")
+        raise CheckpointError(f"{where} {' and '.join(what)}; config and weights do not belong together: {MEND}")
     for name, shape in wanted.items():
         if found[name] != shape:
-            raise CheckpointError(f"{where}: {name} is {found[name]}, but the config asks for {shape}")
+            raise CheckpointError(f"{where}: {name} is {found[name]}, but the config asks for {shape}; {MEND}")
 
 
 def _taken(

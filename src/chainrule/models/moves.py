@@ -158,7 +158,8 @@ class Split:
                 continue
             if tensor.shape[self.dim] != sum(self.sizes):
                 raise CheckpointError(
-                    f"{name} is {tuple(tensor.shape)}, but the config asks for {sum(self.sizes)} along {self.dim}"
+                    f"{name} is {tuple(tensor.shape)}, but the config asks for {sum(self.sizes)} along {self.dim}; "
+                    "copy both again from one place"
                 )
             stem = name.removesuffix(self.published)
             moved |= dict(zip((stem + ending for ending in self.ours), tensor.split(self.sizes, self.dim), strict=True))

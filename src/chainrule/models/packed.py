@@ -20,6 +20,7 @@ E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 """What three bits of exponent and mantissa mean; the fourth is the sign."""
 FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 SCALE = "_scale_inv"
+MEND = "copy the files again"
 """What the name of a matrix ends in where its scales are meant."""
 
 
@@ -44,14 +45,16 @@ class Fp8Blocks:
         packed, scale = tensors[name], tensors.get(name + SCALE)
         if scale is None:
             if packed.dtype in FP8:  # its numbers alone would be taken for weights
-                raise CheckpointError(f"{name} has no {name}{SCALE} beside it; copy the files again")
+                raise CheckpointError(f"{name} has no {name}{SCALE} beside it; {MEND}")
             return packed
         if packed.ndim < 2:
-            raise CheckpointError(f"{name} is {tuple(packed.shape)}, but only matrices come in blocks; copy the files again")
+            raise CheckpointError(f"{name} is {tuple(packed.shape)}, but only matrices come in blocks; {MEND}")
         *stack, n, k = packed.shape
         wanted = (*stack, -(-n // self.rows), -(-k // self.columns))
         if tuple(scale.shape) != wanted:
-            raise CheckpointError(f"{name}: {tuple(packed.shape)} in blocks has {wanted} scales, not {tuple(scale.shape)}")
+            raise CheckpointError(
+                f"{name}: {tuple(packed.shape)} in blocks has {wanted} scales, not {tuple(scale.shape)}; {MEND}"
+            )
         whole = scale.float().repeat_interleave(self.rows, -2).repeat_interleave(self.columns, -1)
         return (packed.float() * whole[..., :n, :k]).to(torch.bfloat16)
 
@@ -66,7 +69,7 @@ class Mxfp4:
             if name.endswith("_blocks"):
                 stem = name.removesuffix("_blocks")
                 if stem + "_scales" not in tensors:
-                    raise CheckpointError(f"{name} has no {stem}_scales beside it; copy the files again")
+                    raise CheckpointError(f"{name} has no {stem}_scales beside it; {MEND}")
                 # published matrices of experts stand the other way round than they multiply
                 moved[stem] = unpack_mxfp4(tensor, tensors[stem + "_scales"]).mT.contiguous()
             elif not name.endswith("_scales"):
@@ -84,7 +87,9 @@ def unpack_mxfp4(blocks: Tensor, scales: Tensor) -> Tensor:
     [[1.0, 2.0]]
     """
     if blocks.shape[:-1] != scales.shape:
-        raise CheckpointError(f"MXFP4 blocks {tuple(blocks.shape)} and scales {tuple(scales.shape)} do not belong together")
+        raise CheckpointError(
+            f"MXFP4 blocks {tuple(blocks.shape)} and scales {tuple(scales.shape)} do not belong together; {MEND}"
+        )
     values = torch.tensor([*E2M1, *(-value for value in E2M1)], dtype=torch.bfloat16, device=blocks.device)
     halves = torch.stack([blocks & 15, blocks >> 4], dim=-1).flatten(-2)
     weights = torch.ldexp(values[halves.int()], scales[..., None].int() - 127)

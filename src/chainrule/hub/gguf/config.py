@@ -29,7 +29,7 @@ def architecture(metadata: Mapping[str, Any], where: object) -> str:
         return "mixtral"
     if name not in TABLES or name == "mixtral":
         known = ", ".join(sorted(set(TABLES) - {"mixtral"}))
-        raise CheckpointError(f"{where} holds a model of the architecture {name!r}, which is not read here; read are {known}")
+        raise CheckpointError(f"{where} holds a model of the architecture {name!r}, which is not known here; known are {known}")
     return str(name)
 
 
@@ -118,7 +118,7 @@ def check_round_trip(config: Mapping[str, Any], again: Mapping[str, Any]) -> Non
         place, was, would_be = found
         raise CheckpointError(
             f"GGUF cannot say this model: {place} is {was!r}, but whoever reads the file would take it for {would_be!r}; "
-            "export it with --to hf"
+            "export it with to='hf' (--to hf)"
         )
 
 

@@ -28,7 +28,7 @@ FALLBACK = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
 def file_type(kind: str) -> int:
     """llama.cpp's number for a kind of file; raises ``ConfigError`` naming the nearest kind."""
     if kind not in KINDS:
-        raise ConfigError(f"--type {kind!r} is no type of GGUF file{nearest(kind, KINDS)} (all: {', '.join(KINDS)})")
+        raise ConfigError(f"kind={kind!r} (--type) is no type of GGUF file{nearest(kind, KINDS)} (all: {', '.join(KINDS)})")
     return KINDS[kind][1]
 
 

@@ -130,16 +130,19 @@ def _check_loadable(arch: str, tensors: Mapping[str, Tensor]) -> None:
     """Raise ``CheckpointError`` for what llama.cpp would not load."""
     table = TABLES[arch]
     if FREQS in tensors and not table.factors:
-        raise CheckpointError(f"llama.cpp reads no factors of rope (LLaMA 3's scaling) for {arch}; export it with --to hf")
+        raise CheckpointError(
+            f"llama.cpp reads no factors of rope (LLaMA 3's scaling) for {arch}; export it with to='hf' (--to hf)"
+        )
     heads, d = tensors[OUTPUT].shape[::-1] if table.square else (0, 0)
     if heads != d:
         raise CheckpointError(
             f"llama.cpp takes the heads of {arch} together to be as wide as the model, and here they are {heads} wide "
-            f"in a model of {d}; export it with --to hf"
+            f"in a model of {d}; export it with to='hf' (--to hf)"
         )
     if table.head == "tied" and HEAD in tensors:
         raise CheckpointError(
-            f"llama.cpp ties the head of {arch} to its embedding, and here its head is not tied; export it with --to hf"
+            f"llama.cpp ties the head of {arch} to its embedding, and here its head is not tied; "
+            "export it with to='hf' (--to hf)"
         )
 
 
@@ -159,7 +162,9 @@ def _architecture(config: dict[str, Any]) -> tuple[str, dict[str, Any], list[str
     kind = config.get("model_type")
     if kind not in ARCH_OF:
         known = ", ".join(sorted(ARCH_OF))
-        raise CheckpointError(f"no GGUF is written here of a model of type {kind!r}, only of {known}; export it with --to hf")
+        raise CheckpointError(
+            f"no GGUF is written here of a model of type {kind!r}, only of {known}; export it with to='hf' (--to hf)"
+        )
     if kind == "gpt2":
         return ARCH_OF[kind], spelled(config), []
     window, context = config.get("sliding_window"), config.get("max_position_embeddings", 0)

@@ -148,9 +148,11 @@ def _counts(at: Cursor) -> tuple[int, int]:
         raise CheckpointError(f"{at.path} is no GGUF file: it begins with {magic!r} instead of {MAGIC!r}")
     version = at.number("<u4", "the version")
     if version & 0xFFFF == 0 and version:
-        raise CheckpointError(f"{at.path} is a big-endian GGUF file; read are little-endian ones: convert it again")
+        raise CheckpointError(f"{at.path} is a big-endian GGUF file; only little-endian ones can be read: convert it again")
     if version not in VERSIONS:
-        raise CheckpointError(f"{at.path} is a GGUF file of version {version}; read are versions 2 and 3: convert it again")
+        raise CheckpointError(
+            f"{at.path} is a GGUF file of version {version}; only versions 2 and 3 can be read: convert it again"
+        )
     n_tensors = at.number("<u8", "the number of tensors")
     n_keys = at.count(13, "keys")
     if n_tensors > at.left // 24:
@@ -232,7 +234,9 @@ def _row(at: Cursor, alignment: int) -> tuple[str, tuple[int, ...], str, int, in
     offset = at.number("<u8", f"the offset of {name}")
     if number not in NUMBERS:
         what = UNREAD.get(number, "unknown")
-        raise CheckpointError(f"{at.path}: {name} is in format {number} ({what}); read are {', '.join(FORMATS)}")
+        raise CheckpointError(
+            f"{at.path}: {name} is in format {number} ({what}); only {', '.join(FORMATS)} can be read: convert it again"
+        )
     kind = FORMATS[NUMBERS[number]]
     if min(shape) < 1 or shape[-1] % kind.weights:
         raise at.wrong(f"the tensor {name!r} of shape {shape} does not fit the blocks of {kind.name}")

@@ -86,7 +86,7 @@ def _scaled(arch: str, keys: Keys) -> Config:
         return _yarn(arch, keys, factor)
     if kind not in ("none", "linear"):
         raise CheckpointError(
-            f"{keys.where} scales rope by {kind!r}; read are linear, yarn, the factors of LLaMA 3 and those of Phi-3"
+            f"{keys.where} scales rope by {kind!r}; only linear, yarn, the factors of LLaMA 3 and those of Phi-3 can be read"
         )
     return {} if factor == 1 or kind == "none" else {"rope_type": "linear", "factor": factor}
 
@@ -98,8 +98,8 @@ def _yarn(arch: str, keys: Keys, factor: float) -> Config:
     keys.only("rope.scaling.yarn_ext_factor", -1.0, 1.0)
     if arch == "gpt-oss":
         rope["truncate"] = False
-    if (factor := keys.number("rope.scaling.yarn_attn_factor")) is not None:
-        rope["attention_factor"] = factor
+    if (attention_factor := keys.number("rope.scaling.yarn_attn_factor")) is not None:
+        rope["attention_factor"] = attention_factor
     if (multiplier := keys.number("rope.scaling.yarn_log_multiplier")) is not None:
         rope |= dict.fromkeys(("mscale", "mscale_all_dim"), round(10 * multiplier, 6))  # the file holds a tenth of it
     return rope

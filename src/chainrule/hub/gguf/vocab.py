@@ -113,7 +113,7 @@ def read_vocabulary(metadata: Metadata, where: Path) -> Tokenizer | None:
         return None
     if kind not in ("gpt2", "llama"):
         raise CheckpointError(
-            f"{where} holds a tokenizer of kind {kind!r}; read are gpt2 (byte-level BPE) and llama (SentencePiece)"
+            f"{where} holds a tokenizer of kind {kind!r}; only gpt2 (byte-level BPE) and llama (SentencePiece) can be read"
         )
     tokens, kinds, scores = _columns(metadata, where)
     try:

@@ -71,8 +71,8 @@ def _keys(tokenizer: Tokenizer) -> tuple[Metadata, str | None]:
     if isinstance(tokenizer, SentencePiece) and tokenizer.model.algorithm == MERGING:
         return _sentencepiece(tokenizer), None
     raise CheckpointError(
-        f"GGUF has no place for this tokenizer ({type(tokenizer).__name__}): written are byte-level BPE, bytes, SentencePiece "
-        "models that merge, and llama2.c's; export the model with --to hf"
+        f"GGUF has no place for this tokenizer ({type(tokenizer).__name__}): it can hold byte-level BPE, bytes, SentencePiece "
+        "models that merge, and llama2.c's; export the model as a folder, to='hf' (--to hf)"
     )
 
 
