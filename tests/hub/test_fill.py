@@ -81,3 +81,12 @@ def test_where_a_words_token_holds_its_space_the_mask_stands_for_both():
     assert around_masks(bpe, ["the", ""], mask) == [*the, mask]
     letters = ByteTokenizer()  # here a space is a token of its own, before whatever word
     assert around_masks(letters, ["the ", " sat"], mask) == [*letters.encode("the "), mask, *letters.encode(" sat")]
+
+
+@pytest.mark.parametrize("verb", ["score", "next", "generate", "chat"])
+def test_an_encoder_that_is_asked_for_what_comes_next_says_what_it_can_do(folder, verb):
+    lm = cr.load(folder, device="cpu")
+    with pytest.raises(AttributeError, match=r"is an encoder: it reads both ways.* ask it for hidden words \(chainrule fill\)"):
+        getattr(lm, verb)("The")
+    with pytest.raises(AttributeError, match="an encoder has no 'socre'"):
+        lm.socre("The")

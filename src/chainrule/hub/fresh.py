@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 
-from chainrule.core.errors import CheckpointError, ConfigError
+from chainrule.core.errors import CheckpointError, ConfigError, nearest
 from chainrule.hub.build import OWN, build, parts
 from chainrule.hub.pictures import text_alone
 from chainrule.layers.init import FanIn, Induction, Init, Mimetic, Normal
@@ -53,9 +53,15 @@ def fresh(
     return model
 
 
+def _named(init: str) -> Init:
+    if init not in INITS:
+        raise ConfigError(f"unknown init {init!r}{nearest(init, INITS)}")
+    return INITS[init]
+
+
 def _scheme(init: str, config: DecoderConfig) -> Init:
     """The scheme of that name; induction turns as the decoder's rope does, and is refused where that is no plain one."""
-    scheme = INITS[init]
+    scheme = _named(init)
     if not isinstance(scheme, Induction):
         return scheme
     rope = config.positions[0]
@@ -72,12 +78,14 @@ def fresh_seq2seq(
     *, plan: str, vocab_size: int, context: int, n_layers: int, d_model: int, n_heads: int, d_ff: int, init: str, seed: int
 ) -> Seq2Seq:
     """A new encoder–decoder, its weights drawn from the seed by one of ``INITS``."""
-    shape = Seq2SeqConfig.original if plan == "original" else Seq2SeqConfig.t5
-    config = shape(
+    plans = {"original": Seq2SeqConfig.original, "t5": Seq2SeqConfig.t5}
+    if plan not in plans:
+        raise ConfigError(f"unknown plan {plan!r} of an encoder–decoder{nearest(plan, plans)}")
+    config = plans[plan](
         vocab_size=vocab_size, context=context, n_layers=n_layers, d_model=d_model, n_heads=n_heads, d_ff=d_ff
     )  # fmt: skip
     model = Seq2Seq(config)
-    model.init(torch.Generator().manual_seed(seed), INITS[init])
+    model.init(torch.Generator().manual_seed(seed), _named(init))
     return model
 
 

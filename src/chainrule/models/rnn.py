@@ -17,7 +17,7 @@ from torch import nn
 
 from chainrule.core.cache import Cache, TokenCache
 from chainrule.core.datum import Given, Layout
-from chainrule.core.errors import ConfigError
+from chainrule.core.errors import ConfigError, nearest
 from chainrule.core.model import LanguageModel, replay
 from chainrule.core.shapes import Float, Int, Tensor
 from chainrule.core.tap import Tap, tell
@@ -56,6 +56,8 @@ class RecurrentConfig:
         cls, *, vocab_size: int, cell: str, n_layers: int, d_model: int, d_hidden: int | None = None, tied: bool = True
     ) -> "RecurrentConfig":
         """Equal layers of one kind of cell (``rnn``, ``lstm`` or ``gru``), as wide as the embedding unless told otherwise."""
+        if cell not in CELLS:
+            raise ConfigError(f"unknown cell {cell!r}{nearest(cell, CELLS)}")
         cells = (CELLS[cell](d_hidden=d_hidden or d_model),) * n_layers
         return cls(vocab_size=vocab_size, d_model=d_model, cells=cells, tied=tied)
 
