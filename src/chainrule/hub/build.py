@@ -32,7 +32,7 @@ SAVED_AS = {"kimi_k2": "deepseek_v3"}
 """What other programs know only by code that comes with the model, which we do not write → the layout that it has, under which
 they read what is saved."""
 
-LEFT_OUT = ("quantization_config", "auto_map")
+NOT_SAVED = ("quantization_config", "auto_map")
 """What a saved config does not say: a packing, since it is unpacked; files of code, since there are none beside it."""
 
 LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "num_decoder_layers")
@@ -112,7 +112,7 @@ def build(config: Any) -> Any:
         return getattr(import_module(module), name)(config)
     model = build(parts(config))
     if config["model_type"] not in OWN:
-        published = {key: value for key, value in text_alone(config).items() if key not in LEFT_OUT}
+        published = {key: value for key, value in text_alone(config).items() if key not in NOT_SAVED}
         model.published = published | {"model_type": SAVED_AS.get(published["model_type"], published["model_type"])}
     return model
 

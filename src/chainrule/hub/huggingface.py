@@ -98,7 +98,7 @@ def _weights(hub: "_Hub", folder: Path, pickle: bool) -> list[str]:
     try:
         for single, index in [(SINGLE, INDEX)] + [(PICKLED, PICKLED_INDEX)] * pickle:
             if (folder / index).exists():
-                return shards(folder / index)
+                return indexed(folder / index)
             if (folder / single).exists() or hub.has(folder, single):
                 return [single]
     except CheckpointError as error:
@@ -117,7 +117,7 @@ def no_weights(name: str, pickle: bool) -> CheckpointError:
     return CheckpointError(f"{name} publishes {asked}{hint}")
 
 
-def shards(index: Path) -> list[str]:
+def indexed(index: Path) -> list[str]:
     """The files that an index which was fetched names, each in the model's own folder."""
     names = shard_names(index, "remove it, and it is fetched again")
     strange = [name for name in names if not re.fullmatch(r"[\w.-]+", name) or name.startswith(".")]

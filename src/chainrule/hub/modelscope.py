@@ -22,7 +22,7 @@ from urllib.parse import quote
 from chainrule.core.errors import CheckpointError, DataError
 from chainrule.core.files import read_json_object, write_text
 from chainrule.hub.fetch import TIMEOUT_S, fetch, sha256_of
-from chainrule.hub.huggingface import ADAPTER, SMALL, first_line, no_weights, offline_by, shards
+from chainrule.hub.huggingface import ADAPTER, SMALL, first_line, indexed, no_weights, offline_by
 from chainrule.hub.links import inside
 from chainrule.hub.trace import Stopwatch
 from chainrule.hub.weights import INDEX, PICKLED, PICKLED_INDEX, SINGLE, is_whole
@@ -152,7 +152,7 @@ def _needed(name: str, pickle: bool, files: Sequence[File], folder: Path) -> Ite
         raise no_weights(name, pickle)
     yield from _among([*SMALL, weights], files)
     if weights in (INDEX, PICKLED_INDEX):
-        for shard in shards(folder / weights):
+        for shard in indexed(folder / weights):
             if shard not in by_path:
                 raise CheckpointError(
                     f"{name} lacks {shard}, which its {weights} names; give another revision: modelscope:{name}@REVISION"

@@ -14,7 +14,7 @@ TEXT_MODELS = {"gemma3": "gemma3_text", "llama4": "llama4_text"}
 """The ``model_type`` of such a checkpoint → that of its text model."""
 ARCHITECTURES = {"gemma3": "Gemma3ForCausalLM", "llama4": "Llama4ForCausalLM"}
 """What the text model alone is called, by which vLLM and llama.cpp's converter know it."""
-LEFT_OUT: Mapping[str, Mapping[str, Any]] = {
+USUAL: Mapping[str, Mapping[str, Any]] = {
     "gemma3": {"vocab_size": 262208, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
                "max_position_embeddings": 131072, "rms_norm_eps": 1e-6},
     "llama4": {},
@@ -36,7 +36,7 @@ def text_alone(config: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(text, Mapping):
         raise CheckpointError(f"config.json (model_type {kind!r}) holds no text_config; copy it again from where it came")
     shared = {key: config[key] for key in ("quantization_config", "tie_word_embeddings") if key in config}
-    return {**LEFT_OUT[kind], **shared, **text, "model_type": TEXT_MODELS[kind], "architectures": [ARCHITECTURES[kind]]}
+    return {**USUAL[kind], **shared, **text, "model_type": TEXT_MODELS[kind], "architectures": [ARCHITECTURES[kind]]}
 
 
 def unwrapping(config: Mapping[str, Any]) -> tuple[Move, ...]:

@@ -164,11 +164,11 @@ def of_one_kind(rng: random.Random, language: str, kind: str) -> Chat:
     """One chat whose every question is of a kind."""
     t, words = TONGUES[language], WORDS[language]
     if kind in ("recall", "counts"):
-        return _about_story(rng, t, words, kind)
+        return _about_story(rng, t, kind)
     if kind == "arithmetic":
         return _arithmetic(rng, t, words)
     if kind == "calculator":
-        return _calculator(rng, t, words)
+        return _calculator(rng, t)
     if kind == "programs":
         return _program(rng, t, words)
     if kind == "decline":
@@ -210,7 +210,7 @@ def _sum(rng: random.Random, t: Tongue, words: dict[str, Any]) -> Asked:
     return Asked(question, right, f"sum {a}{sign}{b}", wrong)
 
 
-def _calculator(rng: random.Random, t: Tongue, words: dict[str, Any]) -> Chat:
+def _calculator(rng: random.Random, t: Tongue) -> Chat:
     """A product beyond mental arithmetic: the tool is called, and its result said."""
     a, b = rng.randint(11, 99), rng.randint(11, 99)
     expression, result = f"{a} * {b}", str(a * b)
@@ -268,7 +268,7 @@ def tell(rng: random.Random, t: Tongue) -> tuple[str, State]:
     return drivers.sample(_short_story(t, state, rng.randint(2, 5)), rng).text, state
 
 
-def _about_story(rng: random.Random, t: Tongue, words: dict[str, Any], kind: str) -> Chat:
+def _about_story(rng: random.Random, t: Tongue, kind: str) -> Chat:
     """A story and one to five questions on it, the last of the kind asked for; of counts only what has changed is asked."""
     told, state = tell(rng, t)
     while kind == "counts" and not state.changed:

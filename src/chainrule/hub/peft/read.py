@@ -56,9 +56,9 @@ def read_adapter(model: nn.Module, folder: str | Path) -> list[str]:
         ready |= _lora_layers(model, module, parts, part, changes, folder)
         _check_rank(config, module, part, folder)
     with fitting(folder):
-        saved = loaded(changes, whole)
-    replaced = _without_tied_copy(model, _differing(model, saved), folder)
-    replaced |= merged_tables(model, tables, saved, config, partial(_checked_lora, config, folder), changes, folder)
+        ours = loaded(changes, whole)
+    replaced = _without_tied_copy(model, _differing(model, ours), folder)
+    replaced |= merged_tables(model, tables, ours, config, partial(_checked_lora, config, folder), changes, folder)
     _check_replacements(model, replaced, folder)
     model.requires_grad_(False)
     with torch.no_grad():
