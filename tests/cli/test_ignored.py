@@ -35,7 +35,7 @@ def run(capsys, *argv):
     ("argv", "because"),
     [
         (("explain", "MODEL", "--value", "0.3"), "--value 0.3 goes with --dtype and no MODEL"),
-        (("explain", "--dtype", "bf16", "--device", "cpu"), "--device goes with a MODEL"),
+        (("explain", "--dtype", "bf16", "--device", "cpu"), "--device cpu goes with a MODEL"),
         (("explain", "--dtype", "bf16", "--pickle"), "--pickle goes with a MODEL"),
         (("explain", "MODEL", "--html", "."), "has no name to write under"),
         (("export", "MODEL", "."), "has no name to write under"),
@@ -67,11 +67,14 @@ def run(capsys, *argv):
         (("ladder", "--orders", "2", "--text", "TEXT", "--documents", "5"), "--documents 5 is about"),
         (("ladder", "--text", "TEXT", "--train-documents", "5"), "--train-documents 5 is about"),
         (("ladder", "--orders", "2", "--text", "TEXT", "--train-documents", "5"), "--train-documents 5 is about"),
-        (("ladder", "--orders", "2", "--runs", "elsewhere"), "--runs is about training models, but --orders asks for n-grams"),
-        (("ladder", "MODEL", "--runs", "elsewhere"), "--runs is about training models, but MODEL"),
+        (
+            ("ladder", "--orders", "2", "--runs", "elsewhere"),
+            "--runs elsewhere is about training models, but --orders asks for n-grams",
+        ),
+        (("ladder", "MODEL", "--runs", "elsewhere"), "--runs elsewhere is about training models, but MODEL"),
         (("ladder", "TEXT"), "is a text, not a model; to climb the ladder on it: chainrule ladder --text"),
-        (("ladder", "--orders", "2", "--device", "cpu"), "--device goes with a MODEL"),
-        (("ladder", "--orders", "2", "--dtype", "bf16"), "--dtype goes with a MODEL"),
+        (("ladder", "--orders", "2", "--device", "cpu"), "--device cpu goes with a MODEL"),
+        (("ladder", "--orders", "2", "--dtype", "bf16"), "--dtype bf16 goes with a MODEL"),
     ],
 )
 def test_what_would_be_passed_over_is_refused(capsys, files, monkeypatch, tmp_path, argv, because):
@@ -80,6 +83,28 @@ def test_what_would_be_passed_over_is_refused(capsys, files, monkeypatch, tmp_pa
     assert (code, out) == (2, ""), err
     assert because in err
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "because"),
+    [
+        (("score", "nowhere", "@missing.txt"), "missing.txt does not exist"),
+        (("score", "nowhere", "hi", "--begins", "--given", "hi"), "--given one that translates; leave one of them out"),
+        (("next", "nowhere", "@missing.txt"), "missing.txt does not exist"),
+        (("generate", "nowhere", "@missing.txt"), "missing.txt does not exist"),
+        (("generate", "nowhere", "hi", "--top-k", "0"), "top_k is 0"),
+        (("fill", "nowhere", "@missing.txt"), "missing.txt does not exist"),
+        (("fill", "nowhere", "[MASK]", "-k", "0"), "-k is 0; it must be 1 or more\n"),
+        (("chat", "nowhere", "hi", "--temperature", "-1"), "temperature is -1"),
+        (("eval", "nowhere", "--text", "missing.txt"), "missing.txt does not exist"),
+        (("eval", "nowhere", "--text", "missing.jsonl"), "missing.jsonl does not exist"),
+    ],
+)
+def test_texts_and_options_are_refused_before_the_model_is_looked_for(capsys, monkeypatch, tmp_path, argv, because):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, *argv)
+    assert (code, out) == (2, "")
+    assert because in err
 
 
 def test_a_number_of_translations_that_cannot_be_is_refused(capsys, tmp_path):

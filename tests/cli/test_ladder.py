@@ -165,7 +165,7 @@ def test_the_truth_as_a_model_is_the_truth_and_its_tokens_are_bytes(capsys):
         (("--dtype", "fp7"), "unknown number format"),
         (("--device", "tpu"), "unknown device"),
         (("--layers", "4"), "goes with --ablate"),
-        (("--adapter", "x"), "--adapter goes with a MODEL"),
+        (("--adapter", "x"), "--adapter x goes with a MODEL"),
         (("--orders", "2", "--pickle"), "--pickle goes with a MODEL"),
         (("--orders", "3", "--rungs", "lstm"), "--orders asks for n-grams"),
         (("world", "--steps", "3"), "MODEL (world) asks for n-grams"),

@@ -12,6 +12,12 @@ from chainrule.core.files import unused
 if TYPE_CHECKING:
     from chainrule.eval.explain.facts import Explanation
 
+OF_MODELS = {
+    **dict.fromkeys(("prompt", "length", "html")), "engine": "chainrule", "download": False, "force": False, "device": "auto",
+    "pickle": False,
+}  # fmt: skip
+"""The options that speak of a model alone, and what they are where they were not given."""
+
 
 def arguments(parser: ArgumentParser) -> None:
     """What the verb takes."""
@@ -44,8 +50,7 @@ def run(args: Namespace) -> None:
     """Describe and print."""
     if args.model is None:
         return _number_format(args)
-    if args.value is not None:
-        raise ConfigError(f"--value {args.value:g} goes with --dtype and no MODEL; leave one of them out")
+    options.refuse(args, {"value": None}, "goes with --dtype and no MODEL; leave one of them out")
     if args.html is not None:
         unused(Path(args.html), force=args.force)  # known to fail before anything is loaded
     from chainrule.eval.explain.model import explain
@@ -84,11 +89,7 @@ def _print(args: Namespace, explanation: "Explanation") -> None:
 def _number_format(args: Namespace) -> None:
     from chainrule.eval.formats import sheet, sheet_text
 
-    given = [name for name in ("prompt", "length", "html") if getattr(args, name) is not None]
-    given += ["engine"] * (args.engine != "chainrule") + ["download"] * args.download
-    given += ["force"] * args.force + ["device"] * (args.device != "auto") + ["pickle"] * args.pickle
-    if given:
-        raise ConfigError(f"--{given[0]} goes with a MODEL, for example: chainrule explain runs/quickstart --{given[0]} ...")
+    options.refuse(args, OF_MODELS, "goes with a MODEL, as in: chainrule explain runs/quickstart; name one, or leave it out")
     if args.dtype is None:
         raise ConfigError(
             "there is nothing to explain; name a model, for example: chainrule explain runs/quickstart, "

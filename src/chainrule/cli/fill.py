@@ -20,8 +20,7 @@ def run(args: Namespace) -> None:
     from chainrule.hub.encoder import MaskedLM
     from chainrule.hub.load import load_any
 
-    if args.k < 1:
-        raise RequestError(f"-k is {args.k}; it must be 1 or more")
+    options.check_least(args, k=1)
     text = options.prompt(args.text)
     lm = load_any(args.model, **options.loading(args))
     if not isinstance(lm, MaskedLM):

@@ -52,9 +52,6 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--layers", type=int, help="ablate: how many layers (24)")
     parser.add_argument("--minutes", type=float, help="how long everything may take (history 10, ablate 5)")
     parser.add_argument("--steps", type=int, help="training steps of each neural model, instead of what fits the time")
-    parser.add_argument("--name", help="the run's folder in runs/ (history: ladder, ablate: ablation)")
-    parser.add_argument("--runs", default="runs", metavar="FOLDER", help="where run folders are (runs)")
-    parser.add_argument("--resume", action="store_true", help="go on with a run that was interrupted")
     parser.add_argument(
         "--orders", type=int, metavar="N",
         help="n-grams up to this order (6 with MODEL); without MODEL: n-grams of bytes alone, nothing is trained",
@@ -63,10 +60,11 @@ def arguments(parser: ArgumentParser) -> None:
         "--train-documents", type=int,
         help="how many documents of the world to learn from\n(4000; for the history: as many as the training reads once)",
     )  # fmt: skip
-    parser.add_argument(
-        "--force", action="store_true",
-        help="replace an existing run; with MODEL: measure even with a tokenizer that loses part of the text",
-    )  # fmt: skip
+    options.run_folder(
+        parser,
+        "history: ladder, ablate: ablation",
+        force="replace an existing run; with MODEL: measure even with a tokenizer that loses part of the text",
+    )
     options.where(parser, dtype="with MODEL, the format to load in; when training: auto, fp32, bf16, fp16 or pure_bf16")
     options.as_json(parser)
 
@@ -76,20 +74,14 @@ def run(args: Namespace) -> None:
     options.check_least(args, train_documents=1, documents=1, steps=1, minutes=0.5, layers=2)
     if args.model is None:
         loads = {"adapter": None, "pickle": False} | ({} if args.orders is None else {"device": "auto", "dtype": "auto"})
-        given = [name for name, absent in loads.items() if getattr(args, name) != absent]
-        if given:
-            raise ConfigError(f"--{given[0]} goes with a MODEL, and none is named; leave it out")
-    if args.text is not None and args.train_documents is not None:
-        raise ConfigError(
-            f"--train-documents {args.train_documents} is about documents of the world, but --text {args.text} is read, "
-            "all of it but its last part to learn from; leave one of them out"
-        )
+        options.refuse(args, loads, "goes with a MODEL, and none is named; leave it out")
+    if args.text is not None:
+        why = f"is about documents of the world, but --text {args.text} is read, all of it but its last part to learn from"
+        options.refuse(args, {"train_documents": None}, f"{why}; leave one of them out")
     if args.model is not None or args.orders is not None:
         options.check_drawn(args, "documents")
-        given = [name for name, absent in TRAINS.items() if getattr(args, name) != absent]
-        if given:
-            other = f"MODEL ({args.model})" if args.model else "--orders"
-            raise ConfigError(f"--{given[0]} is about training models, but {other} asks for n-grams; leave one of them out")
+        other = f"MODEL ({args.model})" if args.model else "--orders"
+        options.refuse(args, TRAINS, f"is about training models, but {other} asks for n-grams; leave one of them out")
         _ngrams(args)
     elif args.ablate is None:
         _history(args)
@@ -101,8 +93,7 @@ def _history(args: Namespace) -> None:
     """The ladder of history, in a run's folder."""
     from chainrule.eval.history import chosen
 
-    if args.layers is not None:
-        raise ConfigError(f"--layers {args.layers} goes with --ablate; leave it out")
+    options.refuse(args, {"layers": None}, "goes with --ablate; leave it out")
     rungs = chosen(args.rungs, branches=args.branches, known=args.text is None)
     asked = _asked(args, "ladder")
     from chainrule.recipes.history import Plan, history
@@ -115,9 +106,8 @@ def _ablation(args: Namespace) -> None:
     """A deep decoder with and without its parts, in a run's folder."""
     from chainrule.eval.ablation import chosen
 
-    if args.rungs is not None or args.branches:
-        option = "--branches" if args.rungs is None else "--rungs"
-        raise ConfigError(f"{option} chooses of the history, --ablate trains something else; leave one of them out")
+    why = "chooses of the history, --ablate trains something else; leave one of them out"
+    options.refuse(args, {"rungs": None, "branches": False}, why)
     parts = chosen(args.ablate)
     asked = _asked(args, "ablation")
     from chainrule.recipes.ablation import Plan, ablation

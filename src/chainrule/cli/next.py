@@ -3,7 +3,6 @@
 from argparse import ArgumentParser, Namespace
 
 from chainrule.cli import options
-from chainrule.core.errors import RequestError
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -18,8 +17,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Ask and print."""
-    if args.k < 1:
-        raise RequestError(f"-k is {args.k}; it must be 1 or more")
+    options.check_least(args, k=1)
     prompt, given = options.prompt(args.prompt), None if args.given is None else options.prompt(args.given)
     found = options.load(args).next(prompt, args.k, given=given)
     if args.json:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chainrule.core.errors import ConfigError, DataError
+from chainrule.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from chainrule.hub.lm import LM
@@ -59,14 +59,14 @@ SETTINGS = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_
 
 def settings(args: Namespace) -> dict[str, Any]:
     """The sampling options as settings of a request."""
-    return {name: getattr(args, name) for name in SETTINGS}
+    return {name: getattr(args, name) for name in SETTINGS} | {"stop": tuple(args.stop)}
 
 
 def check_settings(args: Namespace) -> None:
     """Refuse, before any model is loaded, sampling options that no request can have."""
     from chainrule.generate.engine import Request
 
-    Request(tokens=[0], **settings(args) | {"stop": tuple(args.stop)})
+    Request(tokens=[0], **settings(args))
 
 
 DRAWN = {"documents": 200, "seed": 0}
@@ -85,12 +85,44 @@ def documents(
     parser.add_argument("--seed", type=int, default=DRAWN["seed"], help=seed)
 
 
+def run_folder(
+    parser: ArgumentParser,
+    usual: str,
+    *,
+    default: str | None = None,
+    resume: str = "go on with a run that was interrupted",
+    force: str = "replace an existing run",
+) -> None:
+    """Where a run goes, and what becomes of one that is there."""
+    parser.add_argument("--name", default=default, help=f"the run's folder in runs/ ({usual})")
+    parser.add_argument("--runs", default="runs", metavar="FOLDER", help="where run folders are (runs)")
+    parser.add_argument("--resume", action="store_true", help=resume)
+    parser.add_argument("--force", action="store_true", help=force)
+
+
+def spelt(name: str) -> str:
+    """How an option is typed."""
+    return f"-{name}" if len(name) == 1 else f"--{name.replace('_', '-')}"
+
+
 def check_least(args: Namespace, **least: float) -> None:
     """Refuse an option whose number is below its least, or not finite."""
     for name, bound in least.items():
         value = getattr(args, name)
         if value is not None and not bound <= value < math.inf:
-            raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be {bound} or more, and finite")
+            finite = ", and finite" if isinstance(value, float) else ""
+            raise ConfigError(f"{spelt(name)} is {value}; it must be {bound} or more{finite}")
+
+
+def refuse(args: Namespace, usual: Mapping[str, Any], why: str) -> None:
+    """Refuse the first of some options that was given and would change nothing; ``usual`` says what they are where not given.
+
+    ``why`` says what it does not go with, and what to do.
+    """
+    for name, absent in usual.items():
+        value = getattr(args, name)
+        if value != absent:
+            raise ConfigError(f"{spelt(name)}{'' if isinstance(value, bool) else f' {value}'} {why}")
 
 
 def run_name(name: str, runs: str) -> str:
@@ -102,14 +134,10 @@ def run_name(name: str, runs: str) -> str:
 
 def check_drawn(args: Namespace, *names: str) -> None:
     """Refuse what says what to draw from the world beside a ``--text``, which is read whole; and to draw less than one."""
-    given = [name for name in names or DRAWN if getattr(args, name) != DRAWN[name]]
-    if args.text is not None and given:
-        raise DataError(
-            f"--{given[0]} {getattr(args, given[0])} is about documents of the world, but --text {args.text} is measured on; "
-            "leave one of them out"
-        )
-    if args.text is None and args.documents < 1:
-        raise DataError(f"--documents is {args.documents}; it must be 1 or more")
+    if args.text is None:
+        return check_least(args, documents=1)
+    usual = {name: DRAWN[name] for name in names or DRAWN}
+    refuse(args, usual, f"is about documents of the world, but --text {args.text} is measured on; leave one of them out")
 
 
 def read(args: Namespace) -> tuple[list[str], list[str]]:

@@ -23,8 +23,6 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--sft-steps", type=int, help="fine-tuning steps, instead of what fits the time")
     parser.add_argument("--seed", type=int, default=0, help="random seed (0)")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="run N seeds and report mean and spread")
-    parser.add_argument("--name", default="quickstart", help="the run's folder in runs/ (quickstart)")
-    parser.add_argument("--runs", default="runs", metavar="FOLDER", help="where run folders are (runs)")
     parser.add_argument(
         "--documents", type=int, default=400, help="held-out documents, or pieces of your own text, to measure on (400)"
     )
@@ -32,8 +30,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--counted", type=int, default=WORLD["counted"], help="documents of the world that the n-grams read (40000)"
     )
-    parser.add_argument("--resume", action="store_true", help="go on with a run that was interrupted")
-    parser.add_argument("--force", action="store_true", help="replace an existing run")
+    options.run_folder(parser, "quickstart", default="quickstart")
     options.as_json(parser)
 
 
@@ -47,11 +44,8 @@ def run(args: Namespace) -> None:
     options.check_least(args, minutes=0.5, documents=4, questions=4, counted=10, seeds=1, steps=1, sft_steps=1)
     name = options.run_name(args.name, args.runs)
     if args.text is not None:
-        if given := [name for name, absent in WORLD.items() if getattr(args, name) != absent]:
-            raise ConfigError(
-                f"--{given[0].replace('_', '-')} {getattr(args, given[0])} is about the world and its chats, but --text "
-                f"{args.text} is learned from; leave one of them out"
-            )
+        why = f"is about the world and its chats, but --text {args.text} is learned from; leave one of them out"
+        options.refuse(args, WORLD, why)
         from chainrule.data.documents import read_documents
 
         read_documents(args.text)  # a text that cannot be read is refused before torch is even imported

@@ -14,10 +14,12 @@ def arguments(parser: ArgumentParser) -> None:
     shipped = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.yaml")))
     parser.add_argument("recipe", metavar="RECIPE", help=f"a YAML file, or one that ships: {shipped}")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="change the recipe, e.g. steps=500 data.path=my.txt")
-    parser.add_argument("--name", help="the run's folder in runs/ (the recipe's name)")
-    parser.add_argument("--runs", default="runs", metavar="FOLDER", help="where run folders are (runs)")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
-    parser.add_argument("--force", action="store_true", help="replace an existing run, or resume in changed circumstances")
+    options.run_folder(
+        parser,
+        "the recipe's name",
+        resume="go on from the newest checkpoint",
+        force="replace an existing run, or resume in changed circumstances",
+    )
     parser.add_argument("--show", action="store_true", help="print the resolved recipe and leave")
 
 

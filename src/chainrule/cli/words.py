@@ -69,8 +69,7 @@ def _check(args: Namespace) -> None:
     from chainrule.core.files import named, unused
     from chainrule.eval.words import judgements, questions
 
-    if args.k < 1:
-        raise RequestError(f"-k is {args.k}; it must be 1 or more")
+    options.check_least(args, k=1)
     if args.similarity:
         judgements(args.similarity)
     if args.analogies:
