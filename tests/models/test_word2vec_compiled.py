@@ -93,3 +93,14 @@ def test_without_numba_the_message_says_what_to_install(monkeypatch):
     monkeypatch.delitem(sys.modules, "chainrule.models.word2vec_compiled")
     with pytest.raises(MissingExtra, match=r"by=place needs the package 'numba'.*pip install '\.\[words\]'"):
         learn_vectors([np.array([0, 1] * 9)], 2, Word2Vec(by="place"))
+    with pytest.raises(MissingExtra, match=r"method=cbow without by=block needs the package 'numba'"):
+        learn_vectors([np.array([0, 1] * 9)], 2, Word2Vec(method="cbow"))
+
+
+def test_each_method_learns_in_its_faster_way_unless_told_otherwise():
+    chosen = {
+        (method, by): Word2Vec(method=method, by=by).alone
+        for method in ("skip_gram", "cbow")
+        for by in (None, "block", "place")
+    }
+    assert {key for key, alone in chosen.items() if alone} == {("cbow", None), ("cbow", "place"), ("skip_gram", "place")}

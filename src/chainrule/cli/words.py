@@ -31,7 +31,8 @@ def arguments(parser: ArgumentParser) -> None:
         "settings",
         metavar="key=value",
         nargs="*",
-        help="how to learn from word2vec:FILE: method=cbow by=place d_model=100 window=5 min_count=5 epochs=5 ...",
+        help="how to learn from word2vec:FILE: method=skip_gram or cbow, by=block or place,\n"
+        "d_model=100 window=5 min_count=5 epochs=5 threads=1 ...",
     )
     parser.add_argument("--near", action="append", default=[], metavar="WORD", help="show its nearest words; may be repeated")
     parser.add_argument("--analogy", nargs=3, metavar=("A", "B", "C"), help="A is to B as C is to ...?")

@@ -157,6 +157,6 @@ def neural_ngram(
     config = NeuralNGramConfig(vocab_size=vocab_size, order=order, d_model=d_model, d_hidden=d_hidden, direct=direct)
     model = NeuralNGram(config, torch.Generator().manual_seed(seed))
     if word2vec is not None and documents is not None:
-        settings = Word2Vec(method=word2vec, d_model=d_model, epochs=epochs, min_count=1, seed=seed)
+        settings = Word2Vec(method=word2vec, by="block", d_model=d_model, epochs=epochs, min_count=1, seed=seed)
         model.take_vectors(learn_vectors(documents, vocab_size, settings))
     return model

@@ -18,7 +18,8 @@ drawn words, 0 elsewhere. So one pass is a few matrix products instead of a dot 
 only its drawn words are such a product; means of what is near, and what comes back to it, are sums of rows. A step that this
 makes longer than it would be one word after another is cut by the curvature that H gives (``descend``).
 
-``by="place"`` takes the steps one after another instead, in a compiled loop (``word2vec_compiled``): CBOW is faster so.
+``by="place"`` takes the steps one after another instead, in a compiled loop (``word2vec_compiled``): CBOW is faster so, and
+takes them so unless it is told otherwise.
 """
 
 from collections import Counter
@@ -44,8 +45,11 @@ class Word2Vec:
     """How vectors are learned; the defaults are those of the published program."""
 
     method: Literal["skip_gram", "cbow"] = "skip_gram"
-    by: Literal["block", "place"] = "block"
-    """Whether places take their steps in blocks, as products of matrices, or alone, in a loop that numba compiles."""
+    by: Literal["block", "place"] | None = None
+    """Whether places take their steps in blocks, as products of matrices, or alone, in a loop that numba compiles.
+
+    None: in whichever way the method is faster, skip-gram in blocks and CBOW by place.
+    """
     d_model: int = 100
     window: int = 5
     negatives: int = 5
@@ -58,6 +62,11 @@ class Word2Vec:
     last_lr: float = 0.0001
     threads: int = 1
     seed: int = 0
+
+    @property
+    def alone(self) -> bool:
+        """Whether a place takes its step alone."""
+        return (self.by or ("block" if self.method == "skip_gram" else "place")) == "place"
 
     def __post_init__(self) -> None:
         for name in ("d_model", "window", "negatives", "min_count", "epochs", "threads"):
@@ -102,7 +111,7 @@ def learn_vectors(
     v = (torch.rand(vocab_size, settings.d_model, generator=generator) - 0.5) / settings.d_model
     u = torch.zeros_like(v)
     loss = skip_gram_loss if settings.method == "skip_gram" else cbow_loss
-    learn, alone = steps(settings), settings.by == "place"
+    learn, alone = steps(settings), settings.alone
     with one_thread_each(), ThreadPoolExecutor(settings.threads) as pool:
         for number in range(settings.epochs):
             seed, sample = (settings.seed, number), settings.sample
@@ -122,13 +131,13 @@ Steps = Callable[[Tensor, Tensor, Epoch, int, float], None]
 
 def steps(settings: Word2Vec) -> Steps:
     """What takes the steps; raises ``MissingExtra`` where they are to be compiled and numba is not there."""
-    if settings.by == "block":
+    if not settings.alone:
         step = skip_gram if settings.method == "skip_gram" else cbow
         return lambda v, u, epoch, i, lr: step(v, u, epoch[i], lr)
     try:
         from chainrule.models.word2vec_compiled import learn_places
     except ImportError as error:
-        raise MissingExtra("numba", "words", "by=place") from error
+        raise MissingExtra("numba", "words", "by=place" if settings.by else "method=cbow without by=block") from error
     return partial(learn_places, cbow=settings.method == "cbow")
 
 

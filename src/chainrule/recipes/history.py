@@ -188,7 +188,7 @@ class _Ladder:
     def vector_seconds(self, model: FreshNeuralNGram) -> float:
         """How long word2vec takes for a token, once."""
         some = self.corpus.ids[:300]
-        settings = Word2Vec(method=model.word2vec or "skip_gram", d_model=model.d_model, epochs=1, min_count=1)
+        settings = Word2Vec(method=model.word2vec or "skip_gram", by="block", d_model=model.d_model, epochs=1, min_count=1)
         began = time.monotonic()
         learn_vectors(some, self.corpus.tokenizer.vocab_size, settings)
         return (time.monotonic() - began) / sum(map(len, some))
