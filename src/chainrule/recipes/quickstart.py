@@ -228,7 +228,7 @@ class _Quickstart:
             model=plan.model,
             tokenizer=Published(path=str(plan.folder / "tokenizer")),
             data=World() if plan.text is None else Text(path=str(plan.text)),
-            optimizer=Optimizing(lr=0.013, adam_lr=0.005),
+            optimizer=Optimizing(lr=plan.rates[0], adam_lr=0.005),
             schedule=Schedule(warmup=20, decay=0.6),
             seed=plan.seed,
         )
@@ -272,7 +272,7 @@ class _Quickstart:
             model=Start(path=str(plan.folder / PRETRAIN)),
             data=WorldChats(chats=chats, documents=whole, beginnings=begun),
             # Adam takes small steady gradients as far as large ones: faster, and tokens that no chat says grow unlikely
-            optimizer=Optimizing(lr=0.007, adam_lr=0.0001),
+            optimizer=Optimizing(lr=plan.rates[1], adam_lr=0.0001),
             schedule=Schedule(warmup=10, decay=0.9), average=0.5,
             steps=steps, eval_every=max(1, steps // 4), save_every=max(1, steps // 2), keep=1, seed=plan.seed,
         )  # fmt: skip
