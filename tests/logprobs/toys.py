@@ -70,6 +70,26 @@ class Linear(LanguageModel):
         return self.head
 
 
+class States(Linear):
+    """States that are parameters themselves, whatever the tokens: nothing but the readout takes memory."""
+
+    def __init__(self, b: int, t: int, vocab_size: int, d: int) -> None:
+        super().__init__(vocab_size, 0)
+        self.embed = nn.Parameter(torch.randn(b, t, d))
+        self.head = nn.Parameter(torch.randn(vocab_size, d))
+
+    def hidden(
+        self,
+        tokens: Int[Tensor, "b t"],
+        cache: Cache | None = None,
+        *,
+        layout: Layout | None = None,
+        given: Given | None = None,
+        tap: Tap | None = None,
+    ) -> Float[Tensor, "b t d"]:
+        return self.embed
+
+
 class Curved(Linear):
     """The same with a soft cap on its scores, so that its readout is no longer linear."""
 

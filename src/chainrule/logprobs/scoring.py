@@ -132,7 +132,9 @@ class _LinearLogprobs(torch.autograd.Function):
             inside, column = _within(targets, first, len(words))
             slope.scatter_add_(1, column, torch.where(inside, grad, 0.0)[:, None])
             slope = slope.to(hidden.dtype)
-            if for_hidden:
+            if for_hidden and hidden_grad.dtype == slope.dtype:
+                hidden_grad.addmm_(slope, words)  # the product is never held apart: it is as large as all states
+            elif for_hidden:
                 hidden_grad += slope @ words
             if weight_grad is not None:
                 weight_grad[first : first + len(words)] = slope.T @ hidden
