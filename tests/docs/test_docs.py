@@ -142,3 +142,12 @@ def test_the_readmes_say_what_was_measured():
             f"{asked}",
         ):
             assert number.replace("%", " %") in text, f"{page} does not say {number}"
+
+
+def test_what_a_proof_keeps_stands_in_the_results_and_nothing_else_does():
+    """A proof that was written and never run is seen, and so are numbers that no proof writes any more."""
+    proofs = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py") if path != Path(__file__)]
+    kept = {name for text in proofs for name in re.findall(r'keep_measured\(\s*"([^"]+)"', text)}
+    assert len(kept) >= 8
+    results = set(json.loads((ROOT / "docs" / "results.json").read_text(encoding="utf-8")))
+    assert results - {"quickstart", "quickstart of an hour"} == kept, "make prove writes docs/results.json"
