@@ -25,7 +25,7 @@ from chainrule.layers.mlp import Gated
 from chainrule.models.blocks import Block
 from chainrule.models.decoder import Decoder
 from chainrule.recipes.subject import subject
-from tests.eval.test_plan import BLOCKS, D, T, V, decoder, kept_by_autograd
+from tests.eval.test_plan import BLOCKS, D, T, V, as_a_gpu_attends, decoder, kept_by_autograd  # noqa: F401
 
 LORA = Setting(method="lora", precision="bf16", rank=8)
 SIDES = 2 * (4096 + 4096) + 2 * (4096 + 1024) + 3 * (4096 + 14336)
@@ -96,6 +96,7 @@ WIDER = {
 }
 
 
+@pytest.mark.usefixtures("as_a_gpu_attends")
 @pytest.mark.parametrize("some", SOME)
 @pytest.mark.parametrize("name", ["llama", "plain", "relu", "q-k-norm", "sandwich", "output-norm", "latent", "four bits"])
 def test_activations_beside_adapters_are_what_autograd_keeps(name, some):

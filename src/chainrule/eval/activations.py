@@ -7,6 +7,9 @@ the residual stream, ``product`` in matrix products: 4 and 4 in fp32, 4 and 2 in
     attention   q, k, v, the result, one float32 a head: a fused kernel keeps no scores
     mlp         gate, up, the bent gate, their product
 
+Not counted: on a CPU, bf16 rows of up to 256 tokens attend in float32 (``layers.attention.slow_in_bf16``), and keep q, k, v and
+the result twice as wide. A plan is asked about longer ones.
+
 Korthikanti et al. 2022, arXiv:2205.05198, count the same for GPT-2's layers. With recomputation (``checkpointing``) only the
 input of each block is kept, and one block at a time is computed again.
 
