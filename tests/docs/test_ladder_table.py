@@ -19,7 +19,7 @@ from chainrule.pages.text import compact, fixed, percent
 
 ROOT = Path(__file__).parents[2]
 CHAPTERS = {"en": ROOT / "docs/chapters/15-ladder.md", "zh": ROOT / "docs/zh/chapters/15-ladder.md"}
-ACTIVE = {"en": ", {} active", "zh": "，其中 {} 活动"}
+ACTIVE = {"en": ", {} active", "zh": "，其中激活 {}"}
 
 
 def measured() -> dict[str, Any]:

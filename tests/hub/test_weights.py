@@ -307,7 +307,7 @@ def test_a_wrong_number_format_is_named(folder, dtype, because):
 
 
 def test_int4_is_not_made_of_counts():
-    with pytest.raises(ConfigError, match="int4 is made while reading safetensors, and .* is not a folder of them"):
+    with pytest.raises(ConfigError, match=r"int4 is made while reading safetensors, and .* is not a folder of them"):
         load("world", dtype="int4")
 
 
