@@ -276,3 +276,9 @@ class Bytes(Tokenizer):
 def toys():
     """Small models and a byte tokenizer whose numbers can be worked out by hand."""
     return SimpleNamespace(Uniform=Uniform, Reader=Reader, Bytes=Bytes)
+
+
+@pytest.fixture
+def as_a_gpu_attends(monkeypatch):
+    """In the products' format, short rows too: what a plan counts."""
+    monkeypatch.setattr("chainrule.layers.attention.SHORT", 0)

@@ -154,12 +154,6 @@ def test_one_more_token_of_a_latent_cache_is_counted_as_wide_as_it_is_compared()
         assert moved == {3 * (new * 4 * (24 if new == T else 36) + T * 20)}
 
 
-@pytest.fixture
-def as_a_gpu_attends(monkeypatch):
-    """In the products' format, short rows too: what a plan counts."""
-    monkeypatch.setattr("chainrule.layers.attention.SHORT", 0)
-
-
 def kept_by_autograd(model: Decoder, tokens: torch.Tensor, *, mixed: bool) -> int:
     """Bytes of all storages that a forward pass keeps, weights and their narrow copies apart."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}

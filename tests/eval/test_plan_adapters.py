@@ -25,7 +25,7 @@ from chainrule.layers.mlp import Gated
 from chainrule.models.blocks import Block
 from chainrule.models.decoder import Decoder
 from chainrule.recipes.subject import subject
-from tests.eval.test_plan import BLOCKS, D, T, V, as_a_gpu_attends, decoder, kept_by_autograd  # noqa: F401
+from tests.eval.test_plan import BLOCKS, D, T, V, decoder, kept_by_autograd
 
 LORA = Setting(method="lora", precision="bf16", rank=8)
 SIDES = 2 * (4096 + 4096) + 2 * (4096 + 1024) + 3 * (4096 + 14336)

@@ -29,7 +29,7 @@ def run(args: Namespace) -> None:
     from chainrule.eval.bpb import measure
 
     options.check_drawn(args)
-    rows = Path(args.text or "").suffix == ".jsonl"
+    rows = Path(args.text or "").suffix.lower() == ".jsonl"
     if rows:
         next(read_jsonl(Path(args.text)), None)  # what is not there is refused before anything is loaded
     read = None if rows else options.read(args)

@@ -40,7 +40,7 @@ from chainrule.models.blocks import BareBlock, Block
 from chainrule.models.decoder import Decoder, DecoderConfig
 from chainrule.pages.text import fixed
 from chainrule.recipes.corpus import check_seed, read_corpus, source, version
-from chainrule.recipes.costs import machine, noted, read_costs
+from chainrule.recipes.costs import SETUP, machine, noted, read_costs
 from chainrule.recipes.staged import DONE, staged, typed
 from chainrule.train.loop import Diverged, Hooks, Settings, train
 from chainrule.train.objective import Objective
@@ -51,7 +51,6 @@ from chainrule.train.schedule import Schedule
 TRAINING = 0.85
 """The share of the time that goes to training; text and measuring take the rest."""
 FEWEST = 20
-SETUP = "text and tokenizer"
 
 
 @dataclass(frozen=True, kw_only=True)

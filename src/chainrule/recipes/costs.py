@@ -23,6 +23,8 @@ from chainrule.hub.weights import format_name
 from chainrule.train.precision import pick_precision
 
 FILE = "costs.json"
+SETUP = "text and tokenizer"
+"""What a ladder does before its first model, as a stage that costs time."""
 
 
 def read_costs(folder: Path) -> list[Cost]:

@@ -44,7 +44,7 @@ from chainrule.models.ngram_counts import Level
 from chainrule.models.word2vec import Word2Vec, learn_vectors
 from chainrule.pages.text import fixed
 from chainrule.recipes.corpus import check_seed, read_corpus, source, version
-from chainrule.recipes.costs import machine, noted, read_costs
+from chainrule.recipes.costs import SETUP, machine, noted, read_costs
 from chainrule.recipes.eras import Shape, recipes
 from chainrule.recipes.ladder import MOST_TOKENS, counted
 from chainrule.recipes.staged import DONE, staged, typed
@@ -62,8 +62,6 @@ LOOKS = 8
 FEW = 40
 ORDERS = {"unigram": (1,), "bigram": (2,), "kneser-ney": (3, 4, 5, 6)}
 """The orders of the rungs that are counted; of several the best is taken."""
-SETUP = "text and tokenizer"
-"""What a run does before its first rung, as a stage that costs time."""
 STEPS = "steps.json"
 NAMES = {
     "rnn": "RNN", "lstm": "LSTM", "gru": "GRU", "transformer": "Transformer", "encoder-decoder": "Encoder–decoder",
