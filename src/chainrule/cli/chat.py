@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chainrule.cli import options
+from chainrule.core.chat import shown
 from chainrule.core.errors import ChainruleError, RequestError, closest, perhaps
 from chainrule.core.files import unused, write_text
 
@@ -156,13 +157,6 @@ def command(line: str, history: list[dict[str, Any]], start: list[dict[str, Any]
     else:
         save(rest, history)
     return history
-
-
-def shown(message: dict[str, Any]) -> str:
-    """What a message says, and what it calls."""
-    called = [call["function"] for call in message.get("tool_calls", [])]
-    calls = [f"{call['name']}({json.dumps(call['arguments'], ensure_ascii=False)})" for call in called]
-    return " ".join([message["content"]] * bool(message["content"]) + calls)
 
 
 def save(path: str, history: list[dict[str, Any]]) -> None:

@@ -70,6 +70,18 @@ class Message:
         return row
 
 
+def shown(message: Mapping[str, Any]) -> str:
+    """What a message says, and what it calls, for people to read.
+
+    >>> call = ToolCall(name="add", arguments={"a": 1}).as_dict()
+    >>> shown({"role": "assistant", "content": "", "tool_calls": [call]})
+    'add({"a": 1})'
+    """
+    called = [call["function"] for call in message.get("tool_calls") or ()]
+    calls = [f"{call['name']}({json.dumps(call['arguments'], ensure_ascii=False)})" for call in called]
+    return " ".join([message["content"]] * bool(message["content"]) + calls)
+
+
 def _tool_calls(calls: Any) -> tuple[ToolCall, ...]:
     if calls is None:
         return ()

@@ -8,7 +8,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,20 +42,20 @@ def write_costs(costs: Iterable[Cost], folder: Path) -> None:
 
 
 @contextmanager
-def noted(folder: Path, stage: str, *, spent: float = 0.0) -> Iterator[None]:
+def noted(folder: Path, stage: str, *, spent: float = 0.0, tokens: Callable[[], int | None] = lambda: None) -> Iterator[None]:
     """Note in a run's folder what a stage costs, beside what it has cost before: at least ``spent``, in seconds.
 
-    Of a process that was killed nobody noted the time; what it left may say how much that was.
+    Of a process that was killed nobody noted the time; what it left may say how much that was. ``tokens`` says in the end how
+    many the stage learns from.
     """
-    began = time.monotonic()
+    began, costs = time.monotonic(), {cost.stage: cost for cost in read_costs(folder)}
     try:
         yield
     finally:
-        costs = {cost.stage: cost for cost in read_costs(folder)}
         known = costs.get(stage, Cost(stage=stage, seconds=0.0))
         seconds = max(known.seconds, spent) + time.monotonic() - began
         memory = max(known.memory_bytes or 0, memory_bytes())
-        costs[stage] = Cost(stage=stage, seconds=round(seconds, 2), memory_bytes=memory)
+        costs[stage] = Cost(stage=stage, seconds=round(seconds, 2), tokens=tokens(), memory_bytes=memory)
         write_costs(costs.values(), folder)
 
 

@@ -7,11 +7,9 @@ decided before it starts: the machine's speed is measured, and the steps that fi
 """
 
 import gc
-import json
 import math
 import shlex
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
@@ -21,6 +19,7 @@ from typing import Any
 
 import torch
 
+from chainrule.core.chat import shown
 from chainrule.core.device import cpu_threads
 from chainrule.core.errors import ConfigError, RequestError
 from chainrule.core.files import write_text
@@ -38,7 +37,6 @@ from chainrule.eval.report import page
 from chainrule.eval.results import (
     FILE,
     ChatScore,
-    Cost,
     Curve,
     ModelFacts,
     Odds,
@@ -55,7 +53,7 @@ from chainrule.hub.load import load
 from chainrule.models.ngram import NGram
 from chainrule.models.ngram_counts import count_ngrams
 from chainrule.recipes.corpus import in_pieces, learned_tokenizer, version
-from chainrule.recipes.costs import machine, memory_bytes, read_costs, write_costs
+from chainrule.recipes.costs import machine, noted, read_costs
 from chainrule.recipes.ladder import foot, head
 from chainrule.recipes.quickstart_plan import END_SECONDS, Plan
 from chainrule.recipes.staged import staged
@@ -124,7 +122,6 @@ class _Quickstart:
 
     def __init__(self, plan: Plan, *, resume: bool, force: bool) -> None:
         self.plan, self.resume, self.force = plan, resume, force
-        self.costs = {cost.stage: cost for cost in read_costs(plan.folder)}
         self.odds: list[Odds] = []
         self.chat_scores: list[ChatScore] = []
         self.world = plan.text is None
@@ -136,7 +133,7 @@ class _Quickstart:
         pretrained = self.stage("pretraining", self.pretrain, PRETRAIN)
         tuned = self.stage("fine-tuning", lambda: self.fine_tune(pretrained), SFT) if self.world else pretrained
         results = self.stage("evaluation and report", lambda: self.evaluate(low, pretrained, tuned))
-        return replace(results, costs=tuple(self.costs.values()))
+        return replace(results, costs=tuple(read_costs(self.plan.folder)))
 
     def stage(self, name: str, work: Callable[[], Any], run: str | None = None) -> Any:
         """Do one stage, and note what it cost, with all that was spent on it before it was interrupted.
@@ -144,17 +141,13 @@ class _Quickstart:
         Of a process that was killed nobody noted the time; where it trained, ``run`` is the folder whose steps still say it.
         """
         print(f"— {name}", file=sys.stderr, flush=True)
-        known = self.costs.get(name, Cost(stage=name, seconds=0.0))
-        spent = max(known.seconds, sum(self.step_seconds(run)) if run else 0.0)
-        began = time.monotonic()
         self.tokens: int | None = None
-        try:
-            return work()
-        finally:
-            gc.collect()
-            seconds, memory = round(spent + time.monotonic() - began, 2), max(known.memory_bytes or 0, memory_bytes())
-            self.costs[name] = Cost(stage=name, seconds=seconds, tokens=self.tokens, memory_bytes=memory)
-            write_costs(self.costs.values(), self.plan.folder)
+        spent = sum(self.step_seconds(run)) if run else 0.0
+        with noted(self.plan.folder, name, spent=spent, tokens=lambda: self.tokens):
+            try:
+                return work()
+            finally:
+                gc.collect()
 
     # text and n-grams
 
@@ -280,7 +273,7 @@ class _Quickstart:
     def seconds_left(self) -> float:
         """The time of the fine-tuning: its own, or what all before it has left of the whole, but at least half of its own."""
         _, planned = self.plan.seconds
-        left = 60 * self.plan.minutes - sum(cost.seconds for cost in self.costs.values()) - END_SECONDS
+        left = 60 * self.plan.minutes - sum(cost.seconds for cost in read_costs(self.plan.folder)) - END_SECONDS
         return planned if self.plan.steps else min(planned, max(planned / 2, left))
 
     def seconds_of_a_step(self) -> float:
@@ -373,7 +366,7 @@ class _Quickstart:
                 # a model that learned little talks until its context is full
                 end = (Turn(role="end", text=f"By now {length} tokens; the model reads {context}, its answer included."),)
                 break
-        return tuple(Turn(role=message["role"], text=message["content"] or _called(message)) for message in said) + end
+        return tuple(Turn(role=message["role"], text=shown(message)) for message in said) + end
 
     def history(self) -> dict[str, Any]:
         """The curves and samples that the pretraining's metrics hold."""
@@ -440,11 +433,6 @@ def outcome(results: Results) -> SeedResult:
     bits = {key: value for key, value in (model.bits_per_byte if model else {}).items() if value is not None}
     right = {language: accuracy(chat_scores(results, "after", language)) for language in bits}
     return SeedResult(seed=results.seed, bits_per_byte=bits, chat_accuracy={k: v for k, v in right.items() if v is not None})
-
-
-def _called(message: dict[str, Any]) -> str:
-    calls = message.get("tool_calls") or []
-    return " ".join(f"{call['function']['name']}({json.dumps(call['function']['arguments'])})" for call in calls)
 
 
 def _print_rung(rung: Rung) -> None:
