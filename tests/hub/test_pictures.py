@@ -10,6 +10,7 @@ from chainrule.hub.build import parts
 from chainrule.hub.export import export
 from chainrule.hub.fresh import fresh_of_config
 from chainrule.hub.load import load
+from chainrule.hub.outline import named_format
 from chainrule.hub.safetensors import Mapped, write_tensors
 
 TEXT = {
@@ -104,6 +105,14 @@ def test_what_a_published_text_config_leaves_out_is_the_familys_usual():
 
 
 @torch.no_grad()
+def test_the_number_format_is_the_text_models_own_or_that_of_the_whole():
+    text = {"model_type": "gemma3_text"}
+    assert named_format({"model_type": "gemma3", "text_config": text, "torch_dtype": "bfloat16"}) == torch.bfloat16
+    within = {"model_type": "llama4", "text_config": {"torch_dtype": "bfloat16"}}
+    assert named_format(within) == torch.bfloat16
+    assert named_format({**within, "torch_dtype": "float32"}) == torch.bfloat16
+
+
 def test_what_a_config_leaves_to_the_family_stands_in_the_gguf_file(tmp_path):
     """Gemma 3 4B is published without its context and the smallest number of its norms."""
     model = gemma3(pytest.importorskip("transformers"))

@@ -25,11 +25,19 @@ PUBLISHED = {
     "microsoft/Phi-3-mini-4k-instruct": 3_821_079_552,
     "deepseek-ai/DeepSeek-V3": 671_026_419_200,
     "moonshotai/Kimi-K2-Instruct": 1_026_408_232_448,
+    "zai-org/GLM-4-9B-0414": 9_400_279_040,
     "zai-org/GLM-4.5-Air": 106_852_251_264,
+    "baidu/ERNIE-4.5-0.3B-PT": 360_748_032,
+    "baidu/ERNIE-4.5-21B-A3B-PT": 21_825_437_888,
+    "MiniMaxAI/MiniMax-M2": 228_703_644_928 - 13_880_064,
+    "meta-llama/Llama-4-Scout-17B-16E": 108_641_793_536 - 871_932_416,
     "allenai/OLMo-2-1124-7B": 7_298_617_344,
     "HuggingFaceTB/SmolLM3-3B": 3_075_098_624,
 }
-"""The published sizes: a tied head counted once, routers' corrections too, the layers that guess several tokens ahead not."""
+"""The published sizes: a tied head counted once, routers' corrections too, the layers that guess several tokens ahead not.
+
+MiniMax-M2's file holds a scale for each 128 × 128 weights in eight bits besides, and Llama 4's what reads pictures.
+"""
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

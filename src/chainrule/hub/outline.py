@@ -14,6 +14,7 @@ import torch
 from chainrule.core.device import DTYPES, SPELT, format_called
 from chainrule.core.errors import ConfigError
 from chainrule.hub.build import moves, shapes
+from chainrule.hub.pictures import text_alone
 from chainrule.models.moves import Inverse
 from chainrule.models.packed import unpacking
 from chainrule.models.routes import routes
@@ -48,7 +49,8 @@ def outline(config: Mapping[str, Any], dtype: torch.dtype | None = None) -> Outl
 
 def named_format(config: Mapping[str, Any]) -> torch.dtype:
     """The number format that a config names for its weights; where it names none, what packed ones become, or float32."""
-    name = config.get("dtype") or config.get("torch_dtype") or ("bfloat16" if unpacking(config) else "float32")
+    text = text_alone(config)
+    name = text.get("dtype") or text.get("torch_dtype") or ("bfloat16" if unpacking(config) else "float32")
     dtype = DTYPES.get(format_called(name))
     if dtype is None:
         raise ConfigError(f"config.json names the number format {name!r}; known are {', '.join(SPELT)}: say --dtype bf16")

@@ -35,7 +35,7 @@ def text_alone(config: Mapping[str, Any]) -> dict[str, Any]:
     kind, text = config["model_type"], config.get("text_config")
     if not isinstance(text, Mapping):
         raise CheckpointError(f"config.json (model_type {kind!r}) holds no text_config; copy it again from where it came")
-    shared = {key: config[key] for key in ("quantization_config", "tie_word_embeddings") if key in config}
+    shared = {key: config[key] for key in ("quantization_config", "tie_word_embeddings", "dtype", "torch_dtype") if key in config}
     return {**USUAL[kind], **shared, **text, "model_type": TEXT_MODELS[kind], "architectures": [ARCHITECTURES[kind]]}
 
 

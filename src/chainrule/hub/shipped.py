@@ -29,7 +29,12 @@ SHIPPED = {
     "phi-3-mini-4k-instruct": ("microsoft/Phi-3-mini-4k-instruct",),
     "deepseek-v3": ("deepseek-ai/DeepSeek-V3",),
     "kimi-k2-instruct": ("moonshotai/Kimi-K2-Instruct",),
+    "glm-4-9b-0414": ("zai-org/GLM-4-9B-0414", "THUDM/GLM-4-9B-0414"),
     "glm-4.5-air": ("zai-org/GLM-4.5-Air",),
+    "ernie-4.5-0.3b-pt": ("baidu/ERNIE-4.5-0.3B-PT",),
+    "ernie-4.5-21b-a3b-pt": ("baidu/ERNIE-4.5-21B-A3B-PT",),
+    "minimax-m2": ("MiniMaxAI/MiniMax-M2",),
+    "llama-4-scout-17b-16e": ("meta-llama/Llama-4-Scout-17B-16E",),
     "olmo-2-1124-7b": ("allenai/OLMo-2-1124-7B",),
     "smollm3-3b": ("HuggingFaceTB/SmolLM3-3B",),
 }
