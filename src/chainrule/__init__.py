@@ -23,13 +23,12 @@ if TYPE_CHECKING:  # what is resolved lazily, for those who read types
     from chainrule.generate.engine import Request as Request
     from chainrule.hub.encoder import MaskedLM as MaskedLM
     from chainrule.hub.lm import LM as LM
-    from chainrule.hub.load import load_any
+    from chainrule.hub.load import load as load
     from chainrule.logprobs.scoring import token_logprobs as token_logprobs
 
-    load = load_any
 
 _FACE = {
-    "load": ("chainrule.hub.load", "load_any"),
+    "load": ("chainrule.hub.load", "load"),
     "LM": ("chainrule.hub.lm", "LM"),
     "MaskedLM": ("chainrule.hub.encoder", "MaskedLM"),
     "tokenizers": ("chainrule.tokenizers", None),

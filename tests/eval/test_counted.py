@@ -14,7 +14,7 @@ from chainrule.eval.explain.work import work_of
 from chainrule.eval.memory import Setting
 from chainrule.eval.plan_text import plan_text
 from chainrule.hub.fresh import fresh_encoder, fresh_seq2seq, neural_ngram, recurrent
-from chainrule.hub.load import load_any
+from chainrule.hub.load import load
 from chainrule.hub.save import save
 from chainrule.models.ngram import NGram
 from chainrule.tokenizers.byte import ByteTokenizer
@@ -83,7 +83,7 @@ def _tensors(state) -> list[torch.Tensor]:
 @pytest.mark.parametrize("name", MODELS)
 def test_four_bits_take_the_bytes_that_a_load_takes(name, tmp_path):
     save(tmp_path, MODELS[name](), ByteTokenizer())
-    loaded = load_any(str(tmp_path), device="cpu", dtype="int4").model
+    loaded = load(str(tmp_path), device="cpu", dtype="int4").model
     assert planned(name).bytes["int4"] == sum(tensor.nbytes for tensor in loaded.state_dict().values())
 
 

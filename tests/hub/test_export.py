@@ -14,7 +14,7 @@ from chainrule.hub.export import export
 from chainrule.hub.gguf.tables import ARCH_OF
 from chainrule.hub.llama2c import quantize
 from chainrule.hub.llmc import read_llmc
-from chainrule.hub.load import load_any
+from chainrule.hub.load import load
 from chainrule.hub.modelfile import modelfile
 from chainrule.models.families import FAMILIES
 from chainrule.tokenizers.bpe import BPE
@@ -67,7 +67,7 @@ def test_an_encoder_goes_into_a_folder_alone(tmp_path):
     assert main(["export", str(tmp_path / "bert"), str(tmp_path / "out"), "--device", "cpu"]) == 0
     back = transformers.BertForMaskedLM.from_pretrained(tmp_path / "out").state_dict()
     assert all(torch.equal(tensor, back[name]) for name, tensor in theirs.state_dict().items())
-    lm = load_any(str(tmp_path / "out"), device="cpu")
+    lm = load(str(tmp_path / "out"), device="cpu")
     with pytest.raises(CheckpointError, match="an encoder, which nothing that reads gguf runs"):
         export(lm, tmp_path / "out.gguf", to="gguf")
 

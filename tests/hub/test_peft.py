@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from chainrule.adapt.lora import Lora, adapters, attach, merge
 from chainrule.cli import main
 from chainrule.core.errors import CheckpointError
-from chainrule.hub.load import load, load_any
+from chainrule.hub.load import load
 from chainrule.hub.peft import read_adapter, write_adapter
 from chainrule.hub.peft.layout import CONFIG, WEIGHTS
 from chainrule.hub.safetensors import Mapped, write_tensors
@@ -165,7 +165,7 @@ def test_an_adapter_says_what_its_model_is_for(tmp_path, kind, targets, task):
     config = transformers.T5Config(**sizes) if task == "SEQ_2_SEQ_LM" else transformers.BertConfig(**bert)
     model = getattr(transformers, kind)(config).eval()
     model.save_pretrained(tmp_path / "base")
-    ours = load_any(tmp_path / "base").model
+    ours = load(tmp_path / "base").model
     attach(ours, Lora(rank=2), targets, torch.Generator().manual_seed(2))
     for layer in adapters(ours).values():
         layer.b.copy_(torch.randn(layer.b.shape, generator=torch.Generator().manual_seed(3)))

@@ -12,7 +12,7 @@ from chainrule.core.device import pick_device
 from chainrule.core.errors import CheckpointError, ConfigError
 from chainrule.eval.bpb import measure
 from chainrule.eval.history import BRANCHES, ERAS, NEURAL, average, chosen, notes, read, slips, verdict
-from chainrule.hub.load import load, load_any
+from chainrule.hub.load import load
 from chainrule.models.ngram import NGram
 from chainrule.pages.text import percent
 from chainrule.recipes import history as recipe
@@ -313,7 +313,7 @@ def test_a_finished_branch_is_read_and_its_model_works(branched):
     folder, found = branched
     again = history(plan(folder, rungs=("bigram", *BRANCHES, "truth"), vocab_size=500, documents=60), resume=True)
     assert again.milestones == found.milestones
-    assert load_any(folder / "ladder" / "bert").fill("Tom [MASK]")
+    assert load(folder / "ladder" / "bert").fill("Tom [MASK]")
     assert isinstance(load(folder / "ladder" / "t5").generate("Tom", max_tokens=2), str)
 
 

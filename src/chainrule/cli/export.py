@@ -37,12 +37,12 @@ def run(args: Namespace) -> None:
     out = named(Path(args.out))
     from chainrule.adapt.lora import merge
     from chainrule.hub.export import checked, export
-    from chainrule.hub.load import load_any
+    from chainrule.hub.load import load
 
     to = args.to or FORMATS.get(out.suffix, "hf")
     settings = {"kind": args.type, "modelfile": args.modelfile, "shard_gb": args.shard_gb}
     checked(to, **settings)  # known to fail before anything is loaded
-    lm = load_any(args.model, **options.loading(args)) if to == "hf" else options.load(args)  # an encoder has a folder alone
+    lm = load(args.model, **options.loading(args)) if to == "hf" else options.load(args)  # an encoder has a folder alone
     if args.adapter:
         merge(lm.model)  # no such file holds an adapter beside its weights
         print(f"note: {args.adapter} was added to the weights", file=sys.stderr)

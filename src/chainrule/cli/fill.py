@@ -18,11 +18,11 @@ def arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> None:
     """Ask and print."""
     from chainrule.hub.encoder import MaskedLM
-    from chainrule.hub.load import load_any
+    from chainrule.hub.load import load
 
     options.check_least(args, k=1)
     text = options.prompt(args.text)
-    lm = load_any(args.model, **options.loading(args))
+    lm = load(args.model, **options.loading(args))
     if not isinstance(lm, MaskedLM):
         raise RequestError(
             f"{args.model} reads from left to right and cannot look behind a mask; give an encoder (a BERT, or a run of "

@@ -158,9 +158,9 @@ def read(args: Namespace) -> tuple[list[str], list[str]]:
 
 def load(args: Namespace) -> "LM":
     """The model of the arguments."""
-    from chainrule.hub.load import load
+    from chainrule.hub.load import load_lm
 
-    return load(args.model, **loading(args))
+    return load_lm(args.model, **loading(args))
 
 
 def loading(args: Namespace) -> dict[str, Any]:

@@ -29,8 +29,17 @@ def format_called(name: str | torch.dtype) -> str:
     >>> format_called(torch.bfloat16), format_called("float32"), format_called("auto")
     ('bf16', 'fp32', 'auto')
     """
-    plain = str(name).removeprefix("torch.")
+    plain = format_name(name) if isinstance(name, torch.dtype) else name.removeprefix("torch.")
     return SPELT.get(plain, plain)
+
+
+def format_name(dtype: torch.dtype) -> str:
+    """A number format as torch and published configs spell it.
+
+    >>> format_name(torch.bfloat16)
+    'bfloat16'
+    """
+    return str(dtype).removeprefix("torch.")
 
 
 def pick_device(name: str | torch.device = "auto") -> torch.device:

@@ -4,7 +4,7 @@ Every one is a ``ValueError``. The command line prints the message alone and exi
 escapes is our own fault and exits with 1. Imports no torch.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -79,3 +79,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
     known = sorted(known)
     close = closest(word, known)
     return f"; known are: {', '.join(known)}" if close is None else f"; did you mean {close!r}?"
+
+
+def some(names: Sequence[str]) -> str:
+    """The first three names, and how many more there are.
+
+    >>> some(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from chainrule.core.errors import CheckpointError
 from chainrule.hub.fetch import begun, fetch
 from chainrule.hub.trace import Stopwatch
-from chainrule.hub.weights import INDEX, PICKLED, PICKLED_INDEX, SINGLE, is_whole, refuse_pickles, shard_names
+from chainrule.hub.weight_files import INDEX, PICKLED, PICKLED_INDEX, SINGLE, is_whole, refuse_pickles, shard_names
 
 T = TypeVar("T")
 SMALL = [

@@ -24,7 +24,7 @@ from chainrule.core.schema import dump
 from chainrule.core.shapes import Tensor
 from chainrule.hub.difference import difference
 from chainrule.hub.safetensors import mapped
-from chainrule.hub.weights import Stored, in_memory
+from chainrule.hub.stored import Stored, in_memory
 from chainrule.layers.attention import GroupedQuery
 from chainrule.layers.mlp import Gated
 from chainrule.layers.norm import RMSNorm

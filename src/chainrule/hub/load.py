@@ -33,8 +33,10 @@ from chainrule.hub.names import resolve, resolve_adapter
 from chainrule.hub.peft import read_adapter
 from chainrule.hub.pictures import has_pictures
 from chainrule.hub.sentences import read_pooling, transformer_folder
+from chainrule.hub.stored import in_memory, open_weights
 from chainrule.hub.trace import Stopwatch, Trace
-from chainrule.hub.weights import Wish, fill, in_memory, open_weights, weight_files
+from chainrule.hub.weight_files import weight_files
+from chainrule.hub.weights import Wish, fill
 from chainrule.models.ngram import NGram
 from chainrule.tokenizers import load as load_tokenizer
 from chainrule.tokenizers.byte import ByteTokenizer
@@ -48,22 +50,6 @@ TIED = "the readout is the embedding table itself"
 
 
 def load(
-    name: str | Path,
-    *,
-    device: str | torch.device = "auto",
-    dtype: str | torch.dtype = "auto",
-    pickle: bool = False,
-    adapter: str | Path | None = None,
-    trace: Trace | None = None,
-) -> LM:
-    """The language model of that name, as ``load_any`` finds it; an encoder is refused, since it has no next token."""
-    lm = load_any(name, device=device, dtype=dtype, pickle=pickle, adapter=adapter, trace=trace)
-    if isinstance(lm, MaskedLM):
-        raise RequestError(reads_both_ways(str(name)))
-    return lm
-
-
-def load_any(
     name: str | Path,
     *,
     device: str | torch.device = "auto",
@@ -94,6 +80,22 @@ def load_any(
         _note_base(lm.name, folder)
         lm.model.eval()
         watch.lap("adapter", f"{adapter}: beside {len(changed)} layers", file=folder, made=changed)
+    return lm
+
+
+def load_lm(
+    name: str | Path,
+    *,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    pickle: bool = False,
+    adapter: str | Path | None = None,
+    trace: Trace | None = None,
+) -> LM:
+    """The language model of that name, as ``load`` finds it; an encoder is refused, since it has no next token."""
+    lm = load(name, device=device, dtype=dtype, pickle=pickle, adapter=adapter, trace=trace)
+    if isinstance(lm, MaskedLM):
+        raise RequestError(reads_both_ways(str(name)))
     return lm
 
 

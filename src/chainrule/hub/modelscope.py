@@ -25,7 +25,7 @@ from chainrule.hub.fetch import TIMEOUT_S, fetch, sha256_of
 from chainrule.hub.huggingface import ADAPTER, SMALL, first_line, indexed, no_weights, offline_by
 from chainrule.hub.links import inside
 from chainrule.hub.trace import Stopwatch
-from chainrule.hub.weights import INDEX, PICKLED, PICKLED_INDEX, SINGLE, is_whole
+from chainrule.hub.weight_files import INDEX, PICKLED, PICKLED_INDEX, SINGLE, is_whole
 from chainrule.tokenizers.published import has_tokenizer
 
 File = Mapping[str, Any]

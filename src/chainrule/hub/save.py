@@ -9,7 +9,7 @@ import torch
 
 from chainrule.adapt.int4 import in_four_bits
 from chainrule.adapt.lora import adapters
-from chainrule.core.device import DTYPES
+from chainrule.core.device import DTYPES, format_name
 from chainrule.core.errors import CheckpointError, ConfigError
 from chainrule.core.files import whole_folder
 from chainrule.core.masked import Model
@@ -18,7 +18,7 @@ from chainrule.core.shapes import Tensor
 from chainrule.core.tokenizer import Tokenizer
 from chainrule.hub.build import moves, parts, published_config
 from chainrule.hub.safetensors import shards, write_tensors
-from chainrule.hub.weights import INDEX, SINGLE, format_name
+from chainrule.hub.weight_files import INDEX, SINGLE
 from chainrule.models.families import glm
 from chainrule.models.moves import saved
 from chainrule.tokenizers.chat import MORE_TEMPLATES, TOOL_USE

@@ -1,13 +1,12 @@
-"""Weights from a folder into a model: found, checked, matched, moved, assigned, one at a time.
+"""Stored weights into a model: matched, moved, assigned, one at a time.
 
-The files' headers are read and the moves run on shapes alone, so that a missing, extra or misshapen tensor is an error that
-names it before any memory is taken. Then each tensor goes straight into the wanted number format and device: what is needed in
-memory beyond the weights themselves is the one tensor on its way. A tensor wanted as it is stored stays on its file's pages.
+The moves run first on shapes alone, as the files' headers tell them, so that a missing, extra or misshapen tensor is an error
+that names it before any memory is taken. Then each tensor goes straight into the wanted number format and device: what memory
+is needed beyond the weights themselves is the one tensor on its way. One wanted as it is stored stays on its file's pages.
 """
 
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,21 +16,16 @@ import torch
 from torch import nn
 
 from chainrule.adapt.int4 import GROUP, Int4Linear, Int4Stack
-from chainrule.core.errors import CheckpointError
+from chainrule.core.device import format_name
+from chainrule.core.errors import CheckpointError, some
 from chainrule.core.shapes import Tensor
-from chainrule.hub.links import inside
-from chainrule.hub.safetensors import Mapped
+from chainrule.hub.stored import Stored
 from chainrule.hub.trace import Stopwatch, Way
 from chainrule.layers.moe import Experts
 from chainrule.layers.router import RouterLayer
 from chainrule.models.moves import Move, loaded
 from chainrule.models.routes import Route, routes
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-PICKLED, PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
-SAFETENSORS = Path(SINGLE).suffix
-PICKLES = ("*.bin", "*.pt", "*.pth")
-"""What files that ``torch.save`` wrote are usually called."""
 COMPUTED = re.compile(r"\.rotary_emb\.inv_freq$")
 """What old checkpoints store although every model computes it."""
 TIED = {
@@ -44,33 +38,6 @@ MEND = "copy both again from one place"
 
 
 @dataclass(frozen=True)
-class Stored:
-    """A tensor in a file, not yet read."""
-
-    file: Path
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    read: Callable[[], Tensor]
-    block: str | None = None
-    """The format of GGUF's blocks that it is stored in, where it is no plain array of ``dtype``."""
-    block_bytes: int = 0
-
-    @property
-    def size_bytes(self) -> int:
-        """How long it is in the file."""
-        return self.block_bytes or torch.Size(self.shape).numel() * self.dtype.itemsize
-
-    @property
-    def format(self) -> str:
-        """The number format in the file."""
-        return self.block or format_name(self.dtype)
-
-    def empty(self) -> Tensor:
-        """Its shape alone."""
-        return torch.empty(self.shape, dtype=self.dtype, device="meta")
-
-
-@dataclass(frozen=True)
 class Wish:
     """How the weights are wanted: floats in ``dtype`` (None: as stored) on ``device``; ``int4``: matrices in four bits.
 
@@ -80,103 +47,6 @@ class Wish:
     dtype: torch.dtype | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     int4: bool = False
-
-
-def weight_files(folder: Path, *, pickle: bool = False) -> list[Path]:
-    """The files of weights in a folder: safetensors, or with ``pickle`` what ``torch.save`` wrote.
-
-    Raises ``CheckpointError`` where there are none, one is missing, or one leads out of the folder.
-    """
-    for single, index in [(SINGLE, INDEX)] + [(PICKLED, PICKLED_INDEX)] * pickle:
-        if (folder / single).is_file():
-            return [inside(folder, single)]
-        if (folder / index).exists():
-            return _sharded(folder, index)
-    pickled = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
-    if pickled and pickle:
-        raise CheckpointError(
-            f"{folder} holds {pickled[0]}, but pickled weights are read from {PICKLED} or its index; rename it"
-        )
-    hint = f"; {pickled[0]} is a pickle, which may run code: if you trust it, say pickle=True (--pickle)" if pickled else ""
-    raise CheckpointError(f"{folder} holds no weights ({SINGLE} or {INDEX}){hint}")
-
-
-def has_weights(folder: Path) -> bool:
-    """Whether a folder holds anything that may be weights, or a list of them."""
-    return any(any(folder.glob(pattern)) for pattern in ("*.safetensors", "*.index.json", *PICKLES))
-
-
-def is_whole(folder: Path, *, pickle: bool = False) -> bool:
-    """Whether a folder holds a config and every file of the weights."""
-    if not (folder / "config.json").exists():
-        return False
-    try:
-        return bool(weight_files(folder, pickle=pickle))
-    except CheckpointError:
-        return False
-
-
-def _sharded(folder: Path, index: str) -> list[Path]:
-    names = shard_names(folder / index, "copy it again")
-    files = [inside(folder, name) for name in names]
-    refuse_pickles(folder / index, names)
-    missing = [name for name, file in zip(names, files, strict=True) if not file.exists()]
-    if missing:
-        raise CheckpointError(f"{folder} lacks {some(missing)}, which its index names; copy them too")
-    return files
-
-
-def refuse_pickles(index: Path, names: Sequence[str]) -> None:
-    """Raise ``CheckpointError`` where the index of safetensors names another kind of file, which might be a pickle."""
-    others = [name for name in names if Path(name).suffix != SAFETENSORS]
-    if index.name == INDEX and others:
-        raise CheckpointError(
-            f"{index} names {others[0]!r}, which is no {SAFETENSORS} file; pickles are read from {PICKLED} or its index "
-            f"{PICKLED_INDEX} alone, if you say pickle=True (--pickle)"
-        )
-
-
-def shard_names(index: Path, cure: str) -> list[str]:
-    """The files that an index names; ``cure`` is what to do about a damaged one."""
-    try:
-        files = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        return sorted({str(name) for name in files})
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{index} is damaged ({type(error).__name__}: {error}); {cure}") from error
-
-
-def open_weights(files: Sequence[Path], watch: Stopwatch) -> dict[str, Stored]:
-    """Every tensor of the files by its published name; nothing but the headers is read."""
-    stored: dict[str, Stored] = {}
-    for path in files:
-        found = _open(path)
-        twice = sorted(set(found) & set(stored))
-        if twice:
-            raise CheckpointError(
-                f"{path} and {stored[twice[0]].file} both hold {some(twice)}; remove the one that is not meant"
-            )
-        stored |= found
-        what = f"{len(found)} tensors, mapped" if path.suffix == SAFETENSORS else f"{len(found)} tensors, unpickled"
-        watch.lap("open", what, file=path, size_bytes=path.stat().st_size, made=found)
-    return stored
-
-
-def _open(path: Path) -> dict[str, Stored]:
-    if path.suffix != SAFETENSORS:
-        from chainrule.hub.pickles import read_pickle
-
-        return in_memory(path, read_pickle(path))
-    file = Mapped(path)
-    return {
-        name: Stored(path, slot.dtype, slot.shape, lambda name=name: file.tensor(name)) for name, slot in file.slots.items()
-    }
-
-
-def in_memory(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Stored]:
-    """Tensors of a file that had to be read whole."""
-    return {
-        name: Stored(path, tensor.dtype, tuple(tensor.shape), lambda tensor=tensor: tensor) for name, tensor in tensors.items()
-    }
 
 
 def fill(
@@ -316,13 +186,3 @@ def left_out(name: str, source: Stored, why: str) -> dict[str, Any]:
         "shape": source.shape,
         "way": "left out",
     }
-
-
-def format_name(dtype: torch.dtype) -> str:
-    """A number format as torch spells it: ``bfloat16``."""
-    return str(dtype).removeprefix("torch.")
-
-
-def some(names: Sequence[str]) -> str:
-    """The first three names, and how many more there are."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

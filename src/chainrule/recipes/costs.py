@@ -14,12 +14,11 @@ from pathlib import Path
 
 import torch
 
-from chainrule.core.device import cpu_threads, pick_device
+from chainrule.core.device import cpu_threads, format_name, pick_device
 from chainrule.core.errors import CheckpointError
 from chainrule.core.files import write_text
 from chainrule.core.schema import dump, parse
 from chainrule.eval.results import Cost, Machine
-from chainrule.hub.weights import format_name
 from chainrule.train.precision import pick_precision
 
 FILE = "costs.json"

@@ -25,7 +25,7 @@ from chainrule.data.streams import PackedStream, Stream
 from chainrule.hub.encoder import MASKS, MaskedLM
 from chainrule.hub.fresh import fresh, fresh_encoder, fresh_of_config, fresh_seq2seq, neural_ngram, recurrent
 from chainrule.hub.lm import LM
-from chainrule.hub.load import load_any
+from chainrule.hub.load import load
 from chainrule.tokenizers import load as load_tokenizer
 from chainrule.tokenizers.bpe import BPE
 from chainrule.tokenizers.byte import END_OF_TEXT, ByteTokenizer
@@ -336,7 +336,7 @@ def _vocabulary_texts(recipe: Recipe, sample: list[str]) -> Iterable[str]:
 
 def _start(recipe: Recipe) -> LM | MaskedLM:
     assert isinstance(recipe.model, Start)
-    lm = load_any(recipe.model.path, device="cpu", dtype="fp32")
+    lm = load(recipe.model.path, device="cpu", dtype="fp32")
     limit = lm.model.context
     if limit is not None and recipe.context > limit:
         raise ConfigError(f"context={recipe.context} is more than the {limit} tokens that {recipe.model.path} reads; lower it")

@@ -15,13 +15,12 @@ from typing import Any
 
 import torch
 
-from chainrule.core.device import settle
+from chainrule.core.device import format_name, settle
 from chainrule.core.masked import MaskedModel
 from chainrule.core.shapes import Tensor
 from chainrule.core.tap import Only
 from chainrule.eval.explain.facts import Forward, Seen
 from chainrule.eval.explain.work import Work, layers_of
-from chainrule.hub.weights import format_name
 from chainrule.logprobs.scoring import widen
 
 HEARD = (

@@ -10,7 +10,7 @@ from chainrule.eval.explain.facts import File, Moment, Stage
 from chainrule.eval.explain.tensors import size_in_model
 from chainrule.hub.encoder import MaskedLM
 from chainrule.hub.lm import LM
-from chainrule.hub.load import load_any
+from chainrule.hub.load import load
 from chainrule.hub.trace import Step, TensorStep, anonymous_bytes
 
 ROLES = {
@@ -53,7 +53,7 @@ def watched(name: str, *, device: str, dtype: str, pickle: bool) -> Loaded:
     """Load a model and listen."""
     steps: list[Step] = []
     before = anonymous_bytes()
-    lm = load_any(name, device=device, dtype=dtype, pickle=pickle, trace=steps.append)
+    lm = load(name, device=device, dtype=dtype, pickle=pickle, trace=steps.append)
     return Loaded(lm, tuple(steps), before)
 
 

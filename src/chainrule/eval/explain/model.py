@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from chainrule.core.device import DTYPES, format_called
+from chainrule.core.device import DTYPES, format_called, format_name
 from chainrule.core.errors import CheckpointError, ConfigError, RequestError, nearest
 from chainrule.core.schema import dump
 from chainrule.eval.anatomy import PARTS, take_apart
@@ -35,7 +35,7 @@ from chainrule.hub.names import here, hub_id, resolve, unknown
 from chainrule.hub.outline import named_format, outline
 from chainrule.hub.shipped import is_shipped, nearest_shipped, shipped_config
 from chainrule.hub.trace import Step, TensorStep
-from chainrule.hub.weights import format_name, has_weights
+from chainrule.hub.weight_files import has_weights
 
 ROW = 4096
 """So many tokens are passed over where there are no weights, or as many as the model reads: those of ``plan``."""

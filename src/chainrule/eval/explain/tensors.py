@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from chainrule.adapt import int4
+from chainrule.core.device import format_name
 from chainrule.eval.anatomy import part_of
 from chainrule.eval.explain.facts import TensorFact
 from chainrule.hub.outline import Outline
 from chainrule.hub.trace import Step, TensorStep
-from chainrule.hub.weights import format_name
 
 COUNTS = ("keys_", "counts_")
 """How the names of an n-gram's tables begin."""

@@ -33,8 +33,9 @@ from chainrule.hub.gguf.vocab import FOR_TOOLS, TEMPLATE, read_vocabulary
 from chainrule.hub.gguf.vocab_write import write_vocabulary
 from chainrule.hub.gguf.write import write_gguf
 from chainrule.hub.lm import LM
+from chainrule.hub.stored import Stored
 from chainrule.hub.trace import Stopwatch
-from chainrule.hub.weights import Stored, Wish, fill, left_out
+from chainrule.hub.weights import Wish, fill, left_out
 from chainrule.models.families.gpt2 import spelled
 from chainrule.models.moves import saved
 from chainrule.tokenizers.chat import ChatTemplate

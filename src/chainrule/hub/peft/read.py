@@ -11,7 +11,7 @@ from torch import nn
 
 from chainrule.adapt.int4 import in_four_bits
 from chainrule.adapt.lora import Lora, LoraLinear, adapters, linears, put
-from chainrule.core.errors import CheckpointError, nearest
+from chainrule.core.errors import CheckpointError, nearest, some
 from chainrule.core.files import read_json_object
 from chainrule.core.shapes import Tensor
 from chainrule.hub.build import moves, published_config
@@ -19,7 +19,7 @@ from chainrule.hub.links import inside
 from chainrule.hub.peft.layout import CONFIG, HEAD, STEM, TABLE, WEIGHTS, is_tied, rows_here
 from chainrule.hub.peft.tables import merged_tables, split_tables
 from chainrule.hub.safetensors import Mapped
-from chainrule.hub.weights import fitting, some
+from chainrule.hub.weights import fitting
 from chainrule.models.moves import Move, loaded
 
 NO_EFFECT = {

@@ -9,14 +9,13 @@ import torch
 from torch import nn
 
 from chainrule.adapt.lora import Lora, LoraLinear, adapters
-from chainrule.core.errors import CheckpointError
+from chainrule.core.errors import CheckpointError, some
 from chainrule.core.files import whole_folder
 from chainrule.core.masked import MaskedModel
 from chainrule.core.shapes import Tensor
 from chainrule.hub.build import moves, published_config
 from chainrule.hub.peft.layout import CONFIG, HEAD, STEM, TABLE, WEIGHTS, inputs_first, is_tied, rows_here
 from chainrule.hub.safetensors import write_tensors
-from chainrule.hub.weights import some
 from chainrule.models.moves import Move, loaded, saved
 from chainrule.models.seq2seq import Seq2Seq
 
