@@ -194,7 +194,7 @@ def test_words_used_alike_come_to_lie_together(method, threads, by):
     near = [(word, other) for word in found.words for other, _ in found.near(word, 5)]
     assert np.mean([word[0] == other[0] for word, other in near]) > 0.95
     assert len(heard) == 4
-    assert heard[-1] < heard[0] < 6 * math.log(2)  # at first every score is 0
+    assert max(heard) < 0.7 * 6 * math.log(2)  # at first every score is 0; what is left is which word of its topic it is
 
 
 def test_words_below_the_minimum_have_no_vector_and_the_most_frequent_come_first():

@@ -42,7 +42,11 @@ from chainrule.models.word_vectors import WordVectors
 
 @dataclass(frozen=True, kw_only=True)
 class Word2Vec:
-    """How vectors are learned; the defaults are those of the published program."""
+    """How vectors are learned; the defaults are those of the published program.
+
+    Vectors begin wider than there, uniform within ±½/√d and not ±½/d: u's steps are as long as the v they follow, and a small
+    text, which has few of them, teaches more so (``docs/log.md``).
+    """
 
     method: Literal["skip_gram", "cbow"] = "skip_gram"
     by: Literal["block", "place"] | None = None
@@ -108,7 +112,7 @@ def learn_vectors(
     """The vectors v of ids 0 … ``vocab_size`` − 1 from documents of them; on one thread the same seed gives the same ones."""
     places = Places.of(documents, vocab_size)
     generator = torch.Generator().manual_seed(settings.seed)
-    v = (torch.rand(vocab_size, settings.d_model, generator=generator) - 0.5) / settings.d_model
+    v = (torch.rand(vocab_size, settings.d_model, generator=generator) - 0.5) / settings.d_model**0.5
     u = torch.zeros_like(v)
     loss = skip_gram_loss if settings.method == "skip_gram" else cbow_loss
     learn, alone = steps(settings), settings.alone
