@@ -11,7 +11,7 @@ from chainrule.core.datum import Batch, Layout
 from chainrule.core.errors import ConfigError
 from chainrule.layers.init import Normal
 from chainrule.layers.mlp import Gated
-from chainrule.layers.moe import MixtureOfExperts, by_loop, grouped
+from chainrule.layers.moe import MANY, MixtureOfExperts, by_loop, grouped
 from chainrule.layers.router import Router, imbalance
 from chainrule.logprobs.losses import balanced_cross_entropy, cross_entropy
 from chainrule.models.blocks import Block
@@ -66,18 +66,21 @@ def test_a_correction_steers_the_choice_and_not_the_weight():
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_grouped_product_is_the_loop_and_so_are_its_gradients(way, dtype):
+@pytest.mark.parametrize(
+    ("dtype", "tokens"), [(torch.float32, 11), (torch.bfloat16, 11), (torch.float32, 1301)], ids=["fp32", "bf16", "filled-up"]
+)
+def test_the_grouped_product_is_the_loop_and_so_are_its_gradients(way, dtype, tokens):
     part = MixtureOfExperts(n_experts=5, d_ff=16, router=Router(k=2), **WAYS[way])
     layer = part.build(8)
     generator = torch.Generator().manual_seed(0)
     for parameter in layer.parameters():
         torch.nn.init.normal_(parameter, std=0.5, generator=generator)
     layer.gate.weight.data[3] = -9.0  # one expert that nobody chooses
-    x = torch.randn(11, 8, generator=generator).abs().requires_grad_()
+    x = torch.randn(tokens, 8, generator=generator).abs().requires_grad_()
     layer.to(dtype)
     routed = layer.gate(x.to(dtype))
     assert 3 not in routed.experts
+    assert (routed.experts.numel() >= MANY * 5) == (tokens > 1000)
     found = {}
     for name, dispatch in (("loop", by_loop), ("grouped", grouped)):
         y = dispatch(layer.experts, x.to(dtype), routed)

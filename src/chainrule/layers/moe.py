@@ -21,6 +21,9 @@ from chainrule.core.tap import Tap
 from chainrule.layers.mlp import Activation, Gated, activation
 from chainrule.layers.router import Routed, Router
 
+STEP, MANY = 64, 512
+"""On a CPU an expert's rows are filled up to a multiple of ``STEP`` where each has ``MANY`` in the mean: for every new number
+of rows oneDNN makes a program, which takes longer than the product."""
 Dispatch = Callable[["Experts", Tensor, Routed], Tensor]
 """The seam for another way to bring tokens to experts: (experts, tokens ``n d``, where they go) -> ``n d``."""
 
@@ -140,12 +143,29 @@ def grouped(experts: Experts, x: Float[Tensor, "n d"], routed: Routed) -> Float[
     k = routed.experts.shape[1]
     expert, order = routed.experts.flatten().sort(stable=True)
     token, weight = order // k, routed.weights.flatten()[order, None]
-    ends = torch.bincount(expert, minlength=experts.part.n_experts).cumsum(0).to(torch.int32)
     rows = x[token] if experts.part.weigh == "output" else (x[token] * weight).to(x.dtype)
+    counts, place = torch.bincount(expert, minlength=experts.part.n_experts), None
+    if x.device.type == "cpu" and len(rows) >= MANY * len(counts) and not torch.compiler.is_compiling():
+        counts, place = _filled_up(counts, expert)
+        rows = rows.new_zeros(int(counts.sum()), rows.shape[1]).index_copy(0, place, rows)
+        expert = torch.arange(len(counts)).repeat_interleave(counts)
+    ends = counts.cumsum(0).to(torch.int32)
     gate, up = (_grouped_product(rows, w, b, ends, expert) for w, b in _wide(experts))
     out = _grouped_product(experts.hidden(gate, up), experts.down_proj, experts.down_bias, ends, expert).float()
+    out = out if place is None else out[place]
     out = out * weight if experts.part.weigh == "output" else out
     return torch.zeros(x.shape, dtype=torch.float32, device=x.device).index_add(0, token, out)
+
+
+def _filled_up(counts: Int[Tensor, "e"], expert: Int[Tensor, "n"]) -> tuple[Int[Tensor, "e"], Int[Tensor, "n"]]:
+    """Each expert's count rounded up to a multiple of ``STEP``, and where its rows stand then: empty ones follow them.
+
+    >>> _filled_up(torch.tensor([1, 2]), torch.tensor([0, 1, 1]))
+    (tensor([64, 64]), tensor([ 0, 64, 65]))
+    """
+    room = -(-counts // STEP) * STEP
+    moved = (room - counts).cumsum(0) - (room - counts)
+    return room, torch.arange(len(expert)) + moved[expert]
 
 
 def _grouped_product(
