@@ -62,15 +62,16 @@ def test_a_config_value_of_a_wrong_kind_is_a_clear_error(folder, values, capsys)
 
 @pytest.mark.parametrize("name", [*SHIPPED, "bert", "t5"])
 def test_more_layers_than_any_model_has_are_refused_before_they_are_listed(name):
-    config = text_alone(shipped_config(SHIPPED[name][0])) if name in SHIPPED else transformers_config(name)
-    keys = [key for key in LAYERS if key in config]
+    config = shipped_config(SHIPPED[name][0]) if name in SHIPPED else transformers_config(name)
+    within = text_alone(config)
+    keys = [key for key in LAYERS if key in within]
     assert keys
     parts(config)
     for key in keys:
         with pytest.raises(
             CheckpointError, match=rf"'{key}' is 10001, and a model of more than 10,000 layers .* copy it again"
         ):
-            parts(config | {key: 10_001})
+            parts(config | ({key: 10_001} if key in config else {"text_config": within | {key: 10_001}}))
 
 
 def transformers_config(model_type):

@@ -104,15 +104,18 @@ def test_what_a_published_text_config_leaves_out_is_the_familys_usual():
     ]
 
 
-@torch.no_grad()
 def test_the_number_format_is_the_text_models_own_or_that_of_the_whole():
     text = {"model_type": "gemma3_text"}
     assert named_format({"model_type": "gemma3", "text_config": text, "torch_dtype": "bfloat16"}) == torch.bfloat16
     within = {"model_type": "llama4", "text_config": {"torch_dtype": "bfloat16"}}
     assert named_format(within) == torch.bfloat16
-    assert named_format({**within, "torch_dtype": "float32"}) == torch.bfloat16
+    assert named_format({**within, "dtype": "float32"}) == torch.bfloat16
+    assert named_format({"model_type": "llama4", "text_config": {"torch_dtype": None}, "dtype": "float16"}) == torch.float16
+    packed = {"quantization_config": {"quant_method": "fp8"}}
+    assert named_format({"model_type": "llama4", "text_config": packed}) == torch.bfloat16
 
 
+@torch.no_grad()
 def test_what_a_config_leaves_to_the_family_stands_in_the_gguf_file(tmp_path):
     """Gemma 3 4B is published without its context and the smallest number of its norms."""
     model = gemma3(pytest.importorskip("transformers"))

@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from chainrule.core.datum import Batch, Layout
 from chainrule.core.errors import ConfigError
+from chainrule.layers import moe
 from chainrule.layers.init import Normal
 from chainrule.layers.mlp import Gated
 from chainrule.layers.moe import MANY, MixtureOfExperts, by_loop, grouped
@@ -91,6 +92,24 @@ def test_the_grouped_product_is_the_loop_and_so_are_its_gradients(way, dtype, to
     room = 1e-5 if dtype == torch.float32 else 0.1
     for one, other in zip(found["loop"], found["grouped"], strict=True):
         assert_close(one.float(), other.float(), atol=room * float(one.abs().max() + 1), rtol=room)
+
+
+def test_filled_up_rows_change_nothing_in_bf16(monkeypatch):
+    layer = MixtureOfExperts(n_experts=3, d_ff=16, router=Router(k=2), bias=True).build(8).to(torch.bfloat16)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter, std=0.5, generator=generator)
+    x = torch.randn(MANY * 3, 8, generator=generator).bfloat16().requires_grad_()
+    found = []
+    for many in (MANY, 10 * MANY):
+        monkeypatch.setattr(moe, "MANY", many)
+        layer.zero_grad()
+        x.grad = None
+        y = layer(x[None])
+        y.float().square().mean().backward()
+        found.append([y, x.grad, *(parameter.grad for parameter in layer.parameters())])
+    for one, other in zip(*found, strict=True):
+        assert_close(one.float(), other.float(), atol=0.01 * float(one.abs().max()), rtol=0)
 
 
 def test_experts_used_alike_have_an_imbalance_of_k():

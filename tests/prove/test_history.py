@@ -21,8 +21,7 @@ EQUAL = ("LLaMA", "MoE")
 @pytest.mark.prove
 def test_the_ladder_of_history_is_in_order(tmp_path):
     """In a process of its own: no signature is checked there, which would take its time."""
-    code = "import sys; from chainrule.cli import main; sys.exit(main())"
-    subprocess.run([sys.executable, "-c", code, "ladder", "--runs", str(tmp_path)], check=True)
+    subprocess.run([sys.executable, "-m", "chainrule", "ladder", "--runs", str(tmp_path)], check=True)
     found = read(tmp_path / "ladder")
     rungs = {one.key: kept(one) for one in found.milestones}
     run = {"dtype": found.machine.dtype, "held_out": found.held_out, "seconds": found.seconds, "rungs": rungs}

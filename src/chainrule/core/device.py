@@ -29,7 +29,7 @@ def format_called(name: str | torch.dtype) -> str:
     >>> format_called(torch.bfloat16), format_called("float32"), format_called("auto")
     ('bf16', 'fp32', 'auto')
     """
-    plain = format_name(name) if isinstance(name, torch.dtype) else name.removeprefix("torch.")
+    plain = str(name).removeprefix("torch.")
     return SPELT.get(plain, plain)
 
 

@@ -66,7 +66,7 @@ ERAS: Mapping[str, Era] = {
     "moe": Era(
         year=2024,
         new="many mlps, of which a router chooses few: more parameters at equal work; norms of q and k",
-        paper="Mixtral; DeepSeek-V3; GLM-4.5; Shazeer et al. 2017",
+        paper="Mixtral; OLMoE; DeepSeek-V3; Shazeer et al. 2017",
     ),
     "truth": Era(year=None, new="the distribution the text was drawn from: nobody can be better"),
 }

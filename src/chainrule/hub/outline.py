@@ -43,14 +43,18 @@ def outline(config: Mapping[str, Any], dtype: torch.dtype | None = None) -> Outl
         for name, sources in route.ours.items():
             for ours in sources:
                 names.setdefault(ours, []).append(name)
-    packing = (config.get("quantization_config") or {}).get("quant_method", "")
+    packing = (text_alone(config).get("quantization_config") or {}).get("quant_method", "")
     return Outline(model, {ours: tuple(theirs) for ours, theirs in names.items()}, len(published), packing)
 
 
 def named_format(config: Mapping[str, Any]) -> torch.dtype:
-    """The number format that a config names for its weights; where it names none, what packed ones become, or float32."""
+    """The number format that a config names for its weights; where it names none, what packed ones become, or float32.
+
+    What the text model among parts for pictures says itself comes before what is said of the whole.
+    """
     text = text_alone(config)
-    name = text.get("dtype") or text.get("torch_dtype") or ("bfloat16" if unpacking(config) else "float32")
+    said = [one[key] for one in (text, config) for key in ("dtype", "torch_dtype") if one.get(key)]
+    name = said[0] if said else "bfloat16" if unpacking(text) else "float32"
     dtype = DTYPES.get(format_called(name))
     if dtype is None:
         raise ConfigError(f"config.json names the number format {name!r}; known are {', '.join(SPELT)}: say --dtype bf16")

@@ -14,8 +14,8 @@ TEXT_MODELS = {"gemma3": "gemma3_text", "llama4": "llama4_text"}
 """The ``model_type`` of such a checkpoint → that of its text model."""
 ARCHITECTURES = {"gemma3": "Gemma3ForCausalLM", "llama4": "Llama4ForCausalLM"}
 """What the text model alone is called, by which vLLM and llama.cpp's converter know it."""
-OF_THE_WHOLE = ("quantization_config", "tie_word_embeddings", "dtype", "torch_dtype")
-"""What a config may say beside its ``text_config`` and mean of it too."""
+OF_THE_WHOLE = ("quantization_config", "tie_word_embeddings")
+"""What a config may say beside its ``text_config`` and mean of the text model too; what that says itself comes first."""
 USUAL: Mapping[str, Mapping[str, Any]] = {
     "gemma3": {"vocab_size": 262208, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
                "max_position_embeddings": 131072, "rms_norm_eps": 1e-6},
@@ -37,9 +37,7 @@ def text_alone(config: Mapping[str, Any]) -> dict[str, Any]:
     kind, text = config["model_type"], config.get("text_config")
     if not isinstance(text, Mapping):
         raise CheckpointError(f"config.json (model_type {kind!r}) holds no text_config; copy it again from where it came")
-    shared = {
-        key: config[key] for key in ("quantization_config", "tie_word_embeddings", "dtype", "torch_dtype") if key in config
-    }
+    shared = {key: config[key] for key in OF_THE_WHOLE if key in config}
     return {**USUAL[kind], **shared, **text, "model_type": TEXT_MODELS[kind], "architectures": [ARCHITECTURES[kind]]}
 
 

@@ -1,4 +1,4 @@
-"""Tensors in files, not yet read: what is known of each from its file's header alone."""
+"""Tensors in files, before a model takes them: format and shape from the file's header, the numbers when they are asked for."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class Stored:
 
 
 def open_weights(files: Sequence[Path], watch: Stopwatch) -> dict[str, Stored]:
-    """Every tensor of the files by its published name; nothing but the headers is read."""
+    """Every tensor of the files by its published name; of safetensors nothing but the headers is read."""
     stored: dict[str, Stored] = {}
     for path in files:
         found = _open(path)

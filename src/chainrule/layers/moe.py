@@ -22,8 +22,8 @@ from chainrule.layers.mlp import Activation, Gated, activation
 from chainrule.layers.router import Routed, Router
 
 STEP, MANY = 64, 512
-"""On a CPU an expert's rows are filled up to a multiple of ``STEP`` where each has ``MANY`` in the mean: for every new number
-of rows oneDNN makes a program, which takes longer than the product."""
+"""On a CPU an expert's rows are filled up to a multiple of ``STEP`` where they have ``MANY`` each in the mean, or more: for
+every new number of rows oneDNN makes a program, which takes longer than the product."""
 Dispatch = Callable[["Experts", Tensor, Routed], Tensor]
 """The seam for another way to bring tokens to experts: (experts, tokens ``n d``, where they go) -> ``n d``."""
 

@@ -42,10 +42,10 @@ from chainrule.models.word_vectors import WordVectors
 
 @dataclass(frozen=True, kw_only=True)
 class Word2Vec:
-    """How vectors are learned; the defaults are those of the published program.
+    """How vectors are learned; the defaults are those of the published program, but for where vectors begin.
 
-    Vectors begin wider than there, uniform within ±½/√d and not ±½/d: u's steps are as long as the v they follow, and a small
-    text, which has few of them, teaches more so (``docs/log.md``).
+    They begin wider, uniform within ±½/√d and not ±½/d: u's steps are as long as the v they follow, and a small text, which has
+    few steps, teaches more that way (``docs/log.md``).
     """
 
     method: Literal["skip_gram", "cbow"] = "skip_gram"

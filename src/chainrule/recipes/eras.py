@@ -108,8 +108,8 @@ def llama(shape: Shape, d_ff: int) -> Fresh:
 def mixture(shape: Shape, d_ff: int) -> dict[str, Any]:
     """LLaMA with four mlps of half the width, of which two read each token; with more, each would read too little here.
 
-    Queries and keys have norms of their own, as in GLM-4.5 and Qwen3-MoE. The router is DeepSeek-V3's: a sigmoid for each
-    expert. The weights of the two sum to two, so that a token gets from two halves as much as from one whole.
+    Queries and keys have norms of their own, as in OLMoE, Qwen3-MoE and GLM-4.5. The router is DeepSeek-V3's: a sigmoid for
+    each expert. The weights of the two sum to two, so that a token gets from two halves as much as from one whole.
     """
     return {
         "model_type": "glm4_moe", "hidden_size": shape.d_model, "intermediate_size": d_ff, "moe_intermediate_size": d_ff // 2,
