@@ -111,7 +111,7 @@ def test_the_number_format_is_the_text_models_own_or_that_of_the_whole():
     assert named_format(within) == torch.bfloat16
     assert named_format({**within, "dtype": "float32"}) == torch.bfloat16
     assert named_format({"model_type": "llama4", "text_config": {"torch_dtype": None}, "dtype": "float16"}) == torch.float16
-    packed = {"quantization_config": {"quant_method": "fp8"}}
+    packed = {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}
     assert named_format({"model_type": "llama4", "text_config": packed}) == torch.bfloat16
 
 
