@@ -54,11 +54,13 @@ def recipes(shape: Shape, vocab_size: int) -> dict[str, Recipe]:
     assert isinstance(gated.model, Fresh)
     experts = FreshConfig(config=mixture(shape, gated.model.d_ff), init=gated.model.init)
     d_vector = 2 * shape.d_model // 3
-    two_stacks = [
-        replace(alike(lambda d_ff, plan=plan: seq2seq(shape, plan, d_ff), Optimizing(lr=0.014, adam_lr=0.0035)),
-                batch_rows=SHARE * shape.batch_rows)
-        for plan in ("original", "t5")
-    ]  # fmt: skip
+    two_stacks = {
+        plan: replace(alike(lambda d_ff, plan=plan: seq2seq(shape, plan, d_ff), optimizer), batch_rows=SHARE * shape.batch_rows)
+        for plan, optimizer in (
+            ("original", Optimizing(lr=0.014, adam_lr=0.0035)),
+            ("t5", Optimizing(lr=0.008, adam_lr=0.005)),
+        )
+    }
     return {
         "neural-ngram": alike(
             lambda d: FreshNeuralNGram(order=8, d_model=d_vector, d_hidden=d), Optimizing(lr=0.021, adam_lr=0.0035)
@@ -67,9 +69,9 @@ def recipes(shape: Shape, vocab_size: int) -> dict[str, Recipe]:
         "lstm": alike(lambda d: FreshRecurrent(cell="lstm", d_model=d), Optimizing(lr=0.021, adam_lr=0.007)),
         "gru": alike(lambda d: FreshRecurrent(cell="gru", d_model=d), Optimizing(lr=0.021, adam_lr=0.007)),
         "transformer": transformer,
-        "encoder-decoder": two_stacks[0],
+        "encoder-decoder": two_stacks["original"],
         "bert": alike(lambda d_ff: encoder(shape, d_ff), Optimizing(lr=0.014, adam_lr=0.0035)),
-        "t5": two_stacks[1],
+        "t5": two_stacks["t5"],
         "llama": gated,
         "moe": replace(of(shape, experts, Optimizing(lr=0.007, adam_lr=0.005)), balance=0.001),
     }
