@@ -54,12 +54,13 @@ def recipes(shape: Shape, vocab_size: int) -> dict[str, Recipe]:
     assert isinstance(gated.model, Fresh)
     experts = FreshConfig(config=mixture(shape, gated.model.d_ff), init=gated.model.init)
     d_vector = 2 * shape.d_model // 3
+    plans: dict[Literal["original", "t5"], Optimizing] = {
+        "original": Optimizing(lr=0.014, adam_lr=0.0035),
+        "t5": Optimizing(lr=0.008, adam_lr=0.005),
+    }
     two_stacks = {
         plan: replace(alike(lambda d_ff, plan=plan: seq2seq(shape, plan, d_ff), optimizer), batch_rows=SHARE * shape.batch_rows)
-        for plan, optimizer in (
-            ("original", Optimizing(lr=0.014, adam_lr=0.0035)),
-            ("t5", Optimizing(lr=0.008, adam_lr=0.005)),
-        )
+        for plan, optimizer in plans.items()
     }
     return {
         "neural-ngram": alike(
