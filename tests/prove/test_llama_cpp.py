@@ -60,10 +60,11 @@ def llama():
 
 @pytest.fixture(scope="module")
 def kept(llama):
-    """What the tests measure, by their names; written down behind the last of them."""
+    """What the tests measure, by their names; written down behind the last of them, unless it is a part alone."""
     found: dict[str, dict[str, float]] = {"variants": {}, "converted": {}, "exported": {}, "quantized": {}, "error_to_ggml": {}}
     yield found
-    keep_measured("llama.cpp", 1, {"llama_cpp": llama.__version__} | {name: table for name, table in found.items() if table})
+    if len(found["variants"]) == len(VARIANTS):  # not where -k chose some, or several processes share them
+        keep_measured("llama.cpp", 1, {"llama_cpp": llama.__version__} | {name: table for name, table in found.items() if table})
 
 
 @pytest.fixture(scope="module")
