@@ -64,7 +64,9 @@ def kept(llama):
     found: dict[str, dict[str, float]] = {"variants": {}, "converted": {}, "exported": {}, "quantized": {}, "error_to_ggml": {}}
     yield found
     if len(found["variants"]) == len(VARIANTS):  # not where -k chose some, or several processes share them
-        keep_measured("llama.cpp", 1, {"llama_cpp": llama.__version__} | {name: table for name, table in found.items() if table})
+        keep_measured(
+            "llama.cpp", 1, {"llama_cpp": llama.__version__} | {name: table for name, table in found.items() if table}
+        )
 
 
 @pytest.fixture(scope="module")
