@@ -27,7 +27,7 @@ def run(args: Namespace) -> None:
     from chainrule.core.schema import dump
     from chainrule.eval.bpb import measure
     from chainrule.eval.compare import compare, verdict
-    from chainrule.hub.load import load_lm
+    from chainrule.hub.load import left_to_right, load
 
     texts, languages = options.read(args)
     texts, languages = _pieces(texts, languages)
@@ -37,7 +37,7 @@ def run(args: Namespace) -> None:
     spoken = _spoken(languages)
     measured = []
     for name, adapter in ((args.first, None), (args.second, args.adapter)):
-        lm = load_lm(name, **{**options.loading(args), "adapter": adapter})
+        lm = left_to_right(load(name, **{**options.loading(args), "adapter": adapter}))
         measured.append(measure(lm.model, lm.need_tokenizer(), texts, languages, name=name, force=args.force))
     notes = {one.name: one.notes for one in measured}
     options.say(notes)

@@ -158,9 +158,9 @@ def read(args: Namespace) -> tuple[list[str], list[str]]:
 
 def load(args: Namespace) -> "LM":
     """The model of the arguments."""
-    from chainrule.hub.load import load_lm
+    from chainrule.hub.load import left_to_right, load
 
-    return load_lm(args.model, **loading(args))
+    return left_to_right(load(args.model, **loading(args)))
 
 
 def loading(args: Namespace) -> dict[str, Any]:

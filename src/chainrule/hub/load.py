@@ -83,19 +83,10 @@ def load(
     return lm
 
 
-def load_lm(
-    name: str | Path,
-    *,
-    device: str | torch.device = "auto",
-    dtype: str | torch.dtype = "auto",
-    pickle: bool = False,
-    adapter: str | Path | None = None,
-    trace: Trace | None = None,
-) -> LM:
-    """The language model of that name, as ``load`` finds it; an encoder is refused, since it has no next token."""
-    lm = load(name, device=device, dtype=dtype, pickle=pickle, adapter=adapter, trace=trace)
+def left_to_right(lm: LM | MaskedLM) -> LM:
+    """A model that was loaded, for those who ask what comes next; raises ``RequestError`` for an encoder, which cannot say."""
     if isinstance(lm, MaskedLM):
-        raise RequestError(reads_both_ways(str(name)))
+        raise RequestError(reads_both_ways(lm.name))
     return lm
 
 

@@ -1,6 +1,7 @@
 """Configs that ship: the ``config.json`` of well-known models, so that their cost and their parts are known with no network.
 
-Each file in ``configs/`` is what was published under the first of its names, weights not included. Imports no torch.
+Each file in ``configs/`` says what was published under the first of its names, weights not included: all that its parts and
+their cost follow from. Imports no torch.
 """
 
 import json

@@ -49,7 +49,7 @@ from chainrule.eval.results import (
     write,
 )
 from chainrule.hub.lm import LM
-from chainrule.hub.load import load_lm
+from chainrule.hub.load import left_to_right, load
 from chainrule.models.ngram import NGram
 from chainrule.models.ngram_counts import count_ngrams
 from chainrule.recipes.corpus import in_pieces, learned_tokenizer, version
@@ -289,7 +289,7 @@ class _Quickstart:
         """Run a recipe inside the quickstart's folder, or go on with what is there."""
         begun = (self.plan.folder / name / "recipe.yaml").exists()
         run_recipe(recipe, name, runs=self.plan.folder, label=name, watch=watch, resume=begun, force=self.force)
-        return load_lm(self.plan.folder / name, device=recipe.device)
+        return left_to_right(load(self.plan.folder / name, device=recipe.device))
 
     def watch(self, model: LanguageModel, tokenizer: Tokenizer) -> dict[str, Any]:
         """Bits per byte of a few held-out documents of each language, and a sample of each."""
@@ -311,7 +311,7 @@ class _Quickstart:
         ladder = low.rungs + high.rungs
         probes: dict[str, Any] = {}
         if self.world:
-            truth = load_lm("world")
+            truth = left_to_right(load("world"))
             odds = [*self.odds, order_odds("Transformer", "model", tuned), order_odds("truth", "truth", truth)]
             probes["order"] = order_probe(odds, math.log(1 / FRONTED))
             probes["next"] = next_probes(truth, tuned)
