@@ -90,3 +90,10 @@ def test_an_encoder_that_is_asked_for_what_comes_next_says_what_it_can_do(folder
         getattr(lm, verb)("The")
     with pytest.raises(AttributeError, match="an encoder has no 'socre'"):
         lm.socre("The")
+
+
+def test_the_verbs_refuse_an_encoder_by_its_name(folder, capsys):
+    assert main(["next", str(folder), "The", "--device", "cpu"]) == 2
+    said = capsys.readouterr().err
+    assert f"chainrule: {folder.name} is an encoder: it reads both ways" in said
+    assert "chainrule fill" in said
